@@ -1,0 +1,86 @@
+"""Measures of pictures, each with the definition that was published."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def frechet_distance(a: Tensor, b: Tensor) -> float:
+    """Frechet distance of two sets of features (n,d), as Gaussians (Heusel et al. 2017, eq. 6).
+
+    |mu_a - mu_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^1/2), covariances over n - 1. Raises ValueError
+    for fewer than two rows or numbers that are not finite. It is never 0 for two finite samples
+    of one source: print it beside the floor of real against real at equal n.
+    """
+    a, b = _features(a, b)
+    mean = (a.mean(0) - b.mean(0)).square().sum()
+    cov_a, cov_b = a.T.cov(), b.T.cov()
+    root_a = _root(cov_a)
+    cross = torch.linalg.eigvalsh(root_a @ cov_b @ root_a).clamp(min=0).sqrt().sum()
+    return float(mean + cov_a.trace() + cov_b.trace() - 2 * cross)
+
+
+def kernel_distance(a: Tensor, b: Tensor) -> float:
+    """KID: unbiased squared MMD of features with the kernel (x.y / d + 1)^3 (Binkowski 2018).
+
+    Features (n,d) and (m,d). Unbiased means that it can fall a little below 0. Published numbers
+    average it over subsets; here all rows are used at once.
+    """
+    a, b = _features(a, b)
+    n, m, d = len(a), len(b), a.shape[1]
+    kernel = [(x @ y.T / d + 1) ** 3 for x, y in ((a, a), (b, b), (a, b))]
+    within = [(k.sum() - k.trace()) / (s * (s - 1))
+              for k, s in zip(kernel[:2], (n, m), strict=True)]
+    return float(within[0] + within[1] - 2 * kernel[2].mean())
+
+
+def psnr(a: Tensor, b: Tensor, peak: float = 2.) -> Tensor:
+    """Peak signal-to-noise ratio of each picture in dB, (b,): 10 log10(peak^2 / MSE).
+
+    `peak` is the width of the range, 2 for pictures in [-1, 1]; equal pictures give infinity.
+    """
+    if a.shape != b.shape:
+        raise ValueError(f"PSNR compares pictures of one size, got {tuple(a.shape)} and "
+                         f"{tuple(b.shape)}.")
+    error = (a.double() - b.double()).square().flatten(1).mean(1)
+    return 10 * torch.log10(peak**2 / error)
+
+
+def average_precision(scores: Tensor, truth: Tensor) -> float:
+    """Area under the precision-recall curve of one label: mean precision at each true row.
+
+    scores (n,), truth (n,) bool; equal scores share their rank's precision, so that order among
+    them does not matter. NaN where no row is true.
+    """
+    if not torch.isfinite(scores).all():
+        raise ValueError("Average precision needs finite scores.")
+    values, inverse = torch.unique(scores.double(), return_inverse=True)
+    hits = torch.zeros(len(values), dtype=torch.float64)
+    hits.index_add_(0, inverse, truth.double())
+    rows = torch.bincount(inverse, minlength=len(values)).double()
+    found, listed = hits.flip(0).cumsum(0), rows.flip(0).cumsum(0)
+    return float((found / listed * hits.flip(0)).sum() / hits.sum())
+
+
+def bootstrap(values: np.ndarray, seed: int = 0, draws: int = 2000) -> tuple[float, float]:
+    """The 95 % interval of a mean, by drawing its values again with replacement."""
+    values = np.asarray(values, dtype=float)
+    rows = np.random.default_rng(seed).integers(len(values), size=(draws, len(values)))
+    low, high = np.percentile(values[rows].mean(1), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _features(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Both sets in float64, after a look at what cannot be compared."""
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
+        raise ValueError("Two sets of features are (n,d) and (m,d) with n, m of at least 2, got "
+                         f"{tuple(a.shape)} and {tuple(b.shape)}.")
+    if not (torch.isfinite(a).all() and torch.isfinite(b).all()):
+        raise ValueError("Features hold NaN or infinity: the pictures they come from do too.")
+    return a.double().cpu(), b.double().cpu()
+
+
+def _root(covariance: Tensor) -> Tensor:
+    """The symmetric square root of a covariance."""
+    values, vectors = torch.linalg.eigh(covariance)
+    return vectors * values.clamp(min=0).sqrt() @ vectors.T

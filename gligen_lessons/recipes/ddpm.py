@@ -1,0 +1,88 @@
+"""Training lesson 1's pixel model: one thing a picture, 32 px."""
+
+import base64
+import io
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .. import ddim
+from ..ddpm import l_simple, to_model, to_shown
+from ..fit import step_generator
+from ..metrics import frechet_distance, kernel_distance
+from ..referee import judge_scenes
+from ..schedule import Schedule
+from ..unet import UNet
+from ..world.cache import renders
+from . import Recipe
+
+PIXEL_UNET = {
+    "sample_size": 32, "in_channels": 3, "out_channels": 3, "layers_per_block": 1,
+    "block_out_channels": (32, 64, 64), "norm_num_groups": 8, "attention_head_dim": 16,
+    "down_block_types": ("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
+    "mid_block_type": "UNetMidBlock2D",
+    "up_block_types": ("UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+}
+
+
+def small_pictures(split: str, count: int) -> Tensor:
+    """Pictures of a split at 32 px for the model, (n,3,32,32) in [-1, 1]."""
+    return to_model(torch.tensor(renders(split, count, size=32).images))
+
+
+def ddpm(steps: int | None = None, scenes: int = 20_000, batch: int = 16) -> Recipe:
+    """The pixel DDPM of lesson 1: PIXEL_UNET on single things, linear schedule, L_simple."""
+    data, schedule = small_pictures("single-train", scenes), Schedule.linear()
+
+    def draw(step: int) -> tuple[Tensor, Tensor, Tensor]:
+        g = step_generator(3, step)
+        rows = torch.randint(len(data), (batch,), generator=g)
+        t = torch.randint(schedule.T, (batch,), generator=g)
+        return data[rows], t, torch.randn(batch, *data.shape[1:], generator=g)
+
+    def loss(model, x0, t, eps):
+        return l_simple(model, x0, t, eps, schedule)
+
+    return Recipe("ddpm", UNet(**PIXEL_UNET), PIXEL_UNET, f"{scenes} single-train scenes at 32 px",
+                  draw, loss, steps or 9_000, 1e-3, ddpm_report, log_sample,
+                  options={"ema": .999})
+
+
+def paint(model, count: int, steps: int, seed: int = 0, batch: int = 64) -> Tensor:
+    """`count` samples (n,3,32,32) in [-1, 1], on the CPU: DDIM from seeded noise."""
+    g, device = torch.Generator().manual_seed(seed), next(model.parameters()).device
+    done = []
+    for part in torch.randn(count, 3, 32, 32, generator=g).split(batch):
+        *_, (_, x0) = ddim.sample(model, part.to(device), Schedule.linear(), steps, clip=True)
+        done.append(x0.cpu())
+    return torch.cat(done)
+
+
+def log_sample(model, step: int) -> dict:
+    """Twelve samples from the same noise at every milestone, as one small PNG in base64."""
+    shown = (to_shown(paint(model, 12, 30)) * 255).round().byte()                # (12,32,32,3)
+    sheet = shown.view(2, 6, 32, 32, 3).permute(0, 2, 1, 3, 4).reshape(64, 192, 3)
+    file = io.BytesIO()
+    Image.fromarray(sheet.numpy()).save(file, "PNG")
+    return {"png": base64.b64encode(file.getvalue()).decode()}
+
+
+def ddpm_report(model, count: int = 500, steps: int = 50) -> dict:
+    """Distances of samples to held-out renders in the referee's features, with their floor.
+
+    The floor compares two sets of real pictures of the same size; `certain` is the part of the
+    samples in which the referee finds some thing in some colour more likely than not.
+    """
+    from ..weights import load
+
+    judge = load("referee-scene", next(model.parameters()).device)
+    real = judge_scenes(judge, small_pictures("single-test", 2 * count))
+    fake = judge_scenes(judge, paint(model, count, steps))
+    return {"frechet": frechet_distance(fake[1], real[1][:count]),
+            "frechet floor": frechet_distance(real[1][count:], real[1][:count]),
+            "kid": kernel_distance(fake[1], real[1][:count]),
+            "kid floor": kernel_distance(real[1][count:], real[1][:count]),
+            "certain": float((fake[0].flatten(1).amax(1) > .5).float().mean()),
+            "certain, real": float((real[0].flatten(1).amax(1) > .5).float().mean()),
+            "samples": count, "ddim steps": steps}

@@ -1,0 +1,229 @@
+"""Training the referee: crops and whole pictures with the world's exact annotation."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..fit import step_generator
+from ..metrics import average_precision
+from ..referee import (
+    BACKGROUND,
+    CropReferee,
+    SceneReferee,
+    crops,
+    judge_boxes,
+    judge_scenes,
+    presence,
+    resized,
+)
+from ..world import scene
+from ..world.backdrop import THING_ID
+from ..world.cache import Renders, renders
+from ..world.scene import MAX_THINGS
+from ..world.vocabulary import CATEGORIES, COLOURS
+from . import Recipe
+
+SEEN = 60                                                 # pixels that make a thing count
+WHOLE = .6                                                # part of its box that is its own
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Renders with their labels: category and colour numbers (N,6), -1 where there is no thing."""
+
+    renders: Renders
+    category: Tensor
+    colour: Tensor
+
+
+def labelled(split: str, count: int) -> Labelled:
+    """The first scenes of a split with the labels of their things."""
+    drawn = renders(split, count)
+    names = torch.full((2, count, MAX_THINGS), -1)
+    for row, seed in enumerate(drawn.seeds):
+        for i, thing in enumerate(scene(seed).things):
+            names[0, row, i] = CATEGORIES.index(thing.category)
+            names[1, row, i] = list(COLOURS).index(thing.colour)
+    return Labelled(drawn, names[0], names[1])
+
+
+def pictures(data: Labelled, rows: Tensor) -> Tensor:
+    """Rows of the renders as model pictures (b,3,128,128) in [-1, 1]."""
+    images = torch.from_numpy(data.renders.images[rows.numpy()])
+    return images.movedim(-1, 1).float() / 127.5 - 1
+
+
+def degrade(x: Tensor, generator: torch.Generator) -> Tensor:
+    """A little blur (by way of a smaller size) for half of the pictures, a little noise for all."""
+    small = (1, 1, 2, 4)[int(torch.randint(4, (1,), generator=generator))]
+    half = len(x) // 2
+    if small > 1:
+        shrunk = resized(x[:half], x.shape[-1] // small)
+        x = torch.cat([resized(shrunk, x.shape[-1]), x[half:]])
+    strength = .12 * torch.rand(len(x), 1, 1, 1, generator=generator)
+    return x + strength * torch.randn(x.shape, generator=generator)
+
+
+def referee_crop(steps: int | None = None, scenes: int = 16_000, batch: int = 64) -> Recipe:
+    """The network that names what is in a box."""
+    data = labelled("referee-train", scenes)
+    rows, slots = torch.nonzero(data.category >= 0, as_tuple=True)
+
+    def draw(step: int) -> tuple[Tensor, Tensor, Tensor]:
+        g = step_generator(1, step)
+        pick = torch.randint(len(rows), (batch,), generator=g)
+        row, slot = rows[pick], slots[pick]
+        category, colour = data.category[row, slot], data.colour[row, slot]
+        boxes = torch.from_numpy(data.renders.boxes_xyxy[row.numpy(), slot.numpy()])
+        boxes = jitter(boxes, g)
+        empty = torch.arange(batch) % 6 == 0                       # a sixth are background
+        boxes[empty] = empty_boxes(data, row[empty], g)
+        hidden = (boxes[:, 2:] - boxes[:, :2]).amin(1) < .03       # nothing to see
+        category = torch.where(empty | hidden, BACKGROUND, category)
+        where = torch.arange(batch)
+        return degrade(crops(pictures(data, row), boxes, where), g), category, colour
+
+    def report(model) -> dict:
+        return crop_report(model, labelled("referee-test", min(1000, scenes)))
+
+    return Recipe("referee-crop", CropReferee(), {"width": 32}, f"{scenes} scenes of "
+                  "referee-train at 128 px", draw, crop_loss, steps or 3_000, 1e-3, report,
+                  options={"ema": .998, "weight_decay": .01})
+
+
+def jitter(boxes: Tensor, generator: torch.Generator) -> Tensor:
+    """Boxes (n,4) xyxy with every side moved by up to 6 % of the box."""
+    size = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
+    return boxes + .06 * size * (2 * torch.rand(boxes.shape, generator=generator) - 1)
+
+
+def empty_boxes(data: Labelled, rows: Tensor, generator: torch.Generator) -> Tensor:
+    """Boxes (n,4) that share little with any thing of their picture: the best of ten tries."""
+    low = .8 * torch.rand(len(rows), 10, 2, generator=generator)
+    size = .1 + .35 * torch.rand(len(rows), 10, 2, generator=generator)
+    tries = torch.cat([low, (low + size).clamp(max=1)], -1)                         # (n,10,4)
+    things = torch.from_numpy(data.renders.boxes_xyxy[rows.numpy()])[:, None]       # (n,1,6,4)
+    start = torch.maximum(tries[:, :, None, :2], things[..., :2])
+    stop = torch.minimum(tries[:, :, None, 2:], things[..., 2:])
+    shared = (stop - start).clamp(min=0).prod(-1).sum(-1)                           # (n,10)
+    return tries[torch.arange(len(rows)), shared.argmin(1)]
+
+
+def crop_loss(model: CropReferee, x: Tensor, category: Tensor, colour: Tensor) -> Tensor:
+    """Cross-entropy of the category, and of the colour where there is a thing."""
+    by_category, by_colour = model(x)
+    thing = (category != BACKGROUND).float()
+    colour_loss = F.cross_entropy(by_colour, colour, reduction="none")
+    return F.cross_entropy(by_category, category) + (colour_loss * thing).mean()
+
+
+@torch.no_grad()
+def crop_report(model: CropReferee, data: Labelled) -> dict:
+    """Accuracy on held-out boxes whose thing is mostly visible, clean and degraded."""
+    rows, slots = visible_boxes(data)
+    boxes = torch.from_numpy(data.renders.boxes_xyxy[rows.numpy(), slots.numpy()])
+    found, g = {}, torch.Generator().manual_seed(0)
+    for name in ("clean", "blurred and noisy"):
+        hits = []
+        for part in torch.arange(len(rows)).split(256):
+            x, where = pictures(data, rows[part]), torch.arange(len(part))
+            x = x if name == "clean" else blurred(x, g)
+            category, colour = judge_boxes(model, x, boxes[part], where)
+            hits.append(torch.stack([category == data.category[rows[part], slots[part]],
+                                     colour == data.colour[rows[part], slots[part]]]))
+        category, colour = torch.cat(hits, 1).float().mean(1).tolist()
+        found |= {f"category, {name}": category, f"colour, {name}": colour}
+    return found | {"boxes": len(rows)}
+
+
+def blurred(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Every picture at half size and back, with noise of a twentieth."""
+    x = resized(resized(x, x.shape[-1] // 2), x.shape[-1])
+    return x + .05 * torch.randn(x.shape, generator=generator)
+
+
+def visible_boxes(data: Labelled) -> tuple[Tensor, Tensor]:
+    """Rows and slots of the things that are seen for the most part, in no more than light fog.
+
+    A thing counts when at least 60 visible pixels show it, and no other thing's box covers more
+    than 40 % of its own.
+    """
+    boxes = torch.from_numpy(np.array(data.renders.boxes_xyxy))                     # (N,6,4)
+    start = torch.maximum(boxes[:, :, None, :2], boxes[:, None, :, :2])
+    stop = torch.minimum(boxes[:, :, None, 2:], boxes[:, None, :, 2:])
+    shared = (stop - start).clamp(min=0).prod(-1)                                   # (N,6,6)
+    area = (boxes[..., 2:] - boxes[..., :2]).prod(-1)                               # (N,6)
+    other = shared * (1 - torch.eye(MAX_THINGS))
+    clear = other.amax(-1) <= (1 - WHOLE) * area
+    return torch.nonzero((data.category >= 0) & clear & (area * 128**2 >= SEEN), as_tuple=True)
+
+
+def referee_scene(steps: int | None = None, scenes: int = 16_000, batch: int = 32) -> Recipe:
+    """The network that names what is in a whole picture."""
+    data = labelled("referee-train", scenes)
+
+    def draw(step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        g = step_generator(2, step)
+        rows = torch.randint(scenes, (batch,), generator=g)
+        x = degrade(pictures(data, rows), g)
+        category, colour = places(data, rows)
+        if torch.rand(1, generator=g) < .5:
+            x, category, colour = x.flip(-1), category.flip(-1), colour.flip(-1)
+        return x, category, colour, truth(data, rows)
+
+    def report(model) -> dict:
+        return scene_report(model, labelled("referee-test", min(2000, scenes)))
+
+    return Recipe("referee-scene", SceneReferee(), {"width": 24, "features": 64}, f"{scenes} "
+                  "scenes of referee-train at 128 px", draw, scene_loss, steps or 5_000, 2e-3,
+                  report, options={"ema": .998, "weight_decay": .01})
+
+
+def places(data: Labelled, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Category and colour at the middle of each of the 16 x 16 places, (b,16,16) each."""
+    ids = torch.from_numpy(data.renders.ids[rows.numpy(), 4::8, 4::8]).long()
+    slot = (ids - THING_ID).clamp(min=0)
+    row = rows[:, None, None].expand_as(slot)
+    thing = ids >= THING_ID
+    return (torch.where(thing, data.category[row, slot], BACKGROUND),
+            torch.where(thing, data.colour[row, slot], -1))
+
+
+def truth(data: Labelled, rows: Tensor) -> Tensor:
+    """Which category in which colour is visible, (b,18,10) of 0 and 1."""
+    found = torch.zeros(len(rows), len(CATEGORIES), len(COLOURS))
+    for i, row in enumerate(rows.tolist()):
+        pixels = np.bincount(data.renders.ids[row].ravel(), minlength=THING_ID + MAX_THINGS)
+        for slot in range(MAX_THINGS):
+            if pixels[THING_ID + slot] >= SEEN:
+                found[i, data.category[row, slot], data.colour[row, slot]] = 1
+    return found
+
+
+def scene_loss(model: SceneReferee, x: Tensor, category: Tensor, colour: Tensor,
+               present: Tensor) -> Tensor:
+    """Cross-entropy at every place, and of what is present in the whole picture."""
+    by_category, by_colour, _ = model(x)
+    found = presence(by_category, by_colour).clamp(1e-4, 1 - 1e-4)
+    whole = F.binary_cross_entropy(found, present, reduction="none").flatten(1).sum(1).mean()
+    here = F.cross_entropy(by_category, category)
+    return here + F.cross_entropy(by_colour, colour, ignore_index=-1) + .1 * whole
+
+
+def scene_report(model: SceneReferee, data: Labelled) -> dict:
+    """Mean average precision over categories, colours and their pairs on held-out renders."""
+    rows = torch.arange(len(data.category))
+    found = torch.cat([judge_scenes(model, pictures(data, part))[0] for part in rows.split(64)])
+    present = truth(data, rows)
+    pairs = [average_precision(found[:, k, c], present[:, k, c] > 0)
+             for k in range(present.shape[1]) for c in range(present.shape[2])
+             if present[:, k, c].any()]
+    micro = average_precision(found.flatten(), present.flatten() > 0)
+    kinds = [average_precision(found.amax(2)[:, k], present.amax(2)[:, k] > 0)
+             for k in range(present.shape[1])]
+    return {"mean average precision of pairs": float(np.mean(pairs)),
+            "average precision over all labels": micro,
+            "mean average precision of categories": float(np.mean(kinds)), "scenes": len(rows)}

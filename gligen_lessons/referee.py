@@ -1,0 +1,117 @@
+"""The referee: two small networks that judge pictures and are never used to make them.
+
+It is trained on the world's exact annotation, all three vocabularies and the held-out pairs
+included, so that what a generator says it painted can be checked by somebody else.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .world.vocabulary import CATEGORIES, COLOURS
+
+CROP = 40                                                 # pixels of a crop
+SIDE = 128                                                # pixels of a whole picture
+BACKGROUND = len(CATEGORIES)                              # the class of an empty crop
+
+
+class Layer(nn.Module):
+    """Convolution, group norm, SiLU; a second one beside a shortcut where nothing changes."""
+
+    def __init__(self, c_in: int, c_out: int, stride: int = 1):
+        super().__init__()
+        self.conv = nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False)
+        self.norm = nn.GroupNorm(8, c_out)
+        self.same = c_in == c_out and stride == 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.silu(self.norm(self.conv(x)))
+        return x + y if self.same else y
+
+
+class CropReferee(nn.Module):
+    """Category (or background) and colour of a crop (b,3,40,40) in [-1, 1]."""
+
+    def __init__(self, width: int = 32):
+        super().__init__()
+        w = width
+        self.body = nn.Sequential(
+            Layer(3, w), Layer(w, 2 * w, 2), Layer(2 * w, 2 * w), Layer(2 * w, 3 * w, 2),
+            Layer(3 * w, 3 * w), Layer(3 * w, 4 * w, 2), Layer(4 * w, 4 * w))
+        self.category = nn.Linear(4 * w, len(CATEGORIES) + 1)
+        self.colour = nn.Linear(4 * w, len(COLOURS))
+
+    def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of the category (b,19), background last, and of the colour (b,10)."""
+        x = self.body(crops).amax((2, 3))                          # (b,4w)
+        return self.category(x), self.colour(x)
+
+
+class SceneReferee(nn.Module):
+    """Which things with which colours a whole picture holds, judged at 16 x 16 places."""
+
+    def __init__(self, width: int = 24, features: int = 64):
+        super().__init__()
+        w = width
+        self.body = nn.Sequential(
+            Layer(3, w, 2), Layer(w, 2 * w, 2), Layer(2 * w, 2 * w), Layer(2 * w, 4 * w, 2),
+            Layer(4 * w, 4 * w), Layer(4 * w, 4 * w), Layer(4 * w, 4 * w), Layer(4 * w, features))
+        self.category = nn.Conv2d(features, len(CATEGORIES) + 1, 1)
+        self.colour = nn.Conv2d(features, len(COLOURS), 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """From (b,3,128,128): category logits (b,19,16,16), colours (b,10,16,16), features."""
+        x = self.body(x)                                           # (b,64,16,16)
+        return self.category(x), self.colour(x), x.mean((2, 3))    # features (b,64)
+
+
+def presence(category: Tensor, colour: Tensor) -> Tensor:
+    """How surely each category in each colour is in a picture, (b,18,10) in 0..1.
+
+    The best place's probability of the category times that of the colour.
+    """
+    p = category.softmax(1)[:, :BACKGROUND].flatten(2)             # (b,18,256)
+    q = colour.softmax(1).flatten(2)                               # (b,10,256)
+    return (p[:, :, None] * q[:, None]).amax(-1)                   # (b,18,10)
+
+
+def resized(x: Tensor, side: int = SIDE) -> Tensor:
+    """Pictures (b,3,h,w) at `side` pixels, smoothed where they shrink."""
+    if x.shape[-2:] == (side, side):
+        return x
+    return F.interpolate(x, (side, side), mode="bilinear", antialias=True, align_corners=False)
+
+
+def crops(x: Tensor, boxes_xyxy: Tensor, rows: Tensor, side: int = CROP) -> Tensor:
+    """Cut boxes (n,4) in 0..1 out of pictures `rows` (n,) of x (b,3,h,w); (n,3,side,side).
+
+    What lies outside a picture repeats its border.
+    """
+    x0, y0, x1, y1 = boxes_xyxy.to(x).unbind(-1)
+    zero = torch.zeros_like(x0)
+    theta = torch.stack([torch.stack([x1 - x0, zero, x0 + x1 - 1], -1),
+                         torch.stack([zero, y1 - y0, y0 + y1 - 1], -1)], 1)          # (n,2,3)
+    grid = F.affine_grid(theta, (len(x0), 3, side, side), align_corners=False)
+    return F.grid_sample(x[rows], grid, padding_mode="border", align_corners=False)
+
+
+@torch.no_grad()
+def judge_boxes(model: CropReferee, x: Tensor, boxes_xyxy: Tensor,
+                rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The category (n,) and colour (n,) of each box, as numbers; BACKGROUND where it is empty."""
+    category, colour = model(crops(x, boxes_xyxy, rows))
+    return category.argmax(1), colour.argmax(1)
+
+
+@torch.no_grad()
+def judge_scenes(model: SceneReferee, x: Tensor, batch: int = 64) -> tuple[Tensor, Tensor]:
+    """Presence (b,18,10) and features (b,64) of pictures (b,3,h,w) in [-1, 1], on the CPU."""
+    if not torch.isfinite(x).all():
+        raise ValueError("These pictures hold NaN or infinity; the referee cannot judge them.")
+    device = next(model.parameters()).device
+    found, features = [], []
+    for part in x.split(batch):
+        category, colour, feature = model(resized(part.to(device).float()))
+        found.append(presence(category, colour).cpu())
+        features.append(feature.cpu())
+    return torch.cat(found), torch.cat(features)

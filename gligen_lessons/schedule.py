@@ -1,0 +1,71 @@
+"""The noise schedule: how much noise each step adds, and how to look a step's value up."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Betas of a diffusion process and what follows from them (DDPM, section 2).
+
+    `betas`, `alphas` = 1 - beta and `alpha_bar` = the running product of alphas are (T,)
+    tensors, float64 on the CPU: differences such as 1 - alpha_bar are taken there and cast
+    afterwards, because float32 would lose most of their digits near step 0. Step t counts from
+    0 to T-1 (the papers count 1 to T).
+    """
+
+    betas: Tensor
+
+    def __post_init__(self):
+        betas = torch.as_tensor(self.betas, dtype=torch.float64, device="cpu")
+        if betas.ndim != 1 or len(betas) == 0:
+            raise ValueError(f"betas must be a list of at least one number, got shape "
+                             f"{tuple(betas.shape)}.")
+        if not bool(((betas > 0) & (betas < 1)).all()):
+            raise ValueError("Every beta must lie strictly between 0 and 1: a beta of 0 adds no "
+                             f"noise, a beta of 1 erases the picture. Got {betas.min():.4g} to "
+                             f"{betas.max():.4g}.")
+        object.__setattr__(self, "betas", betas)
+        object.__setattr__(self, "alphas", 1 - betas)
+        object.__setattr__(self, "alpha_bar", torch.cumprod(1 - betas, dim=0))
+
+    @classmethod
+    def linear(cls, T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02):
+        """Betas on a straight line, the choice of DDPM (section 4)."""
+        return cls(torch.linspace(beta_start, beta_end, T, dtype=torch.float64))
+
+    @classmethod
+    def scaled_linear(cls, T: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012):
+        """Square roots of the betas on a straight line, the choice of Stable Diffusion."""
+        root = torch.linspace(beta_start**0.5, beta_end**0.5, T, dtype=torch.float64)
+        return cls(root**2)
+
+    @property
+    def T(self) -> int:
+        return len(self.betas)
+
+
+def at(values: Tensor, t: Tensor, like: Tensor) -> Tensor:
+    """Look `values` (T,) up at steps t (b,), shaped (b,1,1,...) so that it multiplies `like`.
+
+    The result has the dtype and device of `like` (b,...). Raises ValueError for a step outside
+    0..T-1 and TypeError for steps that are not whole numbers.
+    """
+    if t.dtype not in (torch.int64, torch.int32):
+        raise TypeError(f"t must hold whole steps (torch.long), got {t.dtype}.")
+    if t.ndim != 1 or len(t) != len(like):
+        raise ValueError(f"t needs one step for each of the {len(like)} pictures, "
+                         f"got shape {tuple(t.shape)}.")
+    t = t.cpu().long()
+    if len(t) and not 0 <= int(t.min()) <= int(t.max()) < len(values):
+        raise ValueError(f"t must lie in 0..{len(values) - 1}, got {int(t.min())} to "
+                         f"{int(t.max())}: the code counts steps from 0.")
+    return spread(values[t], like)
+
+
+def spread(values: Tensor, like: Tensor) -> Tensor:
+    """One value for each picture, (b,), shaped (b,1,1,...) in the dtype and device of `like`."""
+    values = values.to(like.dtype).to(like.device)                 # cast first: MPS has no float64
+    return values.view(-1, *[1] * (like.ndim - 1))                 # (b,1,1,...)

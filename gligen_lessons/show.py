@@ -1,0 +1,183 @@
+"""Every picture of the course: grids, strips over time, curves, points and boxes."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+COLOURS = ("#2f6cde", "#e4572e", "#2e9e6b", "#8a4ac0", "#e0a100", "#e0569b", "#5b6472", "#0aa3b5")
+INK = "#2b2d3a"
+
+
+class Picture(Figure):
+    """A figure that shows itself once in any notebook and keeps no global state."""
+
+    def __init__(self, width: float, height: float):
+        super().__init__(figsize=(width, height), layout="constrained", facecolor="white")
+        FigureCanvasAgg(self)
+
+    def _repr_png_(self) -> bytes:
+        file = io.BytesIO()
+        self.savefig(file, format="png", dpi=100)
+        return file.getvalue()
+
+
+def arrays(images) -> list[np.ndarray]:
+    """Pictures as a list of (h,w,3) arrays to show.
+
+    Takes model pictures (b,3,h,w) in [-1, 1], shown pictures (b,h,w,3) uint8 or 0..1, or a list of
+    single ones. Raises ValueError for any other shape.
+    """
+    if isinstance(images, torch.Tensor | np.ndarray) and images.ndim == 3:
+        images = images[None]
+    return [_array(image) for image in images]
+
+
+def _array(image) -> np.ndarray:
+    image = image.detach().float().cpu() if _is_float(image) else torch.as_tensor(np.array(image))
+    if image.ndim == 3 and image.shape[0] == 3 and image.shape[-1] != 3:
+        return ((image + 1) / 2).clamp(0, 1).movedim(0, -1).numpy()
+    if image.ndim == 3 and image.shape[-1] == 3:
+        return image.numpy() if image.dtype == torch.uint8 else image.clamp(0, 1).numpy()
+    raise ValueError("A picture is (3,h,w) in [-1, 1] or (h,w,3), got shape "
+                     f"{tuple(image.shape)}.")
+
+
+def _is_float(image) -> bool:
+    return isinstance(image, torch.Tensor) and image.is_floating_point()
+
+
+def grid(images, columns: int = 8, titles: Sequence[str] | None = None, size: float = 1.2,
+         title: str = "") -> Picture:
+    """Pictures in rows of `columns`, each `size` inches, with titles above if given."""
+    shown = arrays(images)
+    rows = -(-len(shown) // columns)
+    columns = min(columns, len(shown))
+    head = .3 if titles else 0
+    figure = Picture(columns * size + .1, rows * (size + head) + (.4 if title else .1))
+    axes = figure.subplots(rows, columns, squeeze=False).flat
+    for i, ax in enumerate(axes):
+        ax.set_axis_off()
+        if i < len(shown):
+            ax.imshow(shown[i], interpolation="nearest")
+            if titles and i < len(titles):
+                ax.set_title(titles[i], fontsize=9, color=INK)
+    if title:
+        figure.suptitle(title, fontsize=11, color=INK)
+    return figure
+
+
+def strip(images, titles: Sequence[str] | None = None, size: float = 1.4,
+          title: str = "") -> Picture:
+    """Pictures in one row, for something that changes along it."""
+    return grid(images, len(arrays(images)), titles, size, title)
+
+
+def _panel(figure: Picture, xlabel: str, ylabel: str, title: str):
+    ax = figure.add_subplot()
+    _dress(ax, xlabel, ylabel, title)
+    return ax
+
+
+def _dress(ax, xlabel: str, ylabel: str, title: str) -> None:
+    ax.set_xlabel(xlabel, color=INK)
+    ax.set_ylabel(ylabel, color=INK)
+    ax.set_title(title, fontsize=11, color=INK)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(alpha=.25)
+
+
+def curve(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabel: str = "",
+          ylabel: str = "", title: str = "", log_x: bool = False, log_y: bool = False,
+          marker: str = "") -> Picture:
+    """Named lines, each (xs, ys), in one panel."""
+    figure = Picture(6.4, 3.2)
+    ax = _panel(figure, xlabel, ylabel, title)
+    for i, (name, (xs, ys)) in enumerate(lines.items()):
+        ax.plot(xs, ys, color=COLOURS[i % len(COLOURS)], label=name, marker=marker, lw=1.8, ms=5)
+    if log_x:
+        ax.set_xscale("log")
+    if log_y:
+        ax.set_yscale("log")
+    if len(lines) > 1:
+        ax.legend(frameon=False)
+    return figure
+
+
+def bars(values: Mapping[str, float], ylabel: str = "", title: str = "") -> Picture:
+    """Named numbers as bars."""
+    figure = Picture(max(3., .8 * len(values) + 1.2), 3)
+    ax = _panel(figure, "", ylabel, title)
+    ax.bar(list(values), list(values.values()), color=COLOURS[0], width=.6)
+    return figure
+
+
+def points(panels: Mapping[str, torch.Tensor], limit: float = 2.4,
+           means: torch.Tensor | None = None, lines: bool = False) -> Picture:
+    """Two-dimensional points (n,2), a panel each; `lines` draws (steps,n,2) as paths."""
+    figure = Picture(2.5 * len(panels), 2.7)
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for ax, (name, xy) in zip(axes, panels.items(), strict=True):
+        xy = torch.as_tensor(xy).detach().cpu()
+        if lines:
+            ax.plot(xy[..., 0], xy[..., 1], color=COLOURS[0], alpha=.4, lw=.8)
+            xy = xy[-1]
+        ax.scatter(xy[:, 0], xy[:, 1], s=4, color=COLOURS[0], alpha=.5, linewidths=0)
+        if means is not None:
+            ax.scatter(means[:, 0], means[:, 1], s=45, marker="+", color=COLOURS[1])
+        ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xticks=[], yticks=[])
+        ax.set_title(name, fontsize=10, color=INK)
+    return figure
+
+
+def boxed(images, boxes_xyxy: Sequence, phrases: Sequence[Sequence[str]] | None = None,
+          columns: int = 4, size: float = 2.6) -> Picture:
+    """Pictures with their boxes (n,4) in 0..1 and a phrase at each box."""
+    figure = grid(images, columns, size=size)
+    for i, (ax, found) in enumerate(zip(figure.axes, boxes_xyxy, strict=False)):
+        side = ax.images[0].get_array().shape[:2]
+        for k, (x0, y0, x1, y1) in enumerate(np.asarray(found, float)):
+            x, y, w, h = x0 * side[1], y0 * side[0], (x1 - x0) * side[1], (y1 - y0) * side[0]
+            colour = COLOURS[k % len(COLOURS)]
+            ax.add_patch(Rectangle((x - .5, y - .5), w, h, fill=False, ec=colour, lw=2))
+            if phrases is not None:
+                ax.text(x, max(y, 7), phrases[i][k], fontsize=7, color="white",
+                        bbox={"facecolor": colour, "pad": 1.2, "lw": 0}, va="bottom")
+    return figure
+
+
+def segments(ids) -> np.ndarray:
+    """Panoptic ids (h,w) as a picture (h,w,3): one colour an id."""
+    ids = np.asarray(ids, dtype=np.int64)
+    hues = np.stack([(ids * 67 + 40) % 200 + 40, (ids * 151 + 90) % 200 + 40,
+                     (ids * 97 + 150) % 200 + 40], -1)
+    return hues.astype(np.uint8)
+
+
+def heat(values) -> np.ndarray:
+    """A map (h,w) as a grey picture (h,w,3), its smallest value black and its largest white."""
+    values = np.asarray(values, dtype=float)
+    span = values.max() - values.min()
+    level = (values - values.min()) / (span if span > 0 else 1)
+    return np.repeat((level * 255).astype(np.uint8)[..., None], 3, -1)
+
+
+def milestones(log: Sequence[dict], size: float = 2.4) -> Picture:
+    """The samples that a training log kept at its milestones, from the first to the last."""
+    kept = [line for line in log if "milestone" in line]
+    images = [np.array(Image.open(io.BytesIO(base64.b64decode(line["milestone"]["png"]))))
+              for line in kept]
+    figure = Picture(9, 1.1 * size * -(-len(images) // 2) * .62)
+    axes = figure.subplots(-(-len(images) // 2), 2, squeeze=False).flat
+    for ax in axes:
+        ax.set_axis_off()
+    for ax, line, image in zip(axes, kept, images, strict=False):
+        ax.imshow(image, interpolation="nearest")
+        ax.set_title(f"after {line['step']} steps", fontsize=9, color=INK)
+    return figure
