@@ -1,0 +1,180 @@
+"""Parts that several networks of the course share, with diffusers' parameter names.
+
+Shapes: b pictures, c channels, h x w pixels, n tokens of width d, k heads. Weights
+start as PyTorch draws them.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def timestep_embedding(t: Tensor, width: int) -> Tensor:
+    """Write each step as waves of falling frequency (Vaswani et al. 2017, section 3.5).
+
+    t (b,), `width` even; returns (b,width) in 32 bits, the cosines before the sines as
+    in Stable Diffusion.
+    """
+    half = width // 2
+    powers = -math.log(10000) * torch.arange(half, dtype=torch.float32, device=t.device)
+    angles = t[:, None].float() * torch.exp(powers / half)      # (b,width/2)
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)      # (b,width)
+
+
+class TimestepEmbedding(nn.Module):
+    """Two linear layers that turn the waves of t into what every ResBlock reads."""
+
+    def __init__(self, width: int, time_width: int):
+        super().__init__()
+        self.linear_1 = nn.Linear(width, time_width)
+        self.linear_2 = nn.Linear(time_width, time_width)
+
+    def forward(self, waves: Tensor) -> Tensor:
+        return self.linear_2(F.silu(self.linear_1(waves)))      # (b,time_width)
+
+
+class ResnetBlock2D(nn.Module):
+    """Two convolutions beside a short cut; the step shifts channels between them."""
+
+    def __init__(self, c_in: int, c_out: int, time_width: int, groups: int):
+        super().__init__()
+        self.norm1 = nn.GroupNorm(groups, c_in)
+        self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
+        self.time_emb_proj = nn.Linear(time_width, c_out)
+        self.norm2 = nn.GroupNorm(groups, c_out)
+        self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1)
+        self.conv_shortcut = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else None
+
+    def forward(self, x: Tensor, temb: Tensor) -> Tensor:
+        shift = self.time_emb_proj(F.silu(temb))                # (b,c_out)
+        y = self.conv1(F.silu(self.norm1(x)))                   # (b,c_out,h,w)
+        y = self.norm2(y + shift[:, :, None, None])             # (b,c_out,h,w)
+        y = self.conv2(F.silu(y))                               # (b,c_out,h,w)
+        if self.conv_shortcut is not None:
+            x = self.conv_shortcut(x)                           # (b,c_out,h,w)
+        return x + y
+
+
+class Downsample2D(nn.Module):
+    """Halve height and width with a convolution of stride 2 (odd sizes round up)."""
+
+    def __init__(self, c: int):
+        super().__init__()
+        self.conv = nn.Conv2d(c, c, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)                                     # (b,c,h/2,w/2)
+
+
+class Upsample2D(nn.Module):
+    """Repeat pixels up to `size`, the (h,w) of what comes next, and smooth."""
+
+    def __init__(self, c: int):
+        super().__init__()
+        self.conv = nn.Conv2d(c, c, 3, padding=1)
+
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        return self.conv(F.interpolate(x, size=size, mode="nearest"))
+
+
+class Attention(nn.Module):
+    """Every token looks at the tokens of `context`, without one at its own kind."""
+
+    def __init__(self, d: int, heads: int, d_context: int | None = None, bias=False):
+        super().__init__()
+        self.heads = heads
+        self.to_q = nn.Linear(d, d, bias=bias)
+        self.to_k = nn.Linear(d_context or d, d, bias=bias)
+        self.to_v = nn.Linear(d_context or d, d, bias=bias)
+        self.to_out = nn.ModuleList([nn.Linear(d, d)])
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        source = x if context is None else context              # (b,m,d_context)
+        q, k, v = self.to_q(x), self.to_k(source), self.to_v(source)
+        q, k, v = (y.unflatten(2, (self.heads, -1)).transpose(1, 2) for y in (q, k, v))
+        y = F.scaled_dot_product_attention(q, k, v)             # (b,k,n,d/k)
+        return self.to_out[0](y.transpose(1, 2).flatten(2))     # (b,n,d)
+
+
+class SpatialAttention(Attention):
+    """Self-attention among the pixels of a feature map, with its norm and short cut.
+
+    `context` and `objs` are not read: a U-Net calls this and a transformer alike.
+    """
+
+    def __init__(self, c: int, heads: int, groups: int):
+        super().__init__(c, heads, bias=True)
+        self.group_norm = nn.GroupNorm(groups, c)
+
+    def forward(self, x: Tensor, context=None, objs=None) -> Tensor:
+        tokens = self.group_norm(x).flatten(2).transpose(1, 2)  # (b,h*w,c)
+        y = super().forward(tokens).transpose(1, 2)             # (b,c,h*w)
+        return x + y.reshape(x.shape)                           # (b,c,h,w)
+
+
+class GEGLU(nn.Module):
+    """One half of a linear layer, gated by the GELU of the other (Shazeer 2020)."""
+
+    def __init__(self, d_in: int, d_out: int):
+        super().__init__()
+        self.proj = nn.Linear(d_in, 2 * d_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value, gate = self.proj(x).chunk(2, dim=-1)             # (b,n,d_out) twice
+        return value * F.gelu(gate)
+
+
+class FeedForward(nn.Module):
+    """What each token does alone: four times wider, a gate, and back."""
+
+    def __init__(self, d: int):
+        super().__init__()
+        # place 1 is a dropout in published networks: no weights, but names count it
+        self.net = nn.Sequential(GEGLU(d, 4 * d), nn.Identity(), nn.Linear(4 * d, d))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)                                      # (b,n,d)
+
+
+class BasicTransformerBlock(nn.Module):
+    """Self-attention, cross-attention, feed-forward, each added to what it reads.
+
+    `fuser` is an empty slot: lesson 8 puts GLIGEN's gated self-attention there, through
+    which pixels look at the grounded objects `objs` (b,m,d_objs).
+    """
+
+    def __init__(self, d: int, heads: int, d_context: int):
+        super().__init__()
+        self.norm1, self.attn1 = nn.LayerNorm(d), Attention(d, heads)
+        self.norm2, self.attn2 = nn.LayerNorm(d), Attention(d, heads, d_context)
+        self.norm3, self.ff = nn.LayerNorm(d), FeedForward(d)
+        self.fuser = None
+
+    def forward(self, x: Tensor, context: Tensor, objs: Tensor | None = None) -> Tensor:
+        x = x + self.attn1(self.norm1(x))                       # pixels look at pixels
+        if self.fuser is not None and objs is not None:
+            x = self.fuser(x, objs)                             # ... at objects
+        x = x + self.attn2(self.norm2(x), context)              # ... at words
+        return x + self.ff(self.norm3(x))                       # (b,n,d)
+
+
+class Transformer2D(nn.Module):
+    """A transformer block on a feature map: pixels become tokens and pixels again."""
+
+    def __init__(self, c: int, heads: int, d_context: int, groups: int):
+        super().__init__()
+        self.norm = nn.GroupNorm(groups, c, eps=1e-6)
+        self.proj_in = nn.Conv2d(c, c, 1)
+        self.transformer_blocks = nn.ModuleList(
+            [BasicTransformerBlock(c, heads, d_context)])
+        self.proj_out = nn.Conv2d(c, c, 1)
+
+    def forward(self, x: Tensor, context: Tensor, objs: Tensor | None = None) -> Tensor:
+        tokens = self.proj_in(self.norm(x))                     # (b,c,h,w)
+        tokens = tokens.flatten(2).transpose(1, 2)              # (b,h*w,c)
+        for block in self.transformer_blocks:
+            tokens = block(tokens, context, objs)               # (b,h*w,c)
+        y = tokens.transpose(1, 2).reshape(x.shape).contiguous()    # (b,c,h,w)
+        return x + self.proj_out(y)
