@@ -25,7 +25,8 @@ def area(boxes_xyxy: Tensor) -> Tensor:
 def iou(a_xyxy: Tensor, b_xyxy: Tensor) -> tuple[Tensor, Tensor]:
     """Shared over joint area of every pair, (n,m), and the joint area, (n,m)."""
     a, b = a_xyxy[:, None], b_xyxy[None]                           # (n,1,4) and (1,m,4)
-    low, high = torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:])
+    low = torch.maximum(a[..., :2], b[..., :2])        # the later left and top
+    high = torch.minimum(a[..., 2:], b[..., 2:])       # the earlier right and bottom
     shared = (high - low).clamp(min=0).prod(-1)                    # (n,m)
     union = area(a) + area(b) - shared
     return shared / union.clamp(min=1e-9), union

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
+from matplotlib.path import Path
 from PIL import Image
 
 COLOURS = ("#2f6cde", "#e4572e", "#2e9e6b", "#8a4ac0", "#e0a100", "#e0569b", "#5b6472", "#0aa3b5")
@@ -152,6 +153,26 @@ def boxed(images, boxes_xyxy: Sequence, phrases: Sequence[Sequence[str]] | None 
     return figure
 
 
+def posed(images, keypoints: Sequence, bones: Sequence[tuple[int, int]], columns: int = 4,
+          size: float = 2.6) -> Picture:
+    """Pictures with the key points (n,k,3) of their figures: full where seen, hollow where hidden.
+
+    `bones` are pairs of key points to join by a line, counted from 1 as COCO does.
+    """
+    figure = grid(images, columns, size=size)
+    for ax, figures in zip(figure.axes, keypoints, strict=False):
+        height, width = ax.images[0].get_array().shape[:2]
+        for i, points in enumerate(np.asarray(figures, float)):
+            x, y, seen = points[:, 0] * width - .5, points[:, 1] * height - .5, points[:, 2]
+            for bone in bones:
+                ends = np.array(bone) - 1
+                if seen[ends].all():
+                    ax.plot(x[ends], y[ends], color=COLOURS[i % len(COLOURS)], lw=1.5)
+            for level, face in ((1, "white"), (2, COLOURS[i % len(COLOURS)])):
+                ax.plot(x[seen == level], y[seen == level], "o", ms=5, mfc=face, mec="white",
+                        mew=.8, ls="")
+    return figure
+
 def segments(ids) -> np.ndarray:
     """Panoptic ids (h,w) as a picture (h,w,3): one colour an id."""
     ids = np.asarray(ids, dtype=np.int64)
@@ -181,3 +202,84 @@ def milestones(log: Sequence[dict], size: float = 2.4) -> Picture:
         ax.imshow(image, interpolation="nearest")
         ax.set_title(f"after {line['step']} steps", fontsize=9, color=INK)
     return figure
+
+
+# ---------------------------------------------------------------------------- the whole course
+
+LESSONS = {  # number: (column, row, colour, title, what it gives)
+    "01": (0, 2, 0, "DDPM", "pictures out of noise"),
+    "02": (1, 2, 0, "DDIM", "the same in few steps"),
+    "03": (2, 1, 0, "VAE", "small latents"),
+    "04": (2, 0, 0, "CLIP", "words meet pictures"),
+    "05": (2, 2, 0, "guidance", "obeying the words"),
+    "06": (3, 2, 0, "latent diffusion", "a small Stable Diffusion"),
+    "07": (4, 4, 2, "DETR", "finding things"),
+    "08": (4, 3, 1, "GLIGEN", "words in boxes"),
+    "09": (5, 3, 1, "grounding", "trained, and open-set"),
+    "10": (6, 4, 1, "inpainting", "new things, old picture"),
+    "11": (6, 3, 1, "more grounding", "poses, edges, examples"),
+    "12": (4, 2, 3, "DiffEdit", "masks for nothing"),
+    "13": (4, 1, 3, "Prompt-to-Prompt", "editing by attention"),
+    "14": (5, 1, 3, "InstructPix2Pix", "editing by instruction"),
+    "15": (4, 0, 2, "ODISE", "naming every pixel"),
+    "16": (6, 2, 6, "published weights", "the same code, full size"),
+}
+USES = {"02": "01", "05": "02", "06": "03 04 05", "08": "06", "09": "07 08", "10": "07 09",
+        "11": "09", "12": "06", "13": "06", "14": "13", "15": "04 06", "16": "09"}
+PARTS = ("making pictures", "words in boxes", "seeing pictures", "editing pictures")
+STEP, NODE = (1.74, .86), (1.4, .56)                      # inches: from node to node; a node
+
+
+def lessons(here: str = "") -> Picture:
+    """The graph of the course: an arrow leads from a lesson to each that uses it.
+
+    `here` is the number of the lesson to fill in, such as "04". Lesson 00 lies under them all.
+    """
+    if here not in ("", "00", *LESSONS):
+        raise ValueError(f"There is no lesson {here!r}; choose 00 to {max(LESSONS)}.")
+    columns, rows = (1 + max(node[k] for node in LESSONS.values()) for k in (0, 1))
+    width, height = columns * STEP[0], (rows + .95) * STEP[1]
+    figure = Picture(width, height)
+    figure.set_layout_engine("none")
+    ax = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
+    ax.set_axis_off()
+    for stop, used in USES.items():
+        for start in used.split():
+            _arrow(ax, start, stop)
+    for number, (column, row, colour, title, gives) in LESSONS.items():
+        _node(ax, *_middle(column, row), NODE[0], colour, number, title, gives, here == number)
+    _node(ax, width / 2, (rows + .45) * STEP[1], width - .36, 4, "00", "the world",
+          "every lesson takes its pictures, and the truth about them, from here", here == "00")
+    for row, part in enumerate(PARTS):
+        ax.plot(.3, 3.35 * STEP[1] + .3 * row, "o", ms=9, color=COLOURS[row])
+        ax.text(.48, 3.35 * STEP[1] + .3 * row, part, size=10, color=INK, va="center")
+    return figure
+
+
+def _middle(column: int, row: int) -> tuple[float, float]:
+    return (column + .5) * STEP[0], (row + .5) * STEP[1]
+
+
+def _node(ax, x: float, y: float, width: float, colour: int, number: str, title: str, gives: str,
+          filled: bool) -> None:
+    """A rounded frame about (x, y) with a number on its corner, a title, and what it gives."""
+    left, top, edge = x - width / 2, y - NODE[1] / 2, COLOURS[colour]
+    ink = "white" if filled else INK
+    for face in ("white", (edge, 1 if filled else .12)):
+        ax.add_patch(FancyBboxPatch((left, top), width, NODE[1], "round,pad=0,rounding_size=.13",
+                                    ec=edge, lw=1.5, fc=face))
+    ax.plot(left + .09, top + .03, "o", ms=17, color=edge, mec="white", mew=1.5)
+    ax.text(left + .09, top + .035, number, size=7.5, weight="bold", color="white", ha="center",
+            va="center")
+    ax.text(x, y - .08, title, size=8.5, weight="bold", ha="center", va="center", color=ink)
+    ax.text(x, y + .13, gives, size=7, ha="center", va="center", color=ink)
+
+
+def _arrow(ax, start: str, stop: str) -> None:
+    """A smooth arrow from the right side of one lesson to the left side of another."""
+    (x0, y0), (x1, y1) = (_middle(*LESSONS[number][:2]) for number in (start, stop))
+    x0, x1 = x0 + NODE[0] / 2, x1 - NODE[0] / 2 - .03
+    bend = min(.3, (x1 - x0) / 2)
+    curve = Path([(x0, y0), (x0 + bend, y0), (x1 - bend, y1), (x1, y1)], [1, 4, 4, 4])
+    ax.add_patch(FancyArrowPatch(path=curve, arrowstyle="-|>", mutation_scale=10, lw=1.4,
+                                 color=COLOURS[LESSONS[start][2]], shrinkA=0, shrinkB=0))

@@ -14,6 +14,7 @@ from ..metrics import frechet_distance, kernel_distance
 from ..referee import judge_scenes
 from ..schedule import Schedule
 from ..unet import UNet
+from ..weights import load
 from ..world.cache import renders
 from . import Recipe
 
@@ -31,9 +32,12 @@ def small_pictures(split: str, count: int) -> Tensor:
     return to_model(torch.tensor(renders(split, count, size=32).images))
 
 
-def ddpm(steps: int | None = None, scenes: int = 20_000, batch: int = 16) -> Recipe:
+def ddpm(steps: int | None = None, batch: int = 16) -> Recipe:
     """The pixel DDPM of lesson 1: PIXEL_UNET on single things, linear schedule, L_simple."""
+    steps = steps or 9_000
+    scenes = min(20_000, batch * steps)
     data, schedule = small_pictures("single-train", scenes), Schedule.linear()
+    load("referee-scene")                       # the report needs it: say now if it is missing
 
     def draw(step: int) -> tuple[Tensor, Tensor, Tensor]:
         g = step_generator(3, step)
@@ -44,9 +48,11 @@ def ddpm(steps: int | None = None, scenes: int = 20_000, batch: int = 16) -> Rec
     def loss(model, x0, t, eps):
         return l_simple(model, x0, t, eps, schedule)
 
+    def report(model) -> dict:
+        return ddpm_report(model, min(500, 8 + steps))
+
     return Recipe("ddpm", UNet(**PIXEL_UNET), PIXEL_UNET, f"{scenes} single-train scenes at 32 px",
-                  draw, loss, steps or 9_000, 1e-3, ddpm_report, log_sample,
-                  options={"ema": .999})
+                  draw, loss, steps, 1e-3, report, log_sample, options={"ema": .999})
 
 
 def paint(model, count: int, steps: int, seed: int = 0, batch: int = 64) -> Tensor:
@@ -74,8 +80,6 @@ def ddpm_report(model, count: int = 500, steps: int = 50) -> dict:
     The floor compares two sets of real pictures of the same size; `certain` is the part of the
     samples in which the referee finds some thing in some colour more likely than not.
     """
-    from ..weights import load
-
     judge = load("referee-scene", next(model.parameters()).device)
     real = judge_scenes(judge, small_pictures("single-test", 2 * count))
     fake = judge_scenes(judge, paint(model, count, steps))

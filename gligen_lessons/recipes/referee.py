@@ -67,8 +67,10 @@ def degrade(x: Tensor, generator: torch.Generator) -> Tensor:
     return x + strength * torch.randn(x.shape, generator=generator)
 
 
-def referee_crop(steps: int | None = None, scenes: int = 16_000, batch: int = 64) -> Recipe:
+def referee_crop(steps: int | None = None, batch: int = 64) -> Recipe:
     """The network that names what is in a box."""
+    steps = steps or 1_500
+    scenes = min(16_000, batch * steps)
     data = labelled("referee-train", scenes)
     rows, slots = torch.nonzero(data.category >= 0, as_tuple=True)
 
@@ -90,7 +92,7 @@ def referee_crop(steps: int | None = None, scenes: int = 16_000, batch: int = 64
         return crop_report(model, labelled("referee-test", min(1000, scenes)))
 
     return Recipe("referee-crop", CropReferee(), {"width": 32}, f"{scenes} scenes of "
-                  "referee-train at 128 px", draw, crop_loss, steps or 3_000, 1e-3, report,
+                  "referee-train at 128 px", draw, crop_loss, steps, 1e-3, report,
                   options={"ema": .998, "weight_decay": .01})
 
 
@@ -161,8 +163,10 @@ def visible_boxes(data: Labelled) -> tuple[Tensor, Tensor]:
     return torch.nonzero((data.category >= 0) & clear & (area * 128**2 >= SEEN), as_tuple=True)
 
 
-def referee_scene(steps: int | None = None, scenes: int = 16_000, batch: int = 32) -> Recipe:
+def referee_scene(steps: int | None = None, batch: int = 32) -> Recipe:
     """The network that names what is in a whole picture."""
+    steps = steps or 2_500
+    scenes = min(16_000, batch * steps)
     data = labelled("referee-train", scenes)
 
     def draw(step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -178,7 +182,7 @@ def referee_scene(steps: int | None = None, scenes: int = 16_000, batch: int = 3
         return scene_report(model, labelled("referee-test", min(2000, scenes)))
 
     return Recipe("referee-scene", SceneReferee(), {"width": 24, "features": 64}, f"{scenes} "
-                  "scenes of referee-train at 128 px", draw, scene_loss, steps or 5_000, 2e-3,
+                  "scenes of referee-train at 128 px", draw, scene_loss, steps, 2e-3,
                   report, options={"ema": .998, "weight_decay": .01})
 
 

@@ -68,6 +68,7 @@ def _checked_seeds(seeds: Iterable[int]) -> list[int]:
 @contextmanager
 def _named_when_whole(target: Path) -> Iterator[Path]:
     """A folder beside `target` that gets its name at the end, or goes when anything stops it."""
+    target = target.resolve()                             # "." has no name to put a dot before
     target.parent.mkdir(parents=True, exist_ok=True)
     part, path = (target.with_name(f".{target.name}.{word}") for word in ("part", "lock"))
     lock = FileLock(path)

@@ -65,7 +65,7 @@ def layer_depth(scene: Scene, ids: np.ndarray) -> np.ndarray:
 
 
 def boxes(scene: Scene, ids: np.ndarray) -> np.ndarray:
-    """The visible boxes (n,4) xyxy in 0..1, a row a thing; all zero where nothing is visible."""
+    """The visible boxes (n,4) xyxy in 0..1, a row a thing; zeros for a hidden thing."""
     found = np.zeros((len(scene.things), 4), np.float32)
     for i in range(len(scene.things)):
         inside = ids == THING_ID + i

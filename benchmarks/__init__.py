@@ -1,0 +1,1 @@
+"""Speed of the course's code, side by side with diffusers in one run: python -m benchmarks."""

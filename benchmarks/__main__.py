@@ -1,0 +1,43 @@
+"""Print the table of speeds; exit 1 where a bar is missed."""
+
+import subprocess
+import sys
+from statistics import median
+
+from gligen_lessons import device
+
+from . import nets
+from .world import scenes_per_second
+
+BAR = .97
+
+
+def import_cost(rounds: int = 7) -> float:
+    """Seconds that `import gligen_lessons` adds to `import torch`, the median of fresh starts."""
+    code = ("import time, torch; s = time.perf_counter(); import gligen_lessons; "
+            "print(time.perf_counter() - s)")
+    return median(float(subprocess.run([sys.executable, "-c", code], capture_output=True,
+                                       text=True, check=True).stdout) for _ in range(rounds))
+
+
+def main() -> int:
+    """Measure everything; our speed as a ratio to diffusers', above 1 is faster."""
+    print(f"device: {device.pick()}\n\n| what | ratio | diffusers, s | ours, s | bar | |")
+    print("|---|---|---|---|---|---|")
+    missed = 0
+    for name, faster, theirs, ours in (*nets.unet_rows(), *nets.loop_rows()):
+        missed += faster < BAR
+        print(f"| {name} | {faster:.2f} | {theirs:.4f} | {ours:.4f} | {BAR} | {verdict(faster >= BAR)} |")
+    speed, cost = scenes_per_second(), import_cost()
+    missed += (speed < 200) + (cost > .3)
+    print(f"| scenes a second, one core | {speed:.0f} | | | 200 | {verdict(speed >= 200)} |")
+    print(f"| import, s over torch | {cost:.3f} | | | 0.3 | {verdict(cost <= .3)} |")
+    return int(missed > 0)
+
+
+def verdict(holds: bool) -> str:
+    return "holds" if holds else "missed"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,295 @@
+"""Checks of lesson 2."""
+
+import torch
+
+from gligen_lessons import ddim as own
+from gligen_lessons.checks import Wrong, exercise, expect_close
+from gligen_lessons.ddpm import predict_x0, q_sample
+from gligen_lessons.schedule import Schedule, spread
+
+COARSE = Schedule.linear(10, .02, .3)                     # ten steps that differ a lot
+END = .995                                                # neither 1 nor alpha_bar[0]
+
+
+def three_pictures(*, batch: int = 3) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """xt, eps_hat and noise (b,2,4,5), with values beyond [-1, 1]."""
+    return tuple(1.5 * torch.randn(batch, 2, 4, 5) for _ in range(3))
+
+
+@exercise("gligen_lessons.ddim:alpha_bar_at")
+def alpha_bar_at(attempt):
+    """Steps on both sides of 0, and an end that is not 1."""
+    t, table = torch.tensor([7, 0, -1, 9, -4]), COARSE.alpha_bar
+    want = torch.where(t < 0, END, table[t.clamp(min=0)])
+    wrongs = {
+        "In Python index -1 means the LAST entry, where all is noise. Below 0 stands x0, which "
+        "has `end`.": table[t],
+        "Steps below 0 got alpha_bar[0]. They mean x0 itself, which has `end`.":
+            table[t.clamp(min=0)],
+        "Step 0 is a step like any other and has alpha_bar[0]; only steps below 0 mean x0.":
+            torch.where(t <= 0, END, table[t.clamp(min=0)]),
+        "Steps below 0 got 1. Use `end`: Stable Diffusion ends elsewhere.":
+            torch.where(t < 0, 1., table[t.clamp(min=0)]),
+        "This is one entry too early: the code counts steps from 0, so step t is entry t.":
+            torch.where(t < 0, END, table[(t - 1).clamp(min=0)])}
+    error = expect_close(attempt(t.clone(), COARSE, END), want, "Look up alpha_bar for steps of 0 "
+                         "and more, and give `end` to those below 0.", wrongs=wrongs)
+    alone = attempt(torch.tensor([-1, 3]), COARSE)
+    expect_close(alone, torch.tensor([1., table[3]], dtype=torch.float64), "Without `end`, x0 has "
+                 "alpha_bar 1.")
+    return f"finds 7 levels, three of them at x0 (largest difference {error:.0e})"
+
+
+@exercise("gligen_lessons.ddim:ddim_sigma")
+def ddim_sigma(attempt):
+    """Jumps of one to six steps, and one that lands on x0."""
+    t, t_prev, eta = torch.tensor([9, 7, 3, 2]), torch.tensor([3, 6, 1, -1]), .7
+    now, before = COARSE.alpha_bar[t], own.alpha_bar_at(t_prev, COARSE, END)
+    variance = (1 - before) / (1 - now) * (1 - now / before)
+    one_less = own.alpha_bar_at(t - 1, COARSE, END)
+    wrongs = {
+        "This is the variance. sigma is its square root.": eta * variance,
+        "eta stands in front of the root: eta 0.5 gives half of DDPM's standard deviation.":
+            (eta * variance).sqrt(),
+        "eta is missing.": variance.sqrt(),
+        "The first fraction is upside down: the cleaner step, t_prev, stands above.":
+            eta * ((1 - now) / (1 - before) * (1 - now / before)).sqrt(),
+        "betas[t] belongs to a single step; over a jump 1 - alpha_bar_t / alpha_bar_prev takes "
+        "its place.": eta * ((1 - before) / (1 - now) * COARSE.betas[t]).sqrt(),
+        "This takes t - 1 for the step aimed at; the jump goes to t_prev.":
+            eta * ((1 - one_less) / (1 - now) * (1 - now / one_less)).sqrt(),
+        "This is the square root of beta of the whole jump, DDPM's larger choice. Equation 16 "
+        "has one more fraction.": eta * (1 - now / before).sqrt()}
+    got = attempt(t.clone(), t_prev.clone(), COARSE, eta, END)
+    error = expect_close(got, variance.sqrt() * eta, "Compare with equation 16, fraction by "
+                         "fraction.", wrongs=wrongs)
+    expect_close(attempt(t, t_prev, COARSE, 0.), 0 * variance, "With eta = 0 there is no noise.")
+    return f"agrees with equation 16 on 4 jumps (largest difference {error:.0e})"
+
+
+@exercise("gligen_lessons.ddim:ddim_step")
+def ddim_step(attempt):
+    """Three jumps at once, with noise, clipping and an end of their own; then without."""
+    t, t_prev, eta = torch.tensor([9, 6, 1]), torch.tensor([4, 1, -1]), .8
+    xt, eps_hat, noise = three_pictures()
+    guess = predict_x0(eps_hat, xt, t, COARSE)
+    sigma = own.ddim_sigma(t, t_prev, COARSE, eta, END)
+
+    def mixed(level, x0_hat, taken=sigma**2, z=sigma, direction=eps_hat):
+        a, b = level.sqrt(), (1 - level - taken).clamp(min=0).sqrt()
+        return spread(a, xt) * x0_hat + spread(b, xt) * direction + spread(z, xt) * noise
+    before, clipped = own.alpha_bar_at(t_prev, COARSE, END), guess.clamp(-1, 1)
+    near, now, none = own.alpha_bar_at(t - 1, COARSE, END), COARSE.alpha_bar[t], 0 * sigma
+    again = (xt - spread(now.sqrt(), xt) * clipped) / spread((1 - now).sqrt(), xt)
+    wrongs = {
+        "sigma^2 is missing in the direction back to xt: what the fresh noise adds, the old noise "
+        "must give up, or the clouds grow too wide.": mixed(before, clipped, none),
+        "The direction takes away sigma where sigma^2 belongs: variances add, not deviations.":
+            mixed(before, clipped, sigma),
+        "This aims at t - 1. The jump goes to t_prev.": mixed(near, clipped),
+        "This keeps alpha_bar of t; the result must have that of t_prev.": mixed(now, clipped),
+        "`clip` was asked for and the guess of x0 was not clamped to [-1, 1].":
+            mixed(before, guess),
+        "eps_hat was made anew from the clipped guess. Some repositories do that; here, as in "
+        "diffusers, it stays as it is.": mixed(before, clipped, direction=again),
+        "The noise is multiplied by the variance; it needs sigma.":
+            mixed(before, clipped, z=sigma**2),
+        "No noise was added. With eta above 0, add sigma times `noise`.":
+            mixed(before, clipped, z=none)}
+    got = attempt(eps_hat.clone(), xt.clone(), t, t_prev, COARSE, eta, noise.clone(), True, END)
+    error = expect_close(got, mixed(before, clipped), "Compare with equation 12: the guess of x0, "
+                         "the direction back to xt, the noise.", wrongs=wrongs)
+    plain = attempt(eps_hat.clone(), xt.clone(), t, t_prev, COARSE)
+    want = mixed(own.alpha_bar_at(t_prev, COARSE), guess, none, none)
+    expect_close(plain, want, "With eta = 0 and no clipping the guess and eps_hat are mixed as in "
+                 "q_sample, for t_prev.")
+    return f"agrees with equation 12 on 3 jumps, one onto x0 (largest difference {error:.0e})"
+
+
+@exercise("gligen_lessons.ddim:timesteps")
+def timesteps(attempt):
+    """Counts that divide T and counts that do not."""
+    cases = [(1000, 4, "leading", 0), (1000, 7, "leading", 1), (1000, 4, "trailing", 1),
+             (1000, 7, "trailing", 0), (1000, 4, "linspace", 1), (50, 7, "linspace", 0)]
+    for T, steps, spacing, offset in cases:
+        got = attempt(T, steps, spacing, offset)
+        if got is None:
+            raise Wrong("it returned None. Does it end with `return`?")
+        got, want = [float(t) for t in got], own.timesteps(T, steps, spacing, offset)
+        even = [(steps - 1 - i) * (T - 1) / (steps - 1) for i in range(steps)]
+        wrongs = {
+            "The steps come from low to high; a sampler walks down.": want[::-1],
+            "trailing: a step is missing off the end. The first one is T - 1, not T.":
+                [t + 1 for t in want] if spacing == "trailing" else None,
+            "linspace: round to the nearest step; int() and // cut.":
+                [int(t) for t in even] if spacing == "linspace" else None,
+            "linspace: these are no whole steps. Round them.":
+                even if spacing == "linspace" else None,
+            "`offset` is for leading steps only.": [t + offset for t in want] if offset else None,
+            "leading: `offset` is missing.": [t - offset for t in want] if offset else None,
+            "leading: the distance between steps is T // steps, a whole number.":
+                [float(i * T / steps + offset) for i in reversed(range(steps))]}
+        wrongs = {m: torch.tensor(w) for m, w in wrongs.items() if w is not None and w != want}
+        expect_close(torch.tensor(got), torch.tensor(want).float(), f"{spacing}, {steps} of {T} "
+                     f"steps, offset {offset}: expected {want}, got {got}.", 1e-9, wrongs)
+    return f"visits the steps that diffusers visits in all {len(cases)} cases"
+
+
+def bent(xt, t):
+    """A guess of eps that is not linear and differs from step to step."""
+    return torch.tanh(xt + torch.sin(t.to(xt.dtype).view(-1, 1, 1, 1)))
+
+
+def expect_walk(got, want: list, message: str, wrongs: dict) -> float:
+    """Compare a walk's [(t, x), ...] with the right one: its length, its steps, its pictures.
+
+    `wrongs` maps a message to the last picture of a typical wrong walk.
+    """
+    if got is None or len(got := list(got)) == 0:
+        raise Wrong("nothing was yielded. A walk yields (t, x) after each step.")
+    if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in got):
+        raise Wrong("each step must yield a pair: the step and the picture.")
+    if len(got) != len(want):
+        raise Wrong(f"{len(got)} steps came, expected {len(want)}: yield after every step, once.")
+    if [int(t) for t, _ in got] != [t for t, _ in want]:
+        raise Wrong(f"the steps are {[int(t) for t, _ in got]}, expected {[t for t, _ in want]}.")
+    expect_close(got[-1][1], want[-1][1], message, wrongs=wrongs)
+    return max(expect_close(x, y, message) for (_, x), (_, y) in zip(got, want, strict=True))
+
+
+def careless(xT: torch.Tensor, steps: list[int], aim, ask=lambda t: t,
+             forget: bool = False) -> torch.Tensor:
+    """Where a walk down ends that aims at `aim(t)`, asks the network about `ask(t)`, or forgets."""
+    g, xt = torch.Generator().manual_seed(3), xT
+    for step in steps:
+        t, noise = torch.full((len(xt),), step), torch.randn(xt.shape, generator=g)
+        xt = xT if forget else xt
+        xt = own.ddim_step(bent(xt, ask(t)), xt, t, aim(t), COARSE, .6, noise, True, END)
+    return xt
+
+
+@exercise("gligen_lessons.ddim:sample")
+def sample(attempt):
+    """Three of ten steps, with noise, clipping and an end of their own; then a plain walk."""
+    xT, _, _ = three_pictures(batch=2)
+
+    def seeded():
+        return torch.Generator().manual_seed(3)
+    options = (COARSE, 3, .6, seeded(), True, "trailing", 0, END)
+    want = list(own.sample(bent, xT, *options))
+    visited = [t for t, _ in want]
+    wrongs = {
+        "This aims one step down each time. It leaves t for t - T // steps, or the walk ends "
+        "before the noise is gone.": careless(xT, visited, lambda t: t - 1),
+        "The network was asked about the step aimed at; it must be told the level of the picture "
+        "that it is given.": careless(xT, visited, lambda t: t - 3, lambda t: (t - 3).clamp(0)),
+        "Every step starts from xT again: keep the result in `xt`.":
+            careless(xT, visited, lambda t: t - 3, forget=True)}
+    seeds = torch.get_rng_state()
+    got = attempt(bent, xT.clone(), COARSE, 3, .6, seeded(), True, "trailing", 0, END)
+    got = got if got is None else list(got)
+    if not torch.equal(torch.get_rng_state(), seeds):
+        raise Wrong("the noise did not come from `generator`, so a seed means no picture.")
+    error = expect_walk(got, want, "Each turn: guess eps at t, then ddim_step to t - T // steps "
+                        "with everything that was asked for.", wrongs)
+    g = torch.Generator()
+    untouched = g.get_state()
+    plain = attempt(bent, xT.clone(), COARSE, 5, generator=g)
+    expect_walk(plain, list(own.sample(bent, xT, COARSE, 5)), "With eta = 0 the walk is a plain "
+                "chain of ddim_step.", {})
+    if not torch.equal(g.get_state(), untouched):
+        raise Wrong("with eta = 0 no noise may be drawn: the walk uses none.")
+    return f"walks the same 3 + 5 steps as the library (largest difference {error:.0e})"
+
+
+@exercise("gligen_lessons.ddim:slerp")
+def slerp(attempt):
+    """Two noises of different length, at two places on the way, and two equal ones."""
+    a, b = torch.randn(2, 3, 4), 1.3 * torch.randn(2, 3, 4) + .4
+    for part in (.3, .8):
+        want = own.slerp(a, b, part)
+        line = torch.lerp(a, b, part)
+        angle = ((a * b).sum() / (a.norm() * b.norm())).arccos()
+        wave_a, wave_b = ((1 - part) * angle).sin(), (part * angle).sin()
+        rows = torch.stack([own.slerp(x, y, part) for x, y in zip(a, b, strict=True)])
+        wrongs = {
+            "This is the straight line, which is too short half way.": line,
+            "This is the straight line, stretched. It has the right direction only in the middle: "
+            "the angle must grow evenly.": line / line.norm() * want.norm(),
+            "a and b are exchanged: part 0 must give a.": own.slerp(b, a, part),
+            "The division by the sine of the angle is missing.": wave_a * a + wave_b * b,
+            "The cosine must be divided by both lengths.": _unscaled(a, b, part),
+            "The angle was measured row by row. One noise is one long vector.": rows}
+        error = expect_close(attempt(a.clone(), b.clone(), part), want, "Compare with the formula: "
+                             "two sines above, one below.", wrongs=wrongs)
+    same = attempt(a.clone(), a.clone(), .5)
+    expect_close(same, a, "Between a noise and itself lies that noise: where the sine of the angle "
+                 "is almost 0, take the straight line.", 1e-4)
+    return f"keeps to the great circle at 2 places (largest difference {error:.0e})"
+
+
+def _unscaled(a: torch.Tensor, b: torch.Tensor, part: float) -> torch.Tensor:
+    """slerp with an angle from the bare inner product, a usual slip."""
+    angle = (a * b).sum().clamp(-1, 1).arccos()
+    return (((1 - part) * angle).sin() * a + (part * angle).sin() * b) / angle.sin().clamp(min=.01)
+
+
+@exercise("gligen_lessons.ddim:ddim_ascend")
+def ddim_ascend(attempt):
+    """Three steps up, one of them from x0, plain and clipped."""
+    t, t_next = torch.tensor([-1, 2, 4]), torch.tensor([1, 4, 9])
+    xt, eps_hat, _ = three_pictures()
+
+    def lifted(start, clip=False, goal=t_next, end=END):
+        level = own.alpha_bar_at(start, COARSE, end)
+        guess = (xt - spread((1 - level).sqrt(), xt) * eps_hat) / spread(level.sqrt(), xt)
+        return q_sample(guess.clamp(-1, 1) if clip else guess, goal, eps_hat, COARSE)
+    wrongs = {
+        "The guess of x0 was read at t_next; xt stands at level t.": lifted(t_next),
+        "The result stays at level t; noise the guess to t_next.":
+            lifted(t, goal=t.clamp(min=0)),
+        "Below 0 means x0, with alpha_bar `end`; an index of -1 reads the last entry, or step 0.":
+            lifted(t.clamp(min=0)),
+        "An index of -1 reads the LAST entry of alpha_bar, where all is noise; x0 has `end`.":
+            lifted(t % COARSE.T),
+        "`end` is ignored.": lifted(t, end=1.),
+        "xt itself was noised again. First take its noise out: the guess of x0.":
+            q_sample(xt, t_next, eps_hat, COARSE)}
+    got = attempt(eps_hat.clone(), xt.clone(), t, t_next, COARSE, False, END)
+    error = expect_close(got, lifted(t), "The guess of x0 at level t, then q_sample to t_next with "
+                         "the same eps_hat.", wrongs=wrongs)
+    got = attempt(eps_hat.clone(), xt.clone(), t, t_next, COARSE, True, END)
+    expect_close(got, lifted(t, True), "`clip` was asked for and the guess of x0 was not clamped.")
+    return f"climbs 3 steps that ddim_step would undo (largest difference {error:.0e})"
+
+
+@exercise("gligen_lessons.ddim:invert")
+def invert(attempt):
+    """Three of ten steps up, and a walk that stops on the way."""
+    x0, _, _ = three_pictures(batch=2)
+    want = list(own.invert(bent, x0, COARSE, 3, True, "trailing", 0, END))
+    visited, stride = [t for t, _ in want], COARSE.T // 3
+
+    def hasty(ask=None, start=None):
+        xt = x0
+        for step in visited:
+            t = torch.full((2,), step)
+            guess = bent(xt, ask(t) if ask else t)
+            xt = own.ddim_ascend(guess, xt, start(t) if start else t - stride, t, COARSE, True, END)
+        return xt
+    wrongs = {
+        "The network was asked about the step that is left. Some repositories do; here, as in "
+        "diffusers, it is asked about the step aimed at.":
+            hasty(ask=lambda t: (t - stride).clamp(0)),
+        "Each step starts T // steps below t, not one below.": hasty(start=lambda t: t - 1),
+        "Every step starts from x0 again: keep the result in `xt`.":
+            own.ddim_ascend(bent(x0, torch.full((2,), visited[-1])), x0,
+                            torch.full((2,), visited[-1] - stride),
+                            torch.full((2,), visited[-1]), COARSE, True, END)}
+    got = attempt(bent, x0.clone(), COARSE, 3, True, "trailing", 0, END)
+    error = expect_walk(got, want, "Each turn: guess eps at the step aimed at, then ddim_ascend "
+                        "to it.", wrongs)
+    part = attempt(bent, x0.clone(), COARSE, 5, upto=2)
+    expect_walk(part, list(own.invert(bent, x0, COARSE, 5, upto=2)), "With `upto` the walk is the "
+                "same, only shorter.", {})
+    return f"climbs the same 3 + 2 steps as the library (largest difference {error:.0e})"

@@ -1,0 +1,217 @@
+"""The command line: `gligen-lessons COMMAND`, the same as `python course.py COMMAND`."""
+
+import argparse
+import importlib
+import shutil
+import sys
+from importlib import metadata
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = ROOT / "notebooks"
+LOW_DISK_GB = 3                                        # for checkpoints and the cache of renders
+CUDA_BUILD = 'python course.py doctor --pip "--extra-index-url https://download.pytorch.org/whl/{}"'
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """An argument parser that complains in one line."""
+
+    def error(self, message: str):
+        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+
+
+def _whole(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} must be 1 or more")
+    return value
+
+
+# -------------------------------------------------------------------------------- doctor
+
+def gpu_advice(driver: bool, version: str, built_for: str | None, usable: bool) -> str | None:
+    """What to do when there is an NVIDIA driver and torch cannot use it; None when all is well."""
+    if not driver or usable:
+        return None
+    if built_for is None:
+        return (f"There is an NVIDIA driver, but torch {version} was built without CUDA. "
+                f"Take a build with it: {CUDA_BUILD.format('cu130')}")
+    return (f"torch {version} was built for CUDA {built_for} and cannot use the GPU. Update the "
+            f"NVIDIA driver, or take a build for an older CUDA: {CUDA_BUILD.format('cu126')}")
+
+
+def gpu_check() -> str | None:
+    import torch
+
+    driver = Path("/proc/driver/nvidia/version").exists() or bool(shutil.which("nvidia-smi"))
+    built_for = torch.version.cuda or torch.version.hip
+    return gpu_advice(driver, torch.__version__, built_for, torch.cuda.is_available())
+
+
+def untested(constraints: Path) -> list[str]:
+    """Installed packages whose version is not the tested one, as "name 1.0 (tested 1.1)"."""
+    found = []
+    for line in constraints.read_text(encoding="utf-8").splitlines():
+        name, _, tested = line.partition("#")[0].strip().partition("==")
+        try:
+            here = metadata.version(name) if tested else tested
+        except metadata.PackageNotFoundError:          # it binds only what is installed
+            continue
+        if here.partition("+")[0] != tested:           # 2.13.0+cpu is a build of 2.13.0
+            found.append(f"{name} {here} (tested {tested})")
+    return found
+
+
+def damaged(folder: Path) -> list[str]:
+    """What is wrong with the shipped weights in `folder`, in a sentence for each bad file."""
+    from . import weights
+
+    wrong = []
+    for name in weights.BUILDERS:
+        try:
+            weights.load(name, folder=folder)
+        except (ValueError, OSError, RuntimeError) as error:
+            wrong.append(" ".join(str(error).split()))
+    return wrong
+
+
+def doctor(options) -> int:
+    """Say what this machine can do and what stands in the way; 1 when something does."""
+    from . import device, weights
+
+    facts = device.report()
+    free = shutil.disk_usage(ROOT).free / 1e9
+    problems = damaged(weights.FOLDER)
+    whole = len(weights.BUILDERS) - len(problems)
+    facts["shipped weights"] = f"{whole} of {len(weights.BUILDERS)} are whole"
+    facts["free disk"] = f"{free:.0f} GB"
+    constraints = ROOT / "constraints.txt"
+    if constraints.exists():
+        facts["versions"] = "; ".join(untested(constraints)) or "the tested set"
+    if free < LOW_DISK_GB:
+        problems.append(f"Only {free:.1f} GB are free; training and renders want {LOW_DISK_GB}.")
+    if advice := gpu_check():
+        problems.append(advice)
+    for name, value in facts.items():
+        print(f"{name:16s} {value}")
+    for problem in problems:
+        print(f"! {problem}")
+    print("Look at the lines that begin with !" if problems else "All is well.")
+    return 1 if problems else 0
+
+
+# ------------------------------------------------------------------------ the other commands
+
+def write_world(options) -> int:
+    from . import world
+    from .world import coco_out
+
+    coco_out.write(options.out, world.seeds(options.split, options.count), options.size)
+    print(f"{options.count} scenes of the split {options.split!r} are in {options.out}")
+    return 0
+
+
+def make_student(options) -> int:
+    from . import student
+
+    new = student.make(NOTEBOOKS, options.out)
+    for path in new:
+        print(f"new: {path}")
+    print(f"The learner's notebooks are in {options.out}" + ("" if new else ", none is new"))
+    return 0
+
+
+def make_slides(options) -> int:
+    from . import slides
+
+    notebook = slides.lesson(NOTEBOOKS, options.lesson)
+    target = options.out or Path("slides") / f"{notebook.stem}.html"
+    count = slides.write_deck(notebook, target)
+    print(f"{count} slides are in {target}; open it in a browser (arrow keys, n for notes)")
+    return 0
+
+
+def export_model(options) -> int:
+    from . import weights
+
+    weights.export(options.name, options.folder)
+    print(f"{options.name} is in {options.folder}, ready for diffusers' from_pretrained")
+    return 0
+
+
+def refuse_to_draw(options) -> int:
+    raise NotImplementedError("draw needs the latent diffusion model of lesson 6, "
+                              "which this version does not ship.")
+
+
+def parser() -> argparse.ArgumentParser:
+    top = OneLineParser(prog="gligen-lessons", description="From noise to grounded images.",
+                        epilog="--debug with any command shows where an error came from.")
+    add = top.add_subparsers(dest="command", required=True, metavar="COMMAND").add_parser
+    one = add("doctor", help="what this machine can do, and what stands in the way")
+    one.set_defaults(run=doctor)
+
+    one = add("world", help="write scenes of the picture world as a COCO data set")
+    one.add_argument("--count", type=_whole, required=True, help="how many scenes")
+    one.add_argument("--out", type=Path, required=True, help="the folder to write")
+    one.add_argument("--split", default="val", help="which range of seeds (default: val)")
+    one.add_argument("--size", type=_whole, default=128, help="pixels a side (default: 128)")
+    one.set_defaults(run=write_world)
+
+    one = add("draw", help="paint a caption with boxes (from lesson 6 on)")
+    one.add_argument("caption")
+    one.add_argument("--box", action="append", help='"a red car:0.1,0.5,0.5,0.8"')
+    one.add_argument("--out", type=Path, help="the picture to write")
+    one.set_defaults(run=refuse_to_draw)
+
+    for name in FORWARDED:                             # each has a parser of its own
+        add(name, help=FORWARDED[name], add_help=False)
+
+    one = add("student", help="write the learner's version of the notebooks")
+    one.add_argument("--out", type=Path, default=Path("my_course"), help="default: my_course")
+    one.set_defaults(run=make_student)
+
+    one = add("slides", help="make a seminar deck that works offline")
+    one.add_argument("lesson", help="its number, such as 01")
+    one.add_argument("--out", type=Path, help="default: slides/NAME.html")
+    one.set_defaults(run=make_slides)
+
+    one = add("export", help="write shipped weights as diffusers reads them")
+    one.add_argument("name", help="the model's name")
+    one.add_argument("folder", type=Path)
+    one.set_defaults(run=export_model)
+    return top
+
+
+FORWARDED = {"train": "train a model from its recipe", "evaluate": "measure every quality figure"}
+
+
+def run(words: list[str]) -> int:
+    if words and words[0] in FORWARDED:
+        module = importlib.import_module(f"{__package__}.{words[0]}")
+        return module.main(words[1:]) or 0
+    options = parser().parse_args(words)
+    return options.run(options)
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run one command; whatever goes wrong becomes one line and exit code 2."""
+    words = list(sys.argv[1:] if words is None else words)
+    debug = "--debug" in words
+    try:
+        return run([word for word in words if word != "--debug"])
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if debug:
+            raise
+        text = " ".join(str(error).split()) or "it gave no reason"
+        kind = "" if isinstance(error, (ValueError, OSError, NotImplementedError)) else \
+            f"{type(error).__name__}: "
+        print(f"error: {kind}{text}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""The report: every quality figure of the course, measured from the shipped weights."""
+
+import argparse
+import json
+from pathlib import Path
+from time import monotonic
+
+from . import device, files, weights
+from .metrics import frechet_distance, kernel_distance
+from .recipes.ddpm import ddpm_report, paint, small_pictures
+from .recipes.referee import crop_report, labelled, scene_report
+from .referee import judge_scenes
+
+FOLDER = Path(__file__).resolve().parent.parent / "data" / "report"
+DDIM_STEPS = (5, 10, 20, 50, 100, 250, 1000)
+
+
+def referee(count: int) -> dict:
+    """How well the two judges do on `count` held-out renders."""
+    data = labelled("referee-test", count)
+    return {"crop": crop_report(weights.load("referee-crop"), data),
+            "scene": scene_report(weights.load("referee-scene"), data)}
+
+
+def ddpm(count: int) -> dict:
+    """The pixel model's samples against held-out renders."""
+    return ddpm_report(weights.load("ddpm", device.pick()), count)
+
+
+def ddim(count: int, steps: tuple[int, ...] = DDIM_STEPS) -> dict:
+    """Distance to held-out renders against the number of DDIM steps, from the same noise."""
+    model, judge = weights.load("ddpm", device.pick()), weights.load("referee-scene")
+    real = judge_scenes(judge, small_pictures("single-test", 2 * count))[1]
+    floor = {"frechet": frechet_distance(real[count:], real[:count]),
+             "kid": kernel_distance(real[count:], real[:count])}
+    rows = []
+    for number in steps:
+        start = monotonic()
+        painted = paint(model, count, number)
+        seconds = (monotonic() - start) / count
+        fake = judge_scenes(judge, painted)[1]
+        rows.append({"steps": number, "frechet": frechet_distance(fake, real[:count]),
+                     "kid": kernel_distance(fake, real[:count]), "seconds a picture": seconds})
+    return {"count": count, "device": str(device.pick()), "floor": floor, "rows": rows}
+
+
+SECTIONS = {"referee": (referee, 2000), "ddpm": (ddpm, 500), "ddim": (ddim, 200)}
+
+
+def shipped(section: str, folder: Path = FOLDER) -> dict:
+    """One section of the shipped report; FileNotFoundError names the command that makes it."""
+    file = folder / "report.json"
+    if not file.exists() or section not in (report := json.loads(file.read_text("utf-8"))):
+        raise FileNotFoundError(f"{file} has no section {section!r}; "
+                                f"python course.py evaluate --only {section} makes it.")
+    return report[section]
+
+
+def table(report: dict) -> str:
+    """The report as Markdown: a heading a section, a line a number."""
+    lines = ["# What the shipped weights do", "",
+             "Made by `python course.py evaluate`; every figure is measured on scenes that no "
+             "training has seen.", ""]
+    for section, content in report.items():
+        lines += [f"## {section}", "", "| what | value |", "|---|---|"]
+        lines += [f"| {name} | {value} |" for name, value in _flat(content)] + [""]
+    return "\n".join(lines)
+
+
+def _flat(content, name: str = ""):
+    """Every number in a nested report, with the way to it as its name."""
+    if isinstance(content, dict):
+        for key, value in content.items():
+            yield from _flat(value, f"{name}, {key}" if name else key)
+    elif isinstance(content, list):
+        for row in content:
+            first = next(iter(row))
+            yield from _flat({k: v for k, v in row.items() if k != first},
+                             f"{name}, {first} {row[first]}")
+    else:
+        yield name, f"{content:.4g}" if isinstance(content, float) else content
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line of `evaluate`: measure all sections, or --only some, and write them."""
+    parser = argparse.ArgumentParser(prog="gligen-lessons evaluate", description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--count", type=int, help="pictures a section, instead of its own number")
+    parser.add_argument("--out", type=Path, default=FOLDER, help="folder for report.json and .md")
+    asked = parser.parse_args(arguments)
+    file = asked.out / "report.json"
+    report = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    for name in asked.only:
+        measure, count = SECTIONS[name]
+        print(f"{name} ...", flush=True)
+        report[name] = measure(asked.count or count)
+        report = {key: report[key] for key in SECTIONS if key in report}
+        files.atomic_write(file, json.dumps(report, indent=1) + "\n")
+        files.atomic_write(file.with_suffix(".md"), table(report))
+    print(table(report))
+    return 0

@@ -1,0 +1,446 @@
+"""What people answer to the exercises of lesson 2."""
+
+import math
+
+import torch
+
+from gligen_lessons import ddim as own
+from gligen_lessons.ddpm import predict_x0, q_sample
+from gligen_lessons.schedule import spread
+
+
+# alpha_bar_at
+
+def plain_index(t, schedule, end=1.):
+    return schedule.alpha_bar[t]
+
+
+def clamped_only(t, schedule, end=1.):
+    return schedule.alpha_bar[t.clamp(min=0)]
+
+
+def step_0_is_x0(t, schedule, end=1.):
+    return torch.where(t <= 0, end, schedule.alpha_bar[t.clamp(min=0)])
+
+
+def end_is_one(t, schedule, end=1.):
+    return torch.where(t < 0, 1., schedule.alpha_bar[t.clamp(min=0)])
+
+
+def counted_from_one(t, schedule, end=1.):
+    return torch.where(t < 0, end, schedule.alpha_bar[(t - 1).clamp(min=0)])
+
+
+def in_single_precision(t, schedule, end=1.):
+    return own.alpha_bar_at(t, schedule, end).float()
+
+
+def with_the_end_in_front(t, schedule, end=1.):
+    levels = torch.cat([torch.tensor([end], dtype=torch.float64), schedule.alpha_bar])
+    return levels[t.clamp(min=-1) + 1]
+
+
+def one_by_one(t, schedule, end=1.):
+    return torch.tensor([end if i < 0 else float(schedule.alpha_bar[i]) for i in t.tolist()],
+                        dtype=torch.float64)
+
+
+# ddim_sigma
+
+def levels(t, t_prev, schedule, end):
+    return schedule.alpha_bar[t], own.alpha_bar_at(t_prev, schedule, end)
+
+
+def variance_for_sigma(t, t_prev, schedule, eta=1., end=1.):
+    now, before = levels(t, t_prev, schedule, end)
+    return eta * (1 - before) / (1 - now) * (1 - now / before)
+
+
+def eta_under_the_root(t, t_prev, schedule, eta=1., end=1.):
+    return variance_for_sigma(t, t_prev, schedule, eta, end).sqrt()
+
+
+def without_eta(t, t_prev, schedule, eta=1., end=1.):
+    return own.ddim_sigma(t, t_prev, schedule, 1., end)
+
+
+def upside_down(t, t_prev, schedule, eta=1., end=1.):
+    now, before = levels(t, t_prev, schedule, end)
+    return eta * ((1 - now) / (1 - before) * (1 - now / before)).sqrt()
+
+
+def beta_of_one_step(t, t_prev, schedule, eta=1., end=1.):
+    now, before = levels(t, t_prev, schedule, end)
+    return eta * ((1 - before) / (1 - now) * schedule.betas[t]).sqrt()
+
+
+def always_one_step(t, t_prev, schedule, eta=1., end=1.):
+    return own.ddim_sigma(t, t - 1, schedule, eta, end)
+
+
+def fixed_large(t, t_prev, schedule, eta=1., end=1.):
+    now, before = levels(t, t_prev, schedule, end)
+    return eta * (1 - now / before).sqrt()
+
+
+def inverted_ratio(t, t_prev, schedule, eta=1., end=1.):
+    now, before = levels(t, t_prev, schedule, end)
+    return eta * ((1 - before) / (1 - now) * (1 - before / now)).sqrt()
+
+
+def two_roots(t, t_prev, schedule, eta=1., end=1.):
+    now, before = levels(t, t_prev, schedule, end)
+    return eta * torch.sqrt((1 - before) / (1 - now)) * torch.sqrt(1 - now / before)
+
+
+def over_one_fraction(t, t_prev, schedule, eta=1., end=1.):
+    now, before = levels(t, t_prev, schedule, end)
+    return ((1 - before) * (before - now) / ((1 - now) * before)) ** .5 * eta
+
+
+# ddim_step
+
+def stepper(sigma_taken=2, aim=lambda t, t_prev: t_prev, clips=True, again=False, power=1,
+            keep=False):
+    """A ddim_step with a slip in one place."""
+    def step(eps_hat, xt, t, t_prev, schedule, eta=0., noise=None, clip=False, end=1.):
+        sigma = own.ddim_sigma(t, t_prev, schedule, eta, end)
+        level = (schedule.alpha_bar[t] if keep
+                 else own.alpha_bar_at(aim(t, t_prev), schedule, end))
+        x0_hat, direction = predict_x0(eps_hat, xt, t, schedule), eps_hat
+        if clip and clips:
+            x0_hat = x0_hat.clamp(-1, 1)
+        if again:
+            now = schedule.alpha_bar[t]
+            direction = (xt - spread(now.sqrt(), xt) * x0_hat) / spread((1 - now).sqrt(), xt)
+        taken = sigma**sigma_taken if sigma_taken else 0
+        x = spread(level.sqrt(), xt) * x0_hat
+        x = x + spread((1 - level - taken).clamp(min=0).sqrt(), xt) * direction
+        return x if noise is None or not power else x + spread(sigma**power, xt) * noise
+    return step
+
+
+def without_roots(eps_hat, xt, t, t_prev, schedule, eta=0., noise=None, clip=False, end=1.):
+    level = own.alpha_bar_at(t_prev, schedule, end)
+    x0_hat = predict_x0(eps_hat, xt, t, schedule)
+    return spread(level, xt) * x0_hat + spread(1 - level, xt) * eps_hat
+
+
+def forgets_to_return(eps_hat, xt, t, t_prev, schedule, eta=0., noise=None, clip=False, end=1.):
+    own.ddim_step(eps_hat, xt, t, t_prev, schedule, eta, noise, clip, end)
+
+
+def step_by_q_sample(eps_hat, xt, t, t_prev, schedule, eta=0., noise=None, clip=False, end=1.):
+    shape = (-1, *[1] * (xt.ndim - 1))
+    level = own.alpha_bar_at(t_prev, schedule, end).view(shape)
+    sigma = own.ddim_sigma(t, t_prev, schedule, eta, end).view(shape)
+    now = schedule.alpha_bar[t].view(shape)
+    x0_hat = (xt.double() - (1 - now).sqrt() * eps_hat) / now.sqrt()
+    x0_hat = x0_hat.clamp(-1, 1) if clip else x0_hat
+    mean = level.sqrt() * x0_hat + (1 - level - sigma.square()).clamp(min=0).sqrt() * eps_hat
+    return (mean + sigma * (noise if noise is not None else 0)).to(xt.dtype)
+
+
+def step_in_three_parts(eps_hat, xt, t, t_prev, schedule, eta=0., noise=None, clip=False, end=1.):
+    guess = predict_x0(eps_hat, xt, t, schedule)
+    guess = torch.clamp(guess, -1, 1) if clip else guess
+    sigma = own.ddim_sigma(t, t_prev, schedule, eta, end)
+    before = own.alpha_bar_at(t_prev, schedule, end)
+    parts = [(before**.5, guess), ((1 - before - sigma**2).clamp(min=0)**.5, eps_hat)]
+    parts += [(sigma, noise)] if noise is not None else []
+    return sum(spread(factor, xt) * part for factor, part in parts)
+
+
+# timesteps
+
+def from_low_to_high(T, steps, spacing="leading", offset=0):
+    return own.timesteps(T, steps, spacing, offset)[::-1]
+
+
+def trailing_from_T(T, steps, spacing="leading", offset=0):
+    if spacing == "trailing":
+        return [round(T - i * T / steps) for i in range(steps)]
+    return own.timesteps(T, steps, spacing, offset)
+
+
+def linspace_cut(T, steps, spacing="leading", offset=0):
+    if spacing == "linspace":
+        return torch.linspace(T - 1, 0, steps).long().tolist()
+    return own.timesteps(T, steps, spacing, offset)
+
+
+def linspace_unrounded(T, steps, spacing="leading", offset=0):
+    if spacing == "linspace":
+        return torch.linspace(T - 1, 0, steps, dtype=torch.float64).tolist()
+    return own.timesteps(T, steps, spacing, offset)
+
+
+def offset_everywhere(T, steps, spacing="leading", offset=0):
+    return [t + offset for t in own.timesteps(T, steps, spacing)]
+
+
+def without_offset(T, steps, spacing="leading", offset=0):
+    return own.timesteps(T, steps, spacing)
+
+
+def leading_with_fractions(T, steps, spacing="leading", offset=0):
+    if spacing == "leading":
+        return [i * T / steps + offset for i in reversed(range(steps))]
+    return own.timesteps(T, steps, spacing, offset)
+
+
+def leading_only(T, steps, spacing="leading", offset=0):
+    return list(range(0, T, T // steps))[:steps][::-1] if not offset else own.timesteps(
+        T, steps, "leading", offset)
+
+
+def by_branches(T, steps, spacing="leading", offset=0):
+    if spacing == "leading":
+        return [i * (T // steps) + offset for i in range(steps - 1, -1, -1)]
+    if spacing == "trailing":
+        return [round(T - i * T / steps) - 1 for i in range(steps)]
+    return [round((steps - 1 - i) * (T - 1) / (steps - 1)) for i in range(steps)]
+
+
+def as_a_tensor(T, steps, spacing="leading", offset=0):
+    i = torch.arange(steps, dtype=torch.float64)
+    steps = {"leading": (i * (T // steps) + offset).flip(0), "trailing": (T - i * T / steps - 1),
+             "linspace": (i * (T - 1) / (steps - 1)).flip(0)}[spacing]
+    return steps.round().long()
+
+
+# sample
+
+def walker(aim=None, ask=lambda t, stride: t, seeded=True, forget=False, always=False,
+           last_only=False):
+    """A `sample` with a slip in one place."""
+    def walk(model, xT, schedule, steps, eta=0., generator=None, clip=False, spacing="leading",
+             offset=0, end=1.):
+        stride, xt = schedule.T // steps, xT
+        for step in own.timesteps(schedule.T, steps, spacing, offset):
+            xt = xT if forget else xt
+            t = torch.full((len(xt),), step)
+            noise = None
+            if eta > 0 or always:
+                noise = torch.randn(xt.shape, generator=generator if seeded else None)
+            t_prev = aim(t) if aim else t - stride
+            xt = own.ddim_step(model(xt, ask(t, stride)), xt, t, t_prev, schedule, eta, noise, clip,
+                               end)
+            if not last_only:
+                yield step, xt
+        if last_only:
+            yield step, xt
+    return walk
+
+
+def aims_at_the_next_visited(model, xT, schedule, steps, eta=0., generator=None, clip=False,
+                             spacing="leading", offset=0, end=1.):
+    visited, xt = own.timesteps(schedule.T, steps, spacing, offset), xT
+    for step, below in zip(visited, [*visited[1:], -1], strict=True):
+        t = torch.full((len(xt),), step)
+        noise = torch.randn(xt.shape, generator=generator) if eta > 0 else None
+        xt = own.ddim_step(model(xt, t), xt, t, t * 0 + below, schedule, eta, noise, clip, end)
+        yield step, xt
+
+
+def yields_pictures_only(*args, **named):
+    for _, x in own.sample(*args, **named):
+        yield x
+
+
+def yields_before_the_step(model, xT, schedule, steps, *args, **named):
+    pairs = list(own.sample(model, xT, schedule, steps, *args, **named))
+    pictures = [xT, *(x for _, x in pairs[:-1])]
+    yield from ((t, x) for (t, _), x in zip(pairs, pictures, strict=True))
+
+
+@torch.no_grad()
+def a_list_of_pairs(model, xT, schedule, steps, eta=0., generator=None, clip=False,
+                    spacing="leading", offset=0, end=1.):
+    made, x = [], xT
+    for step in own.timesteps(schedule.T, steps, spacing, offset):
+        t = torch.tensor([step] * len(x))
+        z = torch.randn(x.size(), generator=generator) if eta else None
+        x = own.ddim_step(model(x, t), x, t, t - schedule.T // steps, schedule, eta, z, clip, end)
+        made.append((step, x))
+    return made
+
+
+# slerp
+
+def straight(a, b, part):
+    return (1 - part) * a + part * b
+
+
+def stretched(a, b, part):
+    line = straight(a, b, part)
+    return line / line.norm() * own.slerp(a, b, part).norm()
+
+
+def exchanged(a, b, part):
+    return own.slerp(b, a, part)
+
+
+def angle_of(a, b):
+    return ((a * b).sum() / (a.norm() * b.norm())).clamp(-1, 1).arccos()
+
+
+def undivided(a, b, part):
+    angle = angle_of(a, b)
+    return ((1 - part) * angle).sin() * a + (part * angle).sin() * b
+
+
+def unscaled_cosine(a, b, part):
+    angle = (a * b).sum().clamp(-1, 1).arccos()
+    return (((1 - part) * angle).sin() * a + (part * angle).sin() * b) / angle.sin().clamp(min=.01)
+
+
+def row_by_row(a, b, part):
+    return torch.stack([own.slerp(x, y, part) for x, y in zip(a, b, strict=True)])
+
+
+def undefined_for_equal(a, b, part):
+    angle = angle_of(a, b)
+    return undivided(a, b, part) / angle.sin()
+
+
+def slerp_by_two_axes(a, b, part):
+    """Turn a towards the part of b that stands on it, length and all, in double precision."""
+    x, y = a.double().flatten(), b.double().flatten()
+    angle = torch.atan2(*[v.norm() for v in (y / y.norm() - x / x.norm() * (
+        x @ y / x.norm() / y.norm()), x / x.norm() * (x @ y / x.norm() / y.norm()))])
+    angle = angle if x @ y > 0 else math.pi - angle
+    if angle < 1e-4:
+        return straight(a, b, part)
+    mixed = x * torch.sin((1 - part) * angle) + y * torch.sin(part * angle)
+    return (mixed / torch.sin(angle)).view(a.shape).to(a.dtype)
+
+
+def slerp_with_factors(a, b, part):
+    angle = float(angle_of(a, b))
+    if math.sin(angle) < 1e-3:
+        return torch.lerp(a, b, part)
+    return (a * math.sin(angle - part * angle) + b * math.sin(part * angle)) / math.sin(angle)
+
+
+# ddim_ascend
+
+def lift(start=lambda t, t_next, T: t, goal=lambda t, t_next: t_next, ends=True, clips=True,
+         bare=False):
+    """A ddim_ascend with a slip in one place."""
+    def climb(eps_hat, xt, t, t_next, schedule, clip=False, end=1.):
+        level = own.alpha_bar_at(start(t, t_next, schedule.T), schedule, end if ends else 1.)
+        guess = (xt - spread((1 - level).sqrt(), xt) * eps_hat) / spread(level.sqrt(), xt)
+        guess = guess.clamp(-1, 1) if clip and clips else guess
+        return q_sample(xt if bare else guess, goal(t, t_next), eps_hat, schedule)
+    return climb
+
+
+def ascend_in_one_line(eps_hat, xt, t, t_next, schedule, clip=False, end=1.):
+    shape = (-1, *[1] * (xt.ndim - 1))
+    low = own.alpha_bar_at(t, schedule, end).view(shape)
+    high = schedule.alpha_bar[t_next].view(shape)
+    guess = (xt - (1 - low)**.5 * eps_hat) / low**.5
+    guess = guess.clip(-1, 1) if clip else guess
+    return (high**.5 * guess + (1 - high)**.5 * eps_hat).to(xt.dtype)
+
+
+def ascend_by_euler(eps_hat, xt, t, t_next, schedule, clip=False, end=1.):
+    if clip:
+        return own.ddim_ascend(eps_hat, xt, t, t_next, schedule, clip, end)
+    low, high = own.alpha_bar_at(t, schedule, end), schedule.alpha_bar[t_next]
+    further = ((1 - high) / high).sqrt() - ((1 - low) / low).sqrt()
+    scaled = xt / spread(low.sqrt(), xt) + spread(further, xt) * eps_hat
+    return scaled * spread(high.sqrt(), xt)
+
+
+# invert
+
+def climber(ask=lambda t, stride: t, start=None, forget=False, stops=True, down=False):
+    """An `invert` with a slip in one place."""
+    def walk(model, x0, schedule, steps, clip=False, spacing="leading", offset=0, end=1.,
+             upto=None):
+        stride, xt = schedule.T // steps, x0
+        visited = own.timesteps(schedule.T, steps, spacing, offset)
+        visited = visited if down else visited[::-1]
+        for step in visited[:upto if stops else None]:
+            xt = x0 if forget else xt
+            t = torch.full((len(xt),), step)
+            below = start(t) if start else t - stride
+            xt = own.ddim_ascend(model(xt, ask(t, stride)), xt, below, t, schedule, clip, end)
+            yield step, xt
+    return walk
+
+
+def by_pairs(model, x0, schedule, steps, clip=False, spacing="leading", offset=0, end=1.,
+             upto=None):
+    xt, done = x0, []
+    for number, step in enumerate(sorted(own.timesteps(schedule.T, steps, spacing, offset))):
+        if number == upto:
+            break
+        t = torch.tensor([step]).repeat(len(xt))
+        with torch.no_grad():
+            xt = own.ddim_ascend(model(xt, t), xt, t - schedule.T // steps, t, schedule, clip, end)
+        done.append((step, xt))
+    return done
+
+
+WRONG = {
+    "alpha_bar_at": [
+        (plain_index, "LAST entry"), (clamped_only, "they mean x0 itself"),
+        (step_0_is_x0, "only steps below 0"), (end_is_one, "Use `end`"),
+        (counted_from_one, "one entry too early"), (in_single_precision, "float32")],
+    "ddim_sigma": [
+        (variance_for_sigma, "This is the variance"), (eta_under_the_root, "in front of the root"),
+        (without_eta, "eta is missing"), (upside_down, "upside down"),
+        (beta_of_one_step, "belongs to a single step"), (always_one_step, "takes t - 1"),
+        (fixed_large, "larger choice"), (inverted_ratio, "NaN")],
+    "ddim_step": [
+        (stepper(sigma_taken=0), "sigma^2 is missing"), (stepper(sigma_taken=1), "variances add"),
+        (stepper(aim=lambda t, t_prev: t - 1), "aims at t - 1"),
+        (stepper(keep=True), "keeps alpha_bar of t"), (stepper(clips=False), "not clamped"),
+        (stepper(again=True), "made anew"), (stepper(power=2), "it needs sigma"),
+        (stepper(power=0), "No noise was added"), (without_roots, "equation 12"),
+        (forgets_to_return, "returned None")],
+    "timesteps": [
+        (from_low_to_high, "walks down"), (trailing_from_T, "is T - 1"),
+        (linspace_cut, "nearest step"), (linspace_unrounded, "no whole steps"),
+        (offset_everywhere, "leading steps only"), (without_offset, "`offset` is missing"),
+        (leading_with_fractions, "a whole number"), (leading_only, "expected [999"),
+        (lambda *args: None, "returned None")],
+    "sample": [
+        (walker(aim=lambda t: t - 1), "aims one step down"),
+        (walker(ask=lambda t, stride: (t - stride).clamp(0)), "asked about the step aimed at"),
+        (walker(forget=True), "starts from xT again"), (walker(seeded=False), "`generator`"),
+        (walker(always=True), "no noise may be drawn"), (walker(last_only=True), "yield after every"),
+        (aims_at_the_next_visited, "ddim_step to t - T // steps"),
+        (yields_pictures_only, "a pair"), (yields_before_the_step, "ddim_step to t - T // steps"),
+        (lambda *args, **named: None, "nothing was yielded")],
+    "slerp": [
+        (straight, "too short"), (stretched, "right direction only in the middle"),
+        (exchanged, "part 0 must give a"), (undivided, "division by the sine"),
+        (unscaled_cosine, "both lengths"), (row_by_row, "row by row"),
+        (undefined_for_equal, "NaN")],
+    "ddim_ascend": [
+        (lift(start=lambda t, t_next, T: t_next), "read at t_next"),
+        (lift(goal=lambda t, t_next: t.clamp(min=0)), "stays at level t"),
+        (lift(start=lambda t, t_next, T: t.clamp(min=0)), "or step 0"),
+        (lift(start=lambda t, t_next, T: t % T), "LAST entry"), (lift(ends=False), "is ignored"),
+        (lift(bare=True), "First take its noise out"), (lift(clips=False), "not clamped")],
+    "invert": [
+        (climber(ask=lambda t, stride: (t - stride).clamp(0)), "the step that is left"),
+        (climber(start=lambda t: t - 1), "not one below"),
+        (climber(forget=True), "starts from x0 again"), (climber(stops=False), "5 steps came"),
+        (climber(down=True), "the steps are [9")],
+}
+
+RIGHT = {
+    "alpha_bar_at": [with_the_end_in_front, one_by_one],
+    "ddim_sigma": [two_roots, over_one_fraction],
+    "ddim_step": [step_by_q_sample, step_in_three_parts],
+    "timesteps": [by_branches, as_a_tensor],
+    "sample": [walker(), a_list_of_pairs],
+    "slerp": [slerp_by_two_axes, slerp_with_factors],
+    "ddim_ascend": [ascend_in_one_line, ascend_by_euler],
+    "invert": [climber(), by_pairs],
+}

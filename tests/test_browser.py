@@ -1,0 +1,129 @@
+"""The course in JupyterLab, in a real Chromium: Run All, a slider, no request to the outside."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+import course
+
+ROOT = Path(__file__).resolve().parent.parent
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+TOKEN = "a-token-for-this-test"
+CELLS = ".jp-Notebook .jp-CodeCell"
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+         "--disable-background-networking", "--disable-component-update"]
+
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no chromium on this machine (Debian: apt-get install chromium)")
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """JupyterLab over a copy of the notebooks, with settings of its own and the small dial."""
+    home = tmp_path_factory.mktemp("lab")
+    shutil.copytree(ROOT / "notebooks", home / "notebooks",
+                    ignore=shutil.ignore_patterns(".ipynb_checkpoints", ".cache"))
+    tracker = home / "settings" / "@jupyterlab" / "notebook-extension"
+    tracker.mkdir(parents=True)
+    (tracker / "tracker.jupyterlab-settings").write_text(json.dumps({"windowingMode": "none"}))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    env = {**os.environ, "GLIGEN_LESSONS_DIAL": "small", "JUPYTER_CONFIG_DIR": str(home / "config"),
+           "JUPYTER_DATA_DIR": str(home / "data"), "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
+           "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"), "IPYTHONDIR": str(home / "ipython"),
+           "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces")}
+    options = course.jupyter_options(
+        ["--no-browser", "--allow-root", f"--port={port}", f"--IdentityProvider.token={TOKEN}"],
+        home / "notebooks")
+    with (home / "log").open("wb") as log:
+        server = subprocess.Popen([sys.executable, "-m", "jupyterlab", *options], env=env,
+                                  cwd=home, stdout=log, stderr=log)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        wait_for(lambda: answers(f"{address}/api?token={TOKEN}"), 60, "JupyterLab does not answer")
+        yield address
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+def answers(address: str) -> bool:
+    try:
+        return urllib.request.urlopen(address, timeout=2).status == 200
+    except OSError:
+        return False
+
+
+def wait_for(holds, seconds: float, complaint: str) -> None:
+    """Ask twice a second until it holds; fail with the complaint when time is up."""
+    end = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > end:
+            pytest.fail(f"{complaint} after {seconds:.0f} s")
+        time.sleep(.5)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        chromium = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+def run_all(browser, lab: str, notebook: str):
+    """Open a notebook, Run All Cells, wait for every prompt; the page and what left the machine."""
+    page = browser.new_page(viewport={"width": 1400, "height": 1000})
+    outside = []
+    page.on("request", lambda request: None if request.url.startswith((lab, "data:", "blob:"))
+            else outside.append(request.url))
+    page.goto(f"{lab}/doc/tree/{notebook}?token={TOKEN}")
+    page.wait_for_selector(CELLS, timeout=60_000)
+    page.wait_for_selector(".jp-NotebookPanel-toolbar")
+    kernel_idle = "[data-status='idle'], .jp-Notebook-ExecutionIndicator[data-status='idle']"
+    page.wait_for_selector(kernel_idle, timeout=60_000, state="attached")
+    page.click("text=Run >> nth=0")
+    page.click(".lm-Menu-item:has-text('Run All Cells') >> nth=0")
+    prompts = f"{CELLS} .jp-InputPrompt"
+
+    def waiting() -> bool:
+        texts = [t.strip() for t in page.locator(prompts).all_inner_texts()]
+        return bool(texts) and all(t[1:-2].isdigit() for t in texts if t) and all(texts)
+
+    page.wait_for_timeout(1000)
+    wait_for(waiting, 240, f"{notebook}: some cells have not run")
+    return page, outside
+
+
+def test_lesson_1_runs_from_top_to_bottom(lab, browser, tmp_path):
+    page, outside = run_all(browser, lab, "01_ddpm.ipynb")
+    errors = page.locator(".jp-OutputArea [data-mime-type='application/vnd.jupyter.error']")
+    assert errors.count() == 0, errors.all_inner_texts()
+    assert page.locator(f"{CELLS} .jp-OutputArea img").count() >= 5
+    assert outside == []
+    page.close()
+
+
+def test_in_lesson_0_a_slider_changes_its_picture(lab, browser):
+    page, outside = run_all(browser, lab, "00_the_world.ipynb")
+    picture = page.locator(".scene-picture").first
+    picture.scroll_into_view_if_needed()
+    before = picture.get_attribute("src")
+    handle = page.locator(".scene-slider .noUi-handle").first
+    handle.focus()
+    for _ in range(4):
+        page.keyboard.press("ArrowRight")
+    wait_for(lambda: picture.get_attribute("src") != before, 20, "the picture did not change")
+    assert outside == []
+    page.close()

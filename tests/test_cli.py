@@ -1,0 +1,195 @@
+"""The command line: what it forwards, what doctor sees, and errors in one line."""
+
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import torch
+
+import gligen_lessons
+from gligen_lessons import cli, files, weights
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def told(capsys) -> str:
+    """What went to stderr, which must be one line that begins with error:"""
+    text = capsys.readouterr().err
+    assert text.startswith("error: ") and text.count("\n") == 1, text
+    return text
+
+
+@pytest.fixture
+def module(monkeypatch):
+    """Puts a stand-in with the given functions in the place of a library module."""
+    def put(name, **functions):
+        fake = types.ModuleType(f"gligen_lessons.{name}")
+        vars(fake).update(functions)
+        monkeypatch.setitem(sys.modules, fake.__name__, fake)
+        monkeypatch.setattr(gligen_lessons, name, fake, raising=False)
+    return put
+
+
+# ------------------------------------------------------------------------------------- errors
+
+@pytest.mark.parametrize("words, says", [
+    (["bogus"], "'bogus'"), ([], "COMMAND"), (["world"], "--count"),
+    (["world", "--count", "0", "--out", "x"], "0 must be 1 or more"),
+    (["world", "--count", "two", "--out", "x"], "two"), (["doctor", "--loud"], "--loud"),
+])
+def test_wrong_words_are_refused_in_one_line(words, says, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(words)
+    assert stop.value.code == 2 and says in told(capsys)
+
+
+@pytest.mark.parametrize("error, says", [
+    (ValueError("bad\n  number"), "error: bad number\n"),
+    (FileNotFoundError(2, "No such file", "a.txt"), "error: [Errno 2] No such file: 'a.txt'\n"),
+    (RuntimeError("CUDA out of memory"), "error: RuntimeError: CUDA out of memory\n"),
+    (KeyError("x"), "error: KeyError: 'x'\n"), (MemoryError(), "error: MemoryError: "),
+])
+def test_whatever_goes_wrong_is_one_line_and_debug_shows_the_rest(error, says, capsys, module):
+    def fail(words):
+        raise error
+    module("train", main=fail)
+    assert cli.main(["train", "x"]) == 2
+    assert told(capsys).startswith(says)
+    with pytest.raises(type(error)):
+        cli.main(["train", "x", "--debug"])
+
+
+def test_draw_says_what_is_not_there_yet(capsys):
+    assert cli.main(["draw", "a red car", "--box", "a red car:0.1,0.5,0.5,0.8", "--out", "x"]) == 2
+    assert "lesson 6" in told(capsys)
+
+
+def test_as_a_program_and_without_loading_torch():
+    done = subprocess.run([sys.executable, "-m", "gligen_lessons.cli", "slides", "99"],
+                          capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("error: There is no lesson '99'")
+    assert done.stderr.count("\n") == 1
+    check = "import sys, gligen_lessons.cli; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
+    assert done.stdout == "False\n"
+
+
+# --------------------------------------------------------------------------------- forwarding
+
+@pytest.mark.parametrize("name", ["train", "evaluate"])
+def test_train_and_evaluate_get_their_words_untouched(name, module):
+    got = []
+    module(name, main=lambda words: got.append(words))
+    assert cli.main([name, "pixel", "--steps", "5", "--help", "--resume"]) == 0
+    module(name, main=lambda words: 3)
+    assert cli.main([name]) == 3
+    assert got == [["pixel", "--steps", "5", "--help", "--resume"]]
+
+
+def test_export_names_model_and_folder(module, tmp_path, capsys):
+    got = []
+    module("weights", export=lambda *words: got.append(words))
+    assert cli.main(["export", "pixel", str(tmp_path)]) == 0
+    assert got == [("pixel", tmp_path)] and str(tmp_path) in capsys.readouterr().out
+
+
+def test_world_writes_coco_that_pycocotools_reads(tmp_path, capsys):
+    from pycocotools.coco import COCO
+
+    out = tmp_path / "coco"
+    words = ["world", "--count", "3", "--out", str(out), "--split", "test", "--size", "64"]
+    assert cli.main(words) == 0
+    assert str(out) in capsys.readouterr().out
+    (path,) = out.rglob("instances*.json")
+    read = COCO(path)
+    assert len(read.getImgIds()) == 3
+    assert {image["width"] for image in read.loadImgs(read.getImgIds())} == {64}
+    assert cli.main(["world", "--count", "1", "--out", str(out / "b"), "--split", "bogus"]) == 2
+    assert "no split 'bogus'" in told(capsys)
+
+
+def test_student_is_made_once_and_said(tmp_path, monkeypatch, capsys):
+    import nbformat
+
+    source = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 + 1")])
+    (tmp_path / "notebooks").mkdir()
+    nbformat.write(source, tmp_path / "notebooks" / "00_x.ipynb")
+    monkeypatch.setattr(cli, "NOTEBOOKS", tmp_path / "notebooks")
+    words = ["student", "--out", str(tmp_path / "mine")]
+    assert cli.main(words) == 0
+    assert f"new: {tmp_path / 'mine' / '00_x.ipynb'}" in capsys.readouterr().out
+    assert cli.main(words) == 0
+    assert "none is new" in capsys.readouterr().out
+
+
+# ------------------------------------------------------------------------------------- doctor
+
+def test_a_gpu_that_torch_cannot_use_is_reported():
+    assert cli.gpu_advice(False, "2.13.0+cpu", None, False) is None
+    assert cli.gpu_advice(True, "2.13.0+cu130", "13.0", True) is None
+    built_without = cli.gpu_advice(True, "2.13.0+cpu", None, False)
+    assert "without CUDA" in built_without and '--pip "--extra-index-url' in built_without
+    too_new = cli.gpu_advice(True, "2.13.0+cu130", "13.0", False)
+    assert "CUDA 13.0" in too_new and "older CUDA" in too_new and "cu126" in too_new
+
+
+def test_versions_that_were_not_tested_are_named(tmp_path):
+    here = torch.__version__.partition("+")[0]
+    (tmp_path / "c.txt").write_text(f"# tested\ntorch=={here}\nnumpy==0.1\nnot-installed==1.0\n")
+    (numpy,) = cli.untested(tmp_path / "c.txt")
+    assert numpy.startswith("numpy ") and numpy.endswith("(tested 0.1)")
+
+
+@pytest.fixture
+def shipped(tmp_path, monkeypatch):
+    """A folder with the weights of one small model, taken for those that the course ships."""
+    config = {"in_features": 3, "out_features": 2}
+    card = files.make_card("tiny", "train tiny", 1, "none", "cpu", 0.0, {}, config)
+    files.save(torch.nn.Linear(**config).state_dict(), tmp_path / "tiny.safetensors", card)
+    monkeypatch.setattr(weights, "BUILDERS", {"tiny": torch.nn.Linear})
+    monkeypatch.setattr(weights, "FOLDER", tmp_path)
+    monkeypatch.setattr(cli, "gpu_check", lambda: None)
+    return tmp_path
+
+
+def test_doctor_finds_a_whole_machine(shipped, capsys):
+    assert cli.main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert "1 of 1 are whole" in out and torch.__version__ in out
+    assert out.endswith("All is well.\n") and "!" not in out
+
+
+def problems(capsys) -> list[str]:
+    out = capsys.readouterr().out
+    return [line for line in out.splitlines() if line.startswith("! ")]
+
+
+def test_doctor_finds_damaged_weights_and_a_full_disk(shipped, capsys, monkeypatch):
+    path = shipped / "tiny.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    usage = cli.shutil.disk_usage(shipped)._replace(free=10**9)
+    monkeypatch.setattr(cli.shutil, "disk_usage", lambda _: usage)
+    assert cli.main(["doctor"]) == 1
+    weight, disk = problems(capsys)
+    assert "tiny.safetensors" in weight and "python course.py train tiny" in weight
+    assert "Only 1.0 GB" in disk
+
+
+def test_doctor_finds_what_is_missing_or_of_another_shape(shipped, capsys):
+    card = files.card(shipped / "tiny.safetensors") | {"config": {"in_features": 9,
+                                                                 "out_features": 2}}
+    files.save({"weight": torch.zeros(2, 3), "bias": torch.zeros(2)},
+               shipped / "tiny.safetensors", card)
+    assert cli.main(["doctor"]) == 1
+    (line,) = problems(capsys)
+    assert "size mismatch" in line
+    for path in shipped.iterdir():
+        path.unlink()
+    assert cli.main(["doctor"]) == 1
+    (line,) = problems(capsys)
+    assert "missing" in line and "python course.py train tiny" in line

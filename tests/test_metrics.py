@@ -1,0 +1,186 @@
+"""The measures against their published definitions, written out, and against known answers."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import linalg
+
+from gligen_lessons.device import generator
+from gligen_lessons.metrics import (
+    average_precision,
+    bootstrap,
+    frechet_distance,
+    kernel_distance,
+    psnr,
+)
+
+
+def features(count, width, seed, scale=1., shift=0.):
+    """Features with correlated columns, (count,width)."""
+    g = generator(seed)
+    mix = torch.randn(width, width, generator=g) / width**.5
+    return scale * torch.randn(count, width, generator=g) @ mix + shift
+
+
+def exactly(mean, covariance, count, seed=0):
+    """Rows whose sample mean and covariance (over n - 1) are exactly the ones given."""
+    x = torch.randn(count, len(mean), generator=generator(seed), dtype=torch.float64)
+    x = x - x.mean(0)
+    white = torch.linalg.solve_triangular(torch.linalg.cholesky(x.T.cov()), x.T, upper=False)
+    return (torch.linalg.cholesky(covariance) @ white).T + mean
+
+
+# Frechet distance.
+
+def frechet_by_scipy(a, b):
+    """Equation 6 of Heusel et al., with scipy's matrix square root."""
+    a, b = a.double().numpy(), b.double().numpy()
+    c_a, c_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    root = linalg.sqrtm(c_a @ c_b)
+    return float(((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(c_a + c_b - 2 * root.real))
+
+
+@pytest.mark.parametrize("n, m, width", [(200, 300, 8), (70, 90, 64), (500, 400, 2)])
+def test_frechet_distance_is_the_published_formula(n, m, width):
+    a, b = features(n, width, 0), features(m, width, 1, scale=1.7, shift=.4)
+    want = frechet_by_scipy(a, b)
+    assert want > .1 and frechet_distance(a, b) == pytest.approx(want, rel=1e-6)
+
+
+def test_frechet_distance_of_gaussians_with_known_moments():
+    mean_a, mean_b = torch.tensor([0., 1., 2.]).double(), torch.tensor([1., 1., 0.]).double()
+    var_a, var_b = torch.tensor([1., 4., 9.]).double(), torch.tensor([4., 4., 1.]).double()
+    a, b = exactly(mean_a, var_a.diag(), 50), exactly(mean_b, var_b.diag(), 70, seed=1)
+    # |mean|^2 = 1 + 0 + 4, and for covariances that commute the rest is the sum of
+    # (std_a - std_b)^2 = 1 + 0 + 4
+    assert frechet_distance(a, b) == pytest.approx(10, abs=1e-8)
+
+
+def test_frechet_distance_where_covariances_do_not_commute():
+    tilt = torch.tensor([[2., 1.], [1., 2.]]).double()
+    flat = torch.tensor([[4., 0.], [0., 1.]]).double()
+    a, b = exactly(torch.zeros(2).double(), tilt, 30), exactly(torch.zeros(2).double(), flat, 40)
+    # tr (A B)^1/2 of 2 x 2 matrices is sqrt(tr AB + 2 sqrt det AB): tr AB = 10, det AB = 12
+    want = 4 + 5 - 2 * (10 + 2 * 12**.5) ** .5
+    assert frechet_distance(a, b) == pytest.approx(want, abs=1e-8)
+
+
+def test_frechet_distance_of_one_set_with_itself_is_zero_and_both_ways_equal():
+    a, b = features(40, 64, 0), features(50, 64, 1)                # fewer rows than columns
+    assert abs(frechet_distance(a, a)) < 1e-6
+    assert frechet_distance(a, b) == pytest.approx(frechet_distance(b, a), rel=1e-9)
+
+
+def test_two_samples_of_one_source_are_never_at_zero_and_nearer_with_more_rows():
+    floor = []
+    for n in (50, 500, 5000):
+        x = features(2 * n, 16, seed=0)
+        floor.append(frechet_distance(x[:n], x[n:]))
+    assert floor[0] > 5 * floor[1] > 25 * floor[2] > 0
+
+
+# KID.
+
+def kernel_by_hand(a, b):
+    """The unbiased estimate of Binkowski et al., term by term."""
+    a, b = a.double().tolist(), b.double().tolist()
+
+    def k(x, y):
+        return (sum(p * q for p, q in zip(x, y, strict=True)) / len(x) + 1) ** 3
+    n, m = len(a), len(b)
+    total = sum(k(a[i], a[j]) for i in range(n) for j in range(n) if i != j) / (n * (n - 1))
+    total += sum(k(b[i], b[j]) for i in range(m) for j in range(m) if i != j) / (m * (m - 1))
+    return total - 2 * sum(k(x, y) for x in a for y in b) / (n * m)
+
+
+@pytest.mark.parametrize("n, m, width", [(12, 17, 5), (2, 2, 3), (20, 9, 64)])
+def test_kernel_distance_is_the_published_formula(n, m, width):
+    a, b = features(n, width, 0), features(m, width, 1, scale=1.4, shift=.2)
+    assert kernel_distance(a, b) == pytest.approx(kernel_by_hand(a, b), abs=1e-6)
+
+
+def test_kernel_distance_is_zero_on_average_for_one_source():
+    g = generator(5)
+    values = [kernel_distance(torch.randn(30, 6, generator=g), torch.randn(30, 6, generator=g))
+              for _ in range(200)]
+    assert min(values) < 0 and abs(np.mean(values)) < 3 * np.std(values) / 200**.5
+
+
+@pytest.mark.parametrize("distance", [frechet_distance, kernel_distance])
+@pytest.mark.parametrize("spoil, words", [
+    (lambda a: a.index_fill(0, torch.tensor([3]), float("nan")), "NaN or infinity"),
+    (lambda a: a.index_fill(1, torch.tensor([0]), float("inf")), "NaN or infinity"),
+    (lambda a: a[:1], "at least 2"), (lambda a: a[:, :3], r"\(10, 3\)"),
+    (lambda a: a[0], r" \(4,\)")])
+def test_distances_refuse_what_cannot_be_compared(distance, spoil, words):
+    a = features(10, 4, 0)
+    for pair in ((spoil(a), a), (a, spoil(a))):
+        with pytest.raises(ValueError, match=words):
+            distance(*pair)
+
+
+# PSNR.
+
+def test_psnr_of_known_errors():
+    a = torch.zeros(3, 3, 4, 5)
+    b = a + torch.tensor([2., .2, .02]).view(3, 1, 1, 1)           # the whole range, a tenth, ...
+    assert psnr(a, b).tolist() == pytest.approx([0, 20, 40], abs=1e-5)
+    assert psnr(a, b / 2, peak=1.).tolist() == pytest.approx([0, 20, 40], abs=1e-5)
+    assert psnr(a, a).tolist() == [float("inf")] * 3
+
+
+def test_psnr_is_a_picture_s_own():
+    a, b = torch.rand(2, 3, 6, 7, generator=generator(0)), torch.zeros(2, 3, 6, 7)
+    want = [10 * np.log10(4 / float((x.double() ** 2).mean())) for x in a]
+    assert psnr(a, b).tolist() == pytest.approx(want)
+    with pytest.raises(ValueError, match="one size"):
+        psnr(a, b[:, :, :5])
+
+
+# Average precision.
+
+def precision_by_definition(scores, truth):
+    """Mean, over the true rows, of the precision among all rows that score at least as much."""
+    found = [np.mean([truth[j] for j in range(len(scores)) if scores[j] >= scores[i]])
+             for i in range(len(scores)) if truth[i]]
+    return float(np.mean(found))
+
+
+@pytest.mark.parametrize("levels", [3, 1000])
+def test_average_precision_is_its_definition(levels):
+    rng = np.random.default_rng(levels)
+    for _ in range(20):
+        scores = rng.integers(levels, size=25) / levels            # few levels: many ties
+        truth = rng.random(25) < .3
+        truth[0] = True
+        got = average_precision(torch.tensor(scores), torch.tensor(truth))
+        assert got == pytest.approx(precision_by_definition(scores, truth), abs=1e-12)
+
+
+def test_average_precision_of_known_lists():
+    truth = torch.tensor([True, False, True, False])
+    assert average_precision(torch.tensor([.9, .8, .7, .6]), truth) == pytest.approx(5 / 6)
+    assert average_precision(torch.tensor([.9, .1, .8, .2]), truth) == 1
+    assert average_precision(torch.zeros(4), truth) == .5          # says nothing: the part of true
+    assert np.isnan(average_precision(torch.zeros(4), torch.zeros(4, dtype=torch.bool)))
+    with pytest.raises(ValueError, match="finite"):
+        average_precision(torch.tensor([.1, float("nan")]), truth[:2])
+
+
+# The interval of a mean.
+
+def test_the_bootstrap_interval_covers_the_mean_nineteen_times_in_twenty():
+    rng = np.random.default_rng(0)
+    covered = 0
+    for run in range(200):
+        low, high = bootstrap(rng.normal(3., 2., size=80), seed=run, draws=400)
+        assert low < high
+        covered += low <= 3. <= high
+    assert 178 <= covered <= 199                                   # 95 % of 200, within 4 sigma
+
+
+def test_the_bootstrap_interval_has_the_width_of_theory_and_is_reproducible():
+    values = np.random.default_rng(1).normal(size=400)
+    low, high = bootstrap(values)
+    assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=.1)
+    assert (low, high) == bootstrap(values) != bootstrap(values, seed=1)

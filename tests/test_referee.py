@@ -1,0 +1,109 @@
+"""The referee: its geometry, its independence, and the shipped judges on held-out renders."""
+
+import ast
+from pathlib import Path
+
+import pytest
+import torch
+
+from gligen_lessons import referee, weights, world
+from gligen_lessons.recipes import referee as recipe
+from gligen_lessons.world.render import render
+from gligen_lessons.world.scene import Scene, Thing
+from gligen_lessons.world.vocabulary import CATEGORIES, COLOURS
+from tools.floors import FLOORS
+
+LIBRARY = Path(referee.__file__).parent
+
+
+def test_a_crop_is_the_part_of_the_picture_that_its_box_frames():
+    x = torch.arange(3 * 40 * 80, dtype=torch.float32).view(1, 3, 40, 80)
+    box = torch.tensor([[.25, .5, .5, 1.]])               # columns 20..40, rows 20..40
+    got = referee.crops(x, box, torch.tensor([0]), side=20)
+    torch.testing.assert_close(got[0], x[0, :, 20:40, 20:40], atol=1e-2, rtol=1e-5)
+
+
+def test_presence_is_the_best_place_of_category_times_colour():
+    g = torch.Generator().manual_seed(0)
+    category = torch.randn(2, len(CATEGORIES) + 1, 4, 4, generator=g)
+    colour = torch.randn(2, len(COLOURS), 4, 4, generator=g)
+    got = referee.presence(category, colour)
+    p, q = category.softmax(1), colour.softmax(1)
+    want = max(float(p[1, 3, i, j] * q[1, 7, i, j]) for i in range(4) for j in range(4))
+    assert got.shape == (2, len(CATEGORIES), len(COLOURS))
+    assert float(got[1, 3, 7]) == pytest.approx(want, rel=1e-6)
+
+
+def test_no_lesson_imports_the_referee():
+    """What judges a generator must not help to make its pictures."""
+    for module in FLOORS[2][1].split():
+        file = LIBRARY / f"{module}.py"
+        names = {alias.name for node in ast.walk(ast.parse(file.read_text("utf-8")))
+                 if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names
+                 } if file.exists() else set()
+        assert "referee" not in names and not any(n.startswith("judge") for n in names), module
+
+
+def test_pictures_with_nan_are_refused():
+    judge = referee.SceneReferee()
+    with pytest.raises(ValueError, match="NaN"):
+        referee.judge_scenes(judge, torch.full((1, 3, 128, 128), float("nan")))
+
+
+def test_labels_of_places_follow_the_panoptic_ids(tmp_path, monkeypatch):
+    monkeypatch.setenv("GLIGEN_LESSONS_CACHE", str(tmp_path))
+    data = recipe.labelled("referee-test", 3)
+    category, colour = recipe.places(data, torch.arange(3))
+    for row, seed in enumerate(data.renders.seeds):
+        scene = world.scene(seed)
+        ids = render(scene).ids
+        for y in range(16):
+            for x in range(16):
+                number = int(ids[8 * y + 4, 8 * x + 4]) - 16
+                want = CATEGORIES.index(scene.things[number].category) if number >= 0 else -1
+                got = int(category[row, y, x])
+                assert got == (want if number >= 0 else referee.BACKGROUND)
+                assert (int(colour[row, y, x]) >= 0) == (number >= 0)
+
+
+def test_empty_boxes_share_little_with_things(tmp_path, monkeypatch):
+    monkeypatch.setenv("GLIGEN_LESSONS_CACHE", str(tmp_path))
+    data = recipe.labelled("referee-test", 8)
+    boxes = recipe.empty_boxes(data, torch.arange(8), torch.Generator().manual_seed(0))
+    covered = []
+    for row, (x0, y0, x1, y1) in enumerate((boxes * 128).long().tolist()):
+        inside = data.renders.ids[row][y0:y1, x0:x1]
+        covered.append(float((inside >= 16).mean()))
+    assert sum(covered) / len(covered) < .1
+
+
+@pytest.fixture(scope="module")
+def held_out(tmp_path_factory):
+    """Three hundred scenes that no referee was trained on."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GLIGEN_LESSONS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        return recipe.labelled("referee-test", 300)
+
+
+def test_the_shipped_crop_judge_names_category_and_colour(held_out):
+    report = recipe.crop_report(weights.load("referee-crop"), held_out)
+    for name in ("category, clean", "colour, clean", "category, blurred and noisy",
+                 "colour, blurred and noisy"):
+        assert report[name] >= .98, report
+
+
+def test_the_shipped_scene_judge_ranks_what_is_there(held_out):
+    report = recipe.scene_report(weights.load("referee-scene"), held_out)
+    assert report["average precision over all labels"] >= .96, report
+
+
+def test_the_scene_judge_sees_a_colour_change():
+    """Recolouring one thing moves its colour's score and no other category's."""
+    judge = weights.load("referee-scene")
+    red = Scene(things=(Thing("car", "red", x=.5, y=.85, size=.3),))
+    blue = red.with_thing(0, colour="blue")
+    x = torch.stack([torch.tensor(render(s).image) for s in (red, blue)])
+    found, _ = referee.judge_scenes(judge, x.movedim(-1, 1).float() / 127.5 - 1)
+    car, names = CATEGORIES.index("car"), list(COLOURS)
+    assert found[0, car, names.index("red")] > .5 > found[0, car, names.index("blue")]
+    assert found[1, car, names.index("blue")] > .5 > found[1, car, names.index("red")]

@@ -1,0 +1,101 @@
+"""Training, shipping and the report, used as a maintainer uses them."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from gligen_lessons import evaluate, files, recipes, train, weights
+
+BLOCKED = ("diffusers", "transformers", "matplotlib", "IPython", "jupyterlab", "ipywidgets",
+           "pycocotools", "nbformat")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("GLIGEN_LESSONS_CACHE", str(tmp_path / "cache"))
+
+
+def test_training_needs_neither_jupyter_nor_matplotlib_nor_diffusers(tmp_path):
+    """The command runs where only torch and the small libraries are installed."""
+    code = (f"import sys; sys.modules.update(dict.fromkeys({BLOCKED!r}))\n"
+            "from gligen_lessons.train import main\n"
+            f"if __name__ == '__main__': sys.exit(main(sys.argv[1:]))\n")
+    script = tmp_path / "go.py"
+    script.write_text(code)
+    run = subprocess.run([sys.executable, str(script), "referee-crop", "--steps", "2", "--out",
+                          str(tmp_path / "out")], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-2000:]
+    card = files.card(tmp_path / "out" / "referee-crop.safetensors")
+    assert card["steps"] == 2 and card["command"].endswith("train referee-crop --steps 2")
+    assert weights.load("referee-crop", folder=tmp_path / "out").training is False
+
+
+def test_minutes_stop_early_and_resume_finishes(tmp_path, capsys):
+    out = tmp_path / "out"
+    assert train.train("referee-crop", 3, minutes=0., out=out, ship=False) is None
+    assert "--resume" in capsys.readouterr().out
+    assert not weights.path("referee-crop", out).exists()
+    made = train.train("referee-crop", 3, out=out, resume=True, ship=False)
+    steps = [json.loads(line)["step"] for line in made.with_suffix(".jsonl").open()]
+    assert steps[-1] == 3
+
+
+def test_the_pixel_recipe_lowers_its_loss_and_logs_samples(tmp_path):
+    made = train.train("ddpm", 30, out=tmp_path, ship=False)
+    log = weights.log("ddpm", tmp_path)
+    assert [line["step"] for line in log if "milestone" in line] == [1, 2, 3, 8, 15, 30]
+    model = weights.load("ddpm", folder=tmp_path)
+    recipe = recipes.get("ddpm", 30)
+    batch = recipe.draw(1000)
+    with torch.no_grad():
+        trained, fresh = recipe.loss(model, *batch), recipe.loss(recipe.model, *batch)
+    assert trained < .8 * fresh
+    assert set(files.card(made)["metrics"]) >= {"frechet", "frechet floor", "kid", "certain"}
+
+
+def test_what_is_drawn_depends_on_the_step_alone():
+    recipe = recipes.get("ddpm", 4)
+    recipe.draw(0)
+    later = recipe.draw(3)
+    again = recipes.get("ddpm", 4).draw(3)
+    for a, b in zip(later, again, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_unknown_names_are_refused_in_one_sentence(tmp_path):
+    with pytest.raises(ValueError, match="choose from ddpm"):
+        recipes.get("gan")
+    with pytest.raises(ValueError, match="the course ships"):
+        weights.load("gan")
+    with pytest.raises(FileNotFoundError, match="python course.py train ddpm"):
+        weights.load("ddpm", folder=tmp_path)
+    with pytest.raises(ValueError, match="lesson 6"):
+        weights.export("ddpm", tmp_path / "folder")
+
+
+def test_every_shipped_model_has_weights_card_and_log():
+    for name in weights.BUILDERS:
+        card = files.card(weights.path(name))
+        assert card["command"].startswith(f"python course.py train {name}")
+        assert card["metrics"] and card["minutes"] > 0
+        assert weights.log(name)[-1]["step"] == card["steps"]
+        assert weights.path(name).stat().st_size < 30e6
+
+
+def test_the_report_is_written_and_read_back(tmp_path):
+    assert evaluate.main(["--only", "referee", "--count", "20", "--out", str(tmp_path)]) == 0
+    assert evaluate.shipped("referee", tmp_path)["crop"]["boxes"] > 20
+    assert "| crop, category, clean |" in (tmp_path / "report.md").read_text("utf-8")
+    with pytest.raises(FileNotFoundError, match="evaluate --only ddim"):
+        evaluate.shipped("ddim", tmp_path)
+
+
+def test_the_shipped_report_holds_every_section_and_many_steps():
+    rows = evaluate.shipped("ddim")["rows"]
+    assert [row["steps"] for row in rows] == list(evaluate.DDIM_STEPS)
+    assert evaluate.shipped("ddim")["floor"]["frechet"] < min(row["frechet"] for row in rows)
+    for section in evaluate.SECTIONS:
+        assert evaluate.shipped(section)
