@@ -8,7 +8,6 @@ from gligen_lessons import ddim as own
 from gligen_lessons.ddpm import predict_x0, q_sample
 from gligen_lessons.schedule import spread
 
-
 # alpha_bar_at
 
 def plain_index(t, schedule, end=1.):
@@ -394,7 +393,7 @@ WRONG = {
         (variance_for_sigma, "This is the variance"), (eta_under_the_root, "in front of the root"),
         (without_eta, "eta is missing"), (upside_down, "upside down"),
         (beta_of_one_step, "belongs to a single step"), (always_one_step, "takes t - 1"),
-        (fixed_large, "larger choice"), (inverted_ratio, "NaN")],
+        (fixed_large, "larger choice"), (inverted_ratio, "NaN or infinite")],
     "ddim_step": [
         (stepper(sigma_taken=0), "sigma^2 is missing"), (stepper(sigma_taken=1), "variances add"),
         (stepper(aim=lambda t, t_prev: t - 1), "aims at t - 1"),
@@ -403,16 +402,17 @@ WRONG = {
         (stepper(power=0), "No noise was added"), (without_roots, "equation 12"),
         (forgets_to_return, "returned None")],
     "timesteps": [
-        (from_low_to_high, "walks down"), (trailing_from_T, "is T - 1"),
+        (from_low_to_high, "walks down"), (trailing_from_T, "is T - 1, not T"),
         (linspace_cut, "nearest step"), (linspace_unrounded, "no whole steps"),
         (offset_everywhere, "leading steps only"), (without_offset, "`offset` is missing"),
-        (leading_with_fractions, "a whole number"), (leading_only, "expected [999"),
+        (leading_with_fractions, "a whole number"), (leading_only, "is [999, 749"),
         (lambda *args: None, "returned None")],
     "sample": [
         (walker(aim=lambda t: t - 1), "aims one step down"),
         (walker(ask=lambda t, stride: (t - stride).clamp(0)), "asked about the step aimed at"),
         (walker(forget=True), "starts from xT again"), (walker(seeded=False), "`generator`"),
-        (walker(always=True), "no noise may be drawn"), (walker(last_only=True), "yield after every"),
+        (walker(always=True), "no noise may be drawn"),
+        (walker(last_only=True), "yield after every"),
         (aims_at_the_next_visited, "ddim_step to t - T // steps"),
         (yields_pictures_only, "a pair"), (yields_before_the_step, "ddim_step to t - T // steps"),
         (lambda *args, **named: None, "nothing was yielded")],
@@ -420,7 +420,7 @@ WRONG = {
         (straight, "too short"), (stretched, "right direction only in the middle"),
         (exchanged, "part 0 must give a"), (undivided, "division by the sine"),
         (unscaled_cosine, "both lengths"), (row_by_row, "row by row"),
-        (undefined_for_equal, "NaN")],
+        (undefined_for_equal, "NaN or infinite")],
     "ddim_ascend": [
         (lift(start=lambda t, t_next, T: t_next), "read at t_next"),
         (lift(goal=lambda t, t_next: t.clamp(min=0)), "stays at level t"),
