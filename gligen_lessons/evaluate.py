@@ -15,19 +15,19 @@ FOLDER = Path(__file__).resolve().parent.parent / "data" / "report"
 DDIM_STEPS = (5, 10, 20, 50, 100, 250, 1000)
 
 
-def referee(count: int) -> dict:
+def referee_figures(count: int) -> dict:
     """How well the two judges do on `count` held-out renders."""
     data = labelled("referee-test", count)
     return {"crop": crop_report(weights.load("referee-crop"), data),
             "scene": scene_report(weights.load("referee-scene"), data)}
 
 
-def ddpm(count: int) -> dict:
+def ddpm_figures(count: int) -> dict:
     """The pixel model's samples against held-out renders."""
     return ddpm_report(weights.load("ddpm", device.pick()), count)
 
 
-def ddim(count: int, steps: tuple[int, ...] = DDIM_STEPS) -> dict:
+def ddim_figures(count: int, steps: tuple[int, ...] = DDIM_STEPS) -> dict:
     """Distance to held-out renders against the number of DDIM steps, from the same noise."""
     model, judge = weights.load("ddpm", device.pick()), weights.load("referee-scene")
     real = judge_scenes(judge, small_pictures("single-test", 2 * count))[1]
@@ -44,7 +44,8 @@ def ddim(count: int, steps: tuple[int, ...] = DDIM_STEPS) -> dict:
     return {"count": count, "device": str(device.pick()), "floor": floor, "rows": rows}
 
 
-SECTIONS = {"referee": (referee, 2000), "ddpm": (ddpm, 500), "ddim": (ddim, 200)}
+SECTIONS = {"referee": (referee_figures, 2000), "ddpm": (ddpm_figures, 500),
+            "ddim": (ddim_figures, 128)}
 
 
 def shipped(section: str, folder: Path = FOLDER) -> dict:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from . import vocabulary as v
 from .language import named, phrase
-from .scene import MAX_THINGS, Dice, Scene, Thing, overlap
+from .scene import ASPECT, MAX_THINGS, Dice, Scene, Thing, overlap
 
 KINDS = ("recolour", "retexture", "replace", "add", "remove", "move", "time", "weather", "restyle")
 TIME_TEXT = {"day": "make it day", "sunset": "make it sunset", "night": "make it night"}
@@ -72,13 +72,18 @@ def retexture(scene: Scene, index: int, dice: Dice) -> Edit:
 
 
 def replace_(scene: Scene, index: int, dice: Dice) -> Edit:
-    """Another category in the same place, colour, pattern and size, where it can stand or fly."""
+    """Another category in the same place, colour and pattern, where it can stand or fly.
+
+    It is as tall as what it replaces, or as tall as the picture's width lets it be.
+    """
     thing = scene.things[index]
     airborne = thing.category in v.AIRBORNE
     category = dice.pick(c for c in v.BASE + v.NOVEL if c != thing.category
                          and (c in v.AIRBORNE) == airborne and _allowed(thing.colour, c))
-    other = Thing(category, thing.colour, thing.pattern, thing.x, thing.y, thing.size,
-                  variant=thing.variant)
+    size = round(min(thing.size, .96 / ASPECT[category]), 4)
+    edge = size * ASPECT[category] / 2 + .01
+    other = Thing(category, thing.colour, thing.pattern, min(max(thing.x, edge), 1 - edge),
+                  thing.y, size, variant=thing.variant)
     things = (*scene.things[:index], other, *scene.things[index + 1:])
     return Edit("replace", f"turn the {phrase(thing)} into {named(other, pattern=False)}", scene,
                 replace(scene, things=things), index)
@@ -92,16 +97,20 @@ def remove(scene: Scene, index: int, dice: Dice) -> Edit:
 
 
 def move(scene: Scene, index: int, dice: Dice) -> Edit | None:
-    """One thing further left or right, inside the picture, or None where there is no room."""
+    """One thing further left or right, in the picture and in sight, or None without room."""
     thing = scene.things[index]
     low, high = thing.width / 2 + .01, .99 - thing.width / 2
     rooms = [("left", low, thing.x - .15), ("right", thing.x + .15, high)]
     rooms = [room for room in rooms if room[1] < room[2]]
     if not rooms:
         return None
-    word, start, stop = dice.pick(rooms)
-    return _of(scene, "move", f"move the {phrase(thing)} to the {word}", index,
-               x=round(dice.between(start, stop), 4))
+    others = scene.things[:index] + scene.things[index + 1:]
+    for _ in range(20):
+        word, start, stop = dice.pick(rooms)
+        x = round(dice.between(start, stop), 4)
+        if all(overlap(replace(thing, x=x), other) < .4 for other in others):
+            return _of(scene, "move", f"move the {phrase(thing)} to the {word}", index, x=x)
+    return None
 
 
 def add(scene: Scene, dice: Dice) -> Edit | None:

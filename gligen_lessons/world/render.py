@@ -52,7 +52,10 @@ def render(scene: Scene, size: int = 128) -> Render:
 
 
 def layer_depth(scene: Scene, ids: np.ndarray) -> np.ndarray:
-    """Depth of every pixel: sky 1, hills .9, ground falling to 0, each thing flat at its foot."""
+    """Depth of every pixel: sky 1, hills .9, ground falling to 0, each thing flat at its foot.
+
+    What hangs in the air lies between hills and ground, in the order in which it is drawn.
+    """
     rows = (np.arange(len(ids)) + .5) / len(ids)
     ground = .85 * (1 - rows) / max(1e-6, 1 - scene.horizon)
     depth = np.repeat(np.clip(ground, 0, .85)[:, None], ids.shape[1], axis=1)
@@ -60,7 +63,8 @@ def layer_depth(scene: Scene, ids: np.ndarray) -> np.ndarray:
     depth[ids == STUFF_ID["hill"]] = .9
     for i, thing in enumerate(scene.things):
         foot = .85 * (1 - thing.y) / max(1e-6, 1 - scene.horizon)
-        depth[ids == THING_ID + i] = .86 if thing.category in AIRBORNE else np.clip(foot, 0, .85)
+        air = .86 + .03 * (1 - min(1., thing.y))
+        depth[ids == THING_ID + i] = air if thing.category in AIRBORNE else np.clip(foot, 0, .85)
     return depth.astype(np.float32)
 
 
