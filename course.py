@@ -36,8 +36,8 @@ FULL = (f"the disk is too full: the environment needs about {SPACE_GB} GB (10 wi
         "of torch). Free some space and start again.")
 
 # Run by the environment's own Python: says what is wrong with it, or nothing. It looks for the
-# first module of every installed package and for every package that is needed, and imports
-# none of them: torch alone would take seconds.
+# top modules of every installed package and for every package that is needed, and imports none
+# of them: torch alone would take seconds.
 CHECK = r"""
 import re, sys
 from importlib.metadata import distributions
@@ -47,8 +47,8 @@ if Path(sys.prefix).resolve() != Path(sys.argv[1]).resolve():
 found = set()
 for dist in distributions(path=[p for p in sys.path if Path(p).is_relative_to(sys.prefix)]):
     name, record = dist.metadata["Name"], dist.read_text("RECORD")
-    module = re.search(r"^[^,\n]+\.py(?=,)", record or "", re.M)
-    if not name or not record or module and not dist.locate_file(module.group()).exists():
+    modules = re.findall(r"^[^/,\n]+(?:/__init__)?\.py(?=,)", record or "", re.M)
+    if not name or not record or not all(dist.locate_file(m).exists() for m in modules):
         sys.exit("files of %s are missing" % name)
     found.add(re.sub(r"[-_.]+", "-", name).lower())
 print(", ".join(name for name in sys.argv[2:] if name not in found))
@@ -219,6 +219,8 @@ def jupyter_options(user, folder):
             "check_for_updates_class":
                 "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
             "extension_manager": "--LabApp.extension_manager=readonly"}
+    if hasattr(os, "geteuid") and os.geteuid() == 0:   # in a container; Jupyter refuses otherwise
+        ours["allow_root"] = "--allow-root"
     return [option for name, option in ours.items() if name not in given] + user
 
 

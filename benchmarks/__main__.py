@@ -27,7 +27,8 @@ def main() -> int:
     missed = 0
     for name, faster, theirs, ours in (*nets.unet_rows(), *nets.loop_rows()):
         missed += faster < BAR
-        print(f"| {name} | {faster:.2f} | {theirs:.4f} | {ours:.4f} | {BAR} | {verdict(faster >= BAR)} |")
+        print(f"| {name} | {faster:.2f} | {theirs:.4f} | {ours:.4f} | {BAR} "
+              f"| {verdict(faster >= BAR)} |")
     speed, cost = scenes_per_second(), import_cost()
     missed += (speed < 200) + (cost > .3)
     print(f"| scenes a second, one core | {speed:.0f} | | | 200 | {verdict(speed >= 200)} |")

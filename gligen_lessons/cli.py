@@ -10,7 +10,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 LOW_DISK_GB = 3                                        # for checkpoints and the cache of renders
-CUDA_BUILD = 'python course.py doctor --pip "--extra-index-url https://download.pytorch.org/whl/{}"'
+CUDA_BUILD = ('python course.py doctor --pip "--extra-index-url INDEX", where INDEX is the one '
+              "that PyTorch's page \"Get started\" names for {}")
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -35,9 +36,9 @@ def gpu_advice(driver: bool, version: str, built_for: str | None, usable: bool) 
         return None
     if built_for is None:
         return (f"There is an NVIDIA driver, but torch {version} was built without CUDA. "
-                f"Take a build with it: {CUDA_BUILD.format('cu130')}")
+                f"Take a build with it: {CUDA_BUILD.format('your CUDA')}")
     return (f"torch {version} was built for CUDA {built_for} and cannot use the GPU. Update the "
-            f"NVIDIA driver, or take a build for an older CUDA: {CUDA_BUILD.format('cu126')}")
+            f"NVIDIA driver, or take an older build: {CUDA_BUILD.format('an older CUDA')}")
 
 
 def gpu_check() -> str | None:

@@ -1,4 +1,4 @@
-"""Denoising diffusion probabilistic models (Ho, Jain and Abbeel 2020, arXiv 2006.11239)."""
+"""Denoising diffusion probabilistic models (Ho, Jain, Abbeel 2020, arXiv 2006.11239)."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -7,54 +7,66 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .schedule import Schedule, at, spread
+from .schedule import Schedule, at, look_up, spread
 
 
 def q_sample(x0: Tensor, t: Tensor, eps: Tensor, schedule: Schedule) -> Tensor:
     """Noise x0 to step t in one go (DDPM, eq. 4).
 
-    x0 and eps (b,...), t (b,) long; returns xt like x0. Raises ValueError for a step outside
-    the schedule.
+    x0 and eps (b,...), t (b,) long; returns xt like x0. Raises ValueError for a step
+    outside the schedule.
     """
-    signal = at(schedule.alpha_bar.sqrt(), t, x0)                  # (b,1,1,1)
-    noise = at((1 - schedule.alpha_bar).sqrt(), t, x0)             # (b,1,1,1)
+    signal = at(schedule.alpha_bar.sqrt(), t, x0)                # (b,1,1,1)
+    noise = at((1 - schedule.alpha_bar).sqrt(), t, x0)           # (b,1,1,1)
     return signal * x0 + noise * eps
 
 
 def q_step(x_prev: Tensor, t: Tensor, eps: Tensor, schedule: Schedule) -> Tensor:
     """Add one step of noise: x at t-1 becomes x at t (DDPM, eq. 2)."""
-    keep = at(schedule.alphas.sqrt(), t, x_prev)                   # (b,1,1,1)
+    keep = at(schedule.alphas.sqrt(), t, x_prev)                 # (b,1,1,1)
     return keep * x_prev + at(schedule.betas.sqrt(), t, x_prev) * eps
 
 
 def predict_x0(eps_hat: Tensor, xt: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
     """The clean picture that a guess of the noise implies: eq. 4 solved for x0."""
-    signal = at(schedule.alpha_bar.sqrt(), t, xt)                  # (b,1,1,1)
-    noise = at((1 - schedule.alpha_bar).sqrt(), t, xt)             # (b,1,1,1)
+    signal = at(schedule.alpha_bar.sqrt(), t, xt)                # (b,1,1,1)
+    noise = at((1 - schedule.alpha_bar).sqrt(), t, xt)           # (b,1,1,1)
     return (xt - noise * eps_hat) / signal
 
 
 def predict_eps(x0_hat: Tensor, xt: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
     """The noise that a guess of the clean picture implies: eq. 4 solved for eps."""
-    signal = at(schedule.alpha_bar.sqrt(), t, xt)                  # (b,1,1,1)
-    noise = at((1 - schedule.alpha_bar).sqrt(), t, xt)             # (b,1,1,1)
+    signal = at(schedule.alpha_bar.sqrt(), t, xt)                # (b,1,1,1)
+    noise = at((1 - schedule.alpha_bar).sqrt(), t, xt)           # (b,1,1,1)
     return (xt - signal * x0_hat) / noise
+
+
+def levels(t: Tensor, t_prev: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
+    """alpha_bar at t and at t_prev, (b,) each in float64 on the CPU.
+
+    A t_prev below 0 means x0 itself, where alpha_bar is 1. Raises ValueError for a t
+    outside the schedule and for a t_prev that is not below t.
+    """
+    now, t_prev = look_up(schedule.alpha_bar, t), t_prev.cpu()
+    if not bool((t_prev < t.cpu()).all()):
+        raise ValueError("t_prev must lie below t: the reverse process walks down. Got "
+                         f"t = {t.tolist()} and t_prev = {t_prev.tolist()}.")
+    before = torch.where(t_prev < 0, 1., schedule.alpha_bar[t_prev.clamp(min=0)])
+    return now, before
 
 
 def posterior(x0: Tensor, xt: Tensor, t: Tensor, schedule: Schedule,
               t_prev: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Mean (b,...) and variance (b,1,..) of q(x_prev | xt, x0) (DDPM, eq. 6 and 7).
 
-    t_prev (b,) is the step to land on, t - 1 unless given; below 0 it means x0 itself, where
-    alpha_bar is 1 and the variance 0.
+    t_prev (b,) is the step to land on, t - 1 unless given; below 0 it means x0 itself,
+    where the variance is 0. Errors: see `levels`.
     """
-    alpha_bar = torch.cat([schedule.alpha_bar.new_ones(1), schedule.alpha_bar])
-    t_prev = t - 1 if t_prev is None else t_prev
-    now, before = alpha_bar[t.cpu() + 1], alpha_bar[t_prev.cpu().clamp(min=-1) + 1]   # (b,)
-    beta = 1 - now / before                                        # (b,) of the whole jump
-    to_x0 = spread(before.sqrt() * beta / (1 - now), xt)           # (b,1,1,1)
-    to_xt = spread((now / before).sqrt() * (1 - before) / (1 - now), xt)
-    variance = spread(beta * (1 - before) / (1 - now), xt)
+    now, before = levels(t, t - 1 if t_prev is None else t_prev, schedule)
+    alpha = now / before                                         # (b,) of the whole jump
+    to_x0 = spread(before.sqrt() * (1 - alpha) / (1 - now), xt)  # (b,1,1,1)
+    to_xt = spread(alpha.sqrt() * (1 - before) / (1 - now), xt)  # (b,1,1,1)
+    variance = spread((1 - alpha) * (1 - before) / (1 - now), xt)
     return to_x0 * x0 + to_xt * xt, variance
 
 
@@ -62,27 +74,29 @@ def ddpm_step(eps_hat: Tensor, xt: Tensor, t: Tensor, schedule: Schedule, noise:
               t_prev: Tensor | None = None, clip: bool = False) -> Tensor:
     """One step of the reverse process, from t to t_prev (DDPM, algorithm 2).
 
-    The guess of x0 is clipped to [-1, 1] if asked, then x_prev is drawn from the posterior with
-    the posterior's own variance ("fixed small"); the last step adds no noise.
+    The guess of x0 is clipped to [-1, 1] if asked, then x_prev is drawn from the
+    posterior with the posterior's own variance ("fixed small"); that is 0 at the last
+    step, which so adds no noise.
     """
-    x0_hat = predict_x0(eps_hat, xt, t, schedule)                  # (b,c,h,w)
+    x0_hat = predict_x0(eps_hat, xt, t, schedule)                # (b,c,h,w)
     if clip:
         x0_hat = x0_hat.clamp(-1, 1)
     mean, variance = posterior(x0_hat, xt, t, schedule, t_prev)
     return mean + variance.sqrt() * noise
 
 
-def l_simple(model: Callable, x0: Tensor, t: Tensor, eps: Tensor, schedule: Schedule) -> Tensor:
+def l_simple(model: Callable, x0: Tensor, t: Tensor, eps: Tensor,
+             schedule: Schedule) -> Tensor:
     """The mean squared error between true and guessed noise (DDPM, eq. 14)."""
-    xt = q_sample(x0, t, eps, schedule)                            # (b,c,h,w)
+    xt = q_sample(x0, t, eps, schedule)                          # (b,c,h,w)
     return F.mse_loss(model(xt, t), eps)
 
 
 def vlb_weight(schedule: Schedule) -> Tensor:
-    """What eq. 12 of DDPM multiplies the squared error at each step by, (T-1,) for t = 1..T-1.
+    """What eq. 12 of DDPM multiplies the squared error of each step by.
 
-    beta^2 / (2 sigma^2 alpha (1 - alpha_bar)) with the posterior variance as sigma^2; L_simple
-    sets all of them to 1.
+    beta^2 / (2 sigma^2 alpha (1 - alpha_bar)) with the posterior variance as sigma^2,
+    (T-1,) for the steps 1 to T-1; L_simple sets all of them to 1.
     """
     betas, alphas, alpha_bar = schedule.betas[1:], schedule.alphas[1:], schedule.alpha_bar
     variance = betas * (1 - alpha_bar[:-1]) / (1 - alpha_bar[1:])
@@ -90,19 +104,26 @@ def vlb_weight(schedule: Schedule) -> Tensor:
 
 
 def sample(model: Callable, xT: Tensor, schedule: Schedule, generator: torch.Generator,
-           clip: bool = True) -> Iterator[tuple[int, Tensor]]:
+           clip: bool = True, steps: int | None = None) -> Iterator[tuple[int, Tensor]]:
     """Walk from noise to pictures, a step at a time (DDPM, algorithm 2).
 
-    Yields (t, x) after each of the T steps, the last one with t = 0. Noise is drawn on the CPU
-    from `generator`, so that a seed means one picture on every device.
+    Yields (t, x) after each step, t the step that was left, the last one 0 (unless the
+    walk has a single step). `steps` visits only so many of the T steps, evenly spread.
+    Noise is drawn on the CPU from `generator`, so that a seed means one picture on
+    every device.
     """
-    xt = xT
-    for step in reversed(range(schedule.T)):
-        t = torch.full((len(xt),), step, device=xt.device)         # (b,)
+    steps = schedule.T if steps is None else steps
+    if not 1 <= steps <= schedule.T:
+        raise ValueError(f"The number of steps must lie in 1..{schedule.T}, got {steps}.")
+    visit = torch.linspace(schedule.T - 1, 0, steps, dtype=torch.float64)
+    visit, xt = visit.round().long().tolist(), xT
+    for step, aim in zip(visit, [*visit[1:], -1], strict=True):
+        t = torch.full((len(xt),), step, device=xt.device)       # (b,)
         noise = torch.randn(xt.shape, generator=generator).to(xt.device)
         with torch.no_grad():
-            eps_hat = model(xt, t)
-        xt = ddpm_step(eps_hat, xt, t, schedule, noise, clip=clip)
+            eps_hat = model(xt, t)                               # (b,c,h,w)
+        t_prev = torch.full_like(t, aim)
+        xt = ddpm_step(eps_hat, xt, t, schedule, noise, t_prev, clip)
         yield step, xt
 
 
@@ -120,16 +141,16 @@ def to_shown(x: Tensor) -> Tensor:
 
 
 class Mixture:
-    """Gaussians of equal weight on a ring: a data set whose every noised density is known.
+    """Gaussians of equal weight on a ring: data of which every noised density is known.
 
-    Data noised to step t are again a mixture, with means sqrt(alpha_bar) mu_k and variance
-    alpha_bar s^2 + 1 - alpha_bar, so the best possible guess of eps is a formula and not a
-    network: samplers can be proved right before anything is trained.
+    Data noised to step t are again a mixture, with means sqrt(alpha_bar) mu_k and
+    variance alpha_bar s^2 + 1 - alpha_bar, so the best possible guess of eps is a formula
+    and not a network: samplers can be proved right before anything is trained.
     """
 
     def __init__(self, modes: int = 8, radius: float = 1.5, std: float = 0.1):
         turns = torch.arange(modes, dtype=torch.float64) * (2 * math.pi / modes)
-        self.means = radius * torch.stack([turns.cos(), turns.sin()], dim=1)        # (k,2)
+        self.means = radius * torch.stack([turns.cos(), turns.sin()], dim=1)    # (k,2)
         self.std = std
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
@@ -138,20 +159,25 @@ class Mixture:
         noise = torch.randn(count, 2, generator=generator, dtype=torch.float64)
         return self.means[which] + self.std * noise
 
-    def posterior_weights(self, xt: Tensor, alpha_bar_t: Tensor) -> Tensor:
-        """Which mode a noised point belongs to, as probabilities (b,k)."""
-        means = alpha_bar_t.sqrt()[:, None] * self.means.to(xt)[None]               # (b,k,2)
-        variance = alpha_bar_t * self.std**2 + 1 - alpha_bar_t                      # (b,1)
-        distance = (xt[:, None] - means).square().sum(-1)                           # (b,k)
-        return torch.softmax(-distance / (2 * variance), dim=1)
+    def noised(self, t: Tensor, schedule: Schedule,
+               like: Tensor) -> tuple[Tensor, Tensor]:
+        """The mixture at steps t (b,): its means (b,k,2) and their variance (b,1)."""
+        signal = at(schedule.alpha_bar.sqrt(), t, like)          # (b,1)
+        noise = at(1 - schedule.alpha_bar, t, like)              # (b,1)
+        means = signal[..., None] * self.means.to(like)          # (b,k,2)
+        return means, (signal * self.std)**2 + noise
 
     def eps(self, xt: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
-        """The exact E[eps | xt], which is -sqrt(1 - alpha_bar) times the score, (b,2)."""
-        alpha_bar_t = at(schedule.alpha_bar, t, xt)                                 # (b,1)
-        variance = alpha_bar_t * self.std**2 + 1 - alpha_bar_t                      # (b,1)
-        mean = self.posterior_weights(xt, alpha_bar_t) @ self.means.to(xt)          # (b,2)
-        score = (alpha_bar_t.sqrt() * mean - xt) / variance
-        return -(1 - alpha_bar_t).sqrt() * score
+        """The exact E[eps | xt] of points xt (b,2) at steps t (b,), (b,2).
+
+        It is -sqrt(1 - alpha_bar) times the score, the gradient of log q(xt).
+        """
+        means, variance = self.noised(t, schedule, xt)           # (b,k,2), (b,1)
+        distance = (xt[:, None] - means).square().sum(-1)        # (b,k)
+        weights = torch.softmax(-distance / (2 * variance), dim=1)
+        mean = (weights[..., None] * means).sum(1)               # (b,2)
+        score = (mean - xt) / variance                           # (b,2)
+        return -at((1 - schedule.alpha_bar).sqrt(), t, xt) * score
 
     def nearest(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The nearest mode of each point and the distance to it, both (b,)."""

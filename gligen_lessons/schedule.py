@@ -47,24 +47,33 @@ class Schedule:
         return len(self.betas)
 
 
-def at(values: Tensor, t: Tensor, like: Tensor) -> Tensor:
-    """Look `values` (T,) up at steps t (b,), shaped (b,1,1,...) so that it multiplies `like`.
+def look_up(values: Tensor, t: Tensor) -> Tensor:
+    """The values of steps t (b,) in a schedule's list `values` (T,), on the CPU.
 
-    The result has the dtype and device of `like` (b,...). Raises ValueError for a step outside
-    0..T-1 or an empty batch and TypeError for steps that are not whole numbers.
+    Raises ValueError for a step outside 0..T-1 or an empty batch and TypeError for steps that are
+    not whole numbers.
     """
     if t.dtype not in (torch.int64, torch.int32):
         raise TypeError(f"t must hold whole steps (torch.long), got {t.dtype}.")
-    if t.ndim != 1 or len(t) != len(like):
-        raise ValueError(f"t needs one step for each of the {len(like)} pictures, "
-                         f"got shape {tuple(t.shape)}.")
     if not len(t):
         raise ValueError("The batch is empty: give at least one picture and its step.")
     t = t.cpu().long()
     if not 0 <= int(t.min()) <= int(t.max()) < len(values):
         raise ValueError(f"t must lie in 0..{len(values) - 1}, got {int(t.min())} to "
                          f"{int(t.max())}: the code counts steps from 0.")
-    return spread(values[t], like)
+    return values[t]
+
+
+def at(values: Tensor, t: Tensor, like: Tensor) -> Tensor:
+    """Look `values` (T,) up at steps t (b,), shaped (b,1,1,...) so that it multiplies `like`.
+
+    The result has the dtype and device of `like` (b,...). Raises ValueError where there is not
+    one step for each picture, and what `look_up` raises.
+    """
+    if t.ndim != 1 or len(t) != len(like):
+        raise ValueError(f"t needs one step for each of the {len(like)} pictures, "
+                         f"got shape {tuple(t.shape)}.")
+    return spread(look_up(values, t), like)
 
 
 def spread(values: Tensor, like: Tensor) -> Tensor:

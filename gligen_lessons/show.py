@@ -20,12 +20,15 @@ class Picture(Figure):
     """A figure that shows itself once in any notebook and keeps no global state."""
 
     def __init__(self, width: float, height: float):
-        super().__init__(figsize=(width, height), layout="constrained", facecolor="white")
+        super().__init__(figsize=(width, height), dpi=100, layout="constrained",
+                         facecolor="white")
         FigureCanvasAgg(self)
 
     def _repr_png_(self) -> bytes:
         file = io.BytesIO()
-        self.savefig(file, format="png", dpi=100)
+        self.canvas.draw()
+        page = np.asarray(self.canvas.buffer_rgba())[..., :3]          # white, so without alpha
+        Image.fromarray(page).save(file, format="png", optimize=True)
         return file.getvalue()
 
 
@@ -104,6 +107,9 @@ def curve(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabel: 
         ax.plot(xs, ys, color=COLOURS[i % len(COLOURS)], label=name, marker=marker, lw=1.8, ms=5)
     if log_x:
         ax.set_xscale("log")
+    if log_x and len(xs) <= 10:                           # few points: their own numbers
+        ax.set_xticks(list(xs), [f"{x:g}" for x in xs])
+        ax.minorticks_off()
     if log_y:
         ax.set_yscale("log")
     if len(lines) > 1:
@@ -122,7 +128,7 @@ def bars(values: Mapping[str, float], ylabel: str = "", title: str = "") -> Pict
 def points(panels: Mapping[str, torch.Tensor], limit: float = 2.4,
            means: torch.Tensor | None = None, lines: bool = False) -> Picture:
     """Two-dimensional points (n,2), a panel each; `lines` draws (steps,n,2) as paths."""
-    figure = Picture(2.5 * len(panels), 2.7)
+    figure = Picture(2.5 * len(panels), 2.9)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for ax, (name, xy) in zip(axes, panels.items(), strict=True):
         xy = torch.as_tensor(xy).detach().cpu()

@@ -1,6 +1,8 @@
 """A seminar deck from a lesson: one HTML file that needs no network and no server."""
 
+import base64
 import html
+import mimetypes
 import re
 from pathlib import Path
 
@@ -63,6 +65,22 @@ def typeset(source: str) -> tuple[str, dict[str, str]]:
     return MATH.sub(swap, source), found
 
 
+def embed(text: str, folder: Path) -> str:
+    """Put the pictures that `text` (HTML) takes from files in `folder` into the text itself.
+
+    Raises FileNotFoundError for a picture that is not there (one on the network, say).
+    """
+    def swap(match: re.Match) -> str:
+        path = folder / match[2]
+        if not path.is_file():
+            raise FileNotFoundError(f"The picture {match[2]} is not in {folder}; a deck can "
+                                    "only show pictures that lie beside the lesson.")
+        data = base64.b64encode(path.read_bytes()).decode()
+        return f"{match[1]}data:{mimetypes.guess_type(path)[0]};base64,{data}"
+
+    return re.sub(r'(<img\b[^>]*\bsrc=")(?!data:)([^"]+)', swap, text)
+
+
 def cell_html(cell, export) -> str:
     """One cell as HTML: formulas typeset, solution marks and scripts left out."""
     cell, found = nbformat.from_dict(cell), {}
@@ -85,10 +103,10 @@ def exporter(folder: Path):
     """A function that turns a notebook into HTML without head or scripts, pictures inside."""
     from nbconvert import HTMLExporter
 
-    export = HTMLExporter(template_name="basic", embed_images=True, exclude_input_prompt=True,
+    # its own embed_images closes every <details> at once, and the hints stand open
+    export = HTMLExporter(template_name="basic", exclude_input_prompt=True,
                           exclude_output_prompt=True, exclude_anchor_links=True)
-    return lambda notebook: export.from_notebook_node(
-        notebook, resources={"metadata": {"path": str(folder)}})[0]
+    return lambda notebook: embed(export.from_notebook_node(notebook)[0], folder)
 
 
 def sections(cells, export) -> list[str]:

@@ -48,5 +48,5 @@ def export(name: str, folder: Path) -> Path:
     None of the models shipped so far is a diffusers pipeline, so every name raises ValueError;
     the latent diffusion model of lesson 6 is the first.
     """
-    raise ValueError(f"{path(name).stem!r} is no pipeline of diffusers: lesson 6's latent diffusion "
-                     f"is the first that can be exported. Nothing was written to {folder}.")
+    raise ValueError(f"{path(name).stem!r} is no pipeline of diffusers: lesson 6's latent "
+                     f"diffusion is the first to be exported. Nothing was written to {folder}.")

@@ -71,17 +71,17 @@ class SceneSlider(ipywidgets.HBox):
 
     def still(self) -> show.Picture:
         """The scene as it is, and with one slider moved at a time."""
-        now = self.scene.things[self.index]
-        words = {"time": _another(TIMES, self.scene.time), "weather": _another(FALLS, ""),
-                 "style": _another(STYLES, self.scene.style)}
-        moved = {"pattern": _another(PATTERNS, now.pattern), "x": .8 if now.x < .5 else .2}
-        frames = {"as it is": self.scene}
-        for name, word in words.items():
-            more = {"amount": .8} if name == "weather" else {}
-            frames[f"{name}: {word}"] = replace(self.scene, **{name: word}, **more)
-        for name, value in moved.items():
-            frames[f"{name}: {value}"] = self.scene.with_thing(self.index, **{name: value})
-        return show.strip([world.render(scene).image for scene in frames.values()], list(frames))
+        now, thing = self.scene, self.scene.things[self.index]
+        time, style = _another(TIMES, now.time), _another(STYLES, now.style)
+        pattern, x = _another(PATTERNS, thing.pattern), .8 if thing.x < .5 else .2
+        frames = {"as it is": now,
+                  f"time: {time}": replace(now, time=time),
+                  f"weather: {FALLS[-1]}": replace(now, weather=FALLS[-1], amount=.8),
+                  f"style: {style}": replace(now, style=style),
+                  f"pattern: {pattern}": now.with_thing(self.index, pattern=pattern),
+                  f"place: {x}": now.with_thing(self.index, x=x)}
+        return show.strip([world.render(scene).image for scene in frames.values()],
+                          titles=list(frames), size=1.36)
 
     def _repr_mimebundle_(self, **named):
         """The live sliders, and for pages without them a strip of what they do."""

@@ -49,7 +49,8 @@ def real_files():
         thing(42, 18, bbox=(-3.5, 3, 10, 20), shape=[[2., 2., 12., 2., 12., 9., 2., 9.],
                                                      [14, 1, 18, 1, 18, 5]]),
         thing(43, 1), thing(900100000007, 90, shape=rle(BLOB, compressed=False), crowd=1),
-        thing(44, 90, bbox=(16, 0, 4, 12)), thing(45, 1, bbox=(3, 3, 0, 5)), thing(46, 1, image=41)]
+        thing(44, 90, bbox=(16, -2, 6.5, 20)), thing(45, 1, bbox=(3, 3, 0, 5)),
+        thing(46, 1, image=41)]
     segments = [{"id": 1001, "category_id": 18}, {"id": 70_000, "category_id": 199},
                 {"id": 3, "category_id": 199}]
     return {

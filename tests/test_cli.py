@@ -133,7 +133,7 @@ def test_a_gpu_that_torch_cannot_use_is_reported():
     built_without = cli.gpu_advice(True, "2.13.0+cpu", None, False)
     assert "without CUDA" in built_without and '--pip "--extra-index-url' in built_without
     too_new = cli.gpu_advice(True, "2.13.0+cu130", "13.0", False)
-    assert "CUDA 13.0" in too_new and "older CUDA" in too_new and "cu126" in too_new
+    assert "CUDA 13.0" in too_new and "an older CUDA" in too_new
 
 
 def test_versions_that_were_not_tested_are_named(tmp_path):

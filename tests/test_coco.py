@@ -193,7 +193,7 @@ def test_after_a_killed_run_the_next_one_succeeds(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
-def until(true, seconds=20.):
+def until(true, seconds=60.):
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "waited too long"

@@ -68,13 +68,21 @@ def test_a_new_python_goes_on(monkeypatch):
     (["--LabApp.news_url=http://example.org/feed"], ["--LabApp.news_url"]),
     (["--LabApp.extension_manager=pypi"], ["--LabApp.extension_manager"]),
 ])
-def test_jupyter_gets_an_option_only_where_the_user_gave_none(user, absent, tmp_path):
+def test_jupyter_gets_an_option_only_where_the_user_gave_none(user, absent, tmp_path, monkeypatch):
+    monkeypatch.setattr(course.os, "geteuid", lambda: 1000, raising=False)
     options = course.jupyter_options(user, tmp_path)
     ours = options[:len(options) - len(user)]
     assert options[len(ours):] == user                           # theirs come last, untouched
     left_out = {"--ServerApp.ip", "--ServerApp.root_dir", "--LabApp.news_url",
                 "--LabApp.check_for_updates_class", "--LabApp.extension_manager"} - set(absent)
     assert {option.split("=")[0] for option in ours} == left_out
+
+
+def test_only_root_is_let_in_as_root(tmp_path, monkeypatch):
+    """In a container everybody is root, and JupyterLab would not start."""
+    monkeypatch.setattr(course.os, "geteuid", lambda: 0, raising=False)
+    assert course.jupyter_options([], tmp_path)[-1] == "--allow-root"
+    assert course.jupyter_options(["--allow-root"], tmp_path).count("--allow-root") == 1
 
 
 def test_pip_arguments_are_taken_from_anywhere():
@@ -206,7 +214,7 @@ class Tiny:
     def run(self, *words):
         env = {k: v for k, v in os.environ.items() if not k.startswith(("PIP_", "PYTHONPATH"))}
         return subprocess.run([sys.executable, "course.py", *words], cwd=self.root, text=True,
-                              capture_output=True, timeout=120,
+                              capture_output=True, timeout=600,
                               env=dict(env, PIP_CONFIG_FILE=os.devnull, PIP_NO_CACHE_DIR="1"))
 
 
@@ -230,9 +238,9 @@ def test_words_that_need_no_environment_make_none(tmp_path):
 
 def test_the_second_start_installs_nothing_and_forwards_everything(tiny):
     log = (tiny.root / course.LOG).stat().st_mtime_ns
-    started = time.monotonic()
+    before = os.times()
     done = tiny.run("train", "pixel", "--steps", "3", "--fail")
-    assert time.monotonic() - started < 5
+    assert os.times().children_user - before.children_user < 3   # seconds of work, not of waiting
     assert (done.returncode, done.stderr) == (7, "")
     assert done.stdout == f"cli|{tiny.root}|train|pixel|--steps|3|--fail\n"
     assert (tiny.root / course.LOG).stat().st_mtime_ns == log
@@ -325,7 +333,7 @@ def test_no_network_is_one_line_and_a_later_start_tries_again(tiny):
 def answer(url: str) -> tuple[int, str]:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(url, timeout=10) as reply:
+        with opener.open(url, timeout=60) as reply:
             return reply.status, reply.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, ""
@@ -352,11 +360,11 @@ def lab_server(tmp_path):
     asked.touch()
     script = ("import sys, pathlib, course; folder = pathlib.Path(sys.argv[1]); sys.exit("
               "course.hand_over([sys.executable, '-m', 'jupyterlab'] + course.jupyter_options("
-              "['--no-browser', '--port-retries=50', '--allow-root'], folder), folder))")
+              "['--no-browser', '--port-retries=50'], folder), folder))")
     env = dict(os.environ, **own, ASKED=str(asked), PYTHONPATH=str(tmp_path / "watch"))
     child = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "lessons")], cwd=ROOT,
                              env=env, stderr=subprocess.DEVNULL)
-    for _ in range(600):
+    for _ in range(3000):
         if servers := list((tmp_path / "RUNTIME").glob("jpserver-*.json")):
             break
         time.sleep(0.1)
@@ -381,7 +389,7 @@ def test_jupyterlab_takes_our_options_asks_nobody_and_stops_with_us(lab_server, 
     assert json.loads(update) == {"notification": None}
     assert asked.read_text() == ""
     child.send_signal(signal.SIGTERM)
-    child.wait(20)
+    child.wait(60)
     with pytest.raises(OSError):
         os.kill(server["pid"], 0)
 

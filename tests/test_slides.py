@@ -40,6 +40,7 @@ def lesson_cells():
         code,
         markdown("never seen", "skip"),
         markdown("second part\n\n\\begin{align} a &= b \\\\ c &< d \\end{align}", "subslide"),
+        markdown("<details><summary>Hint</summary>\n\nhidden `words`\n\n</details>"),
         markdown("for the teacher", "notes"),
     ]
 
@@ -108,6 +109,11 @@ def test_a_formula_that_cannot_be_typeset_is_named(tex, says):
     assert f"The formula {tex} " in str(error.value) and says in str(error.value)
 
 
+def test_a_picture_from_elsewhere_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="The picture https://example.org/a.png is not"):
+        slides.embed('<p><img alt="a" src="https://example.org/a.png"></p>', tmp_path)
+
+
 @pytest.mark.parametrize("number", ["1", "01", "01_ddpm", "01_ddpm.ipynb"])
 def test_a_lesson_is_found_by_its_number_or_name(number, tmp_path):
     for name in ("01_ddpm", "11_more"):
@@ -149,6 +155,10 @@ def test_a_real_browser_pages_through_it(deck):
         assert page.locator("section.now aside").is_visible()
         page.keyboard.press("ArrowRight")
         assert "second part" in page.locator("section:visible").inner_text()
+        hint = page.get_by_text("hidden words")
+        assert not hint.is_visible()
+        page.get_by_text("Hint").click()
+        assert hint.is_visible()
         assert page.locator("footer").inner_text().startswith("3 / 3")
         page.keyboard.press("ArrowLeft")                         # back to the whole second slide
         assert fragment.is_visible()

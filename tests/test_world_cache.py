@@ -44,7 +44,7 @@ def ask(tmp_path):
         process.wait()
 
 
-def until(true, seconds=30.):
+def until(true, seconds=60.):
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "waited too long"
@@ -108,7 +108,7 @@ def test_sets_that_differ_have_folders_of_their_own(tmp_path):
 
 def test_two_processes_asking_at_once_get_the_same(tmp_path, ask):
     both = [ask(150), ask(150)]
-    answers = [process.communicate(timeout=60)[0] for process in both]
+    answers = [process.communicate(timeout=120)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
     h = hashlib.sha256()
     drawn = [world.render(world.scene(seed), 64) for seed in world.seeds("val", 150)]
@@ -125,13 +125,14 @@ def test_two_processes_asking_at_once_get_the_same(tmp_path, ask):
 def test_a_killed_run_leaves_no_cache_and_no_worker_and_the_next_succeeds(tmp_path, ask):
     run, cache = ask(4000), tmp_path / "cache"
     until(lambda: cache.exists() and folders(cache))
-    time.sleep(.8)                                        # workers have begun to draw
+    until(lambda: children(run.pid) is None or len(children(run.pid)) >= 2)
+    time.sleep(.8)                                        # so that workers have begun to draw
     workers = children(run.pid)
     run.kill()
     run.wait()
     assert not (cache / "val-4000-64").exists()
     (cache / folders(cache)[0]).rename(cache / "val-40-64.part-0123abcd")
-    assert ask(40).communicate(timeout=60)[0]
+    assert ask(40).communicate(timeout=120)[0]
     assert folders(cache) == ["val-40-64"]                # what the killed run left is gone
     if workers is None:
         pytest.skip("no /proc here in which to look for workers")

@@ -12,12 +12,12 @@ from gligen_lessons import world
 from gligen_lessons.world import Edit, Scene, Thing
 from gligen_lessons.world import vocabulary as v
 from gligen_lessons.world.backdrop import THING_ID
-from gligen_lessons.world.scene import MAX_THINGS
+from gligen_lessons.world.scene import MAX_THINGS, overlap
 
 SINGLE = ("recolour", "retexture", "replace", "add", "remove", "move")
 WHOLE = ("time", "weather", "restyle")
 FIELD = {"recolour": {"colour"}, "retexture": {"pattern"}, "move": {"x"},
-         "replace": {"category", "pose", "flip"}}
+         "replace": {"category", "pose", "flip", "x", "size"}}
 PLACE = ("ground", "time", "weather", "amount", "style", "horizon", "hills")
 SIZE = 128
 INK, GLOW = 3, 6                                          # pixels: an outline, how far light spills
@@ -110,6 +110,10 @@ def test_the_data_change_in_what_the_kind_says(kind, seed):
         one, other = before.things[edit.index], after.things[edit.index]
         found = changed(one, other, Thing.__dataclass_fields__)
         assert found and found <= FIELD[kind]
+        frame = other.x - other.width / 2, other.x + other.width / 2
+        assert kind not in ("replace", "move") or 0 <= frame[0] < frame[1] <= 1
+        if kind == "move":
+            assert all(overlap(other, after.things[i]) < .4 for i in rest)
 
 
 @pytest.mark.parametrize("kind", world.EDIT_KINDS)

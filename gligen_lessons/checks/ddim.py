@@ -34,9 +34,8 @@ def alpha_bar_at(attempt):
             torch.where(t < 0, END, table[(t - 1).clamp(min=0)])}
     error = expect_close(attempt(t.clone(), COARSE, END), want, "Look up alpha_bar for steps of 0 "
                          "and more, and give `end` to those below 0.", wrongs=wrongs)
-    alone = attempt(torch.tensor([-1, 3]), COARSE)
-    expect_close(alone, torch.tensor([1., table[3]], dtype=torch.float64), "Without `end`, x0 has "
-                 "alpha_bar 1.")
+    expect_close(attempt(torch.tensor([-1, 3]), COARSE), torch.tensor([1, table[3]]).double(),
+                 "Without `end`, x0 has alpha_bar 1.")
     return f"finds 7 levels, three of them at x0 (largest difference {error:.0e})"
 
 
@@ -61,8 +60,8 @@ def ddim_sigma(attempt):
         "This is the square root of beta of the whole jump, DDPM's larger choice. Equation 16 "
         "has one more fraction.": eta * (1 - now / before).sqrt()}
     got = attempt(t.clone(), t_prev.clone(), COARSE, eta, END)
-    error = expect_close(got, variance.sqrt() * eta, "Compare with equation 16, fraction by "
-                         "fraction.", wrongs=wrongs)
+    error = expect_close(got, eta * variance.sqrt(),
+                         "Compare with equation 16, fraction by fraction.", wrongs=wrongs)
     expect_close(attempt(t, t_prev, COARSE, 0.), 0 * variance, "With eta = 0 there is no noise.")
     return f"agrees with equation 16 on 4 jumps (largest difference {error:.0e})"
 
@@ -106,32 +105,38 @@ def ddim_step(attempt):
     return f"agrees with equation 12 on 3 jumps, one onto x0 (largest difference {error:.0e})"
 
 
+def misplaced(T: int, steps: int, spacing: str, offset: int, want: list[int]) -> dict[str, list]:
+    """What typical slips visit instead of `want`, by their message."""
+    even = [(steps - 1 - i) * (T - 1) / (steps - 1) for i in range(steps)]
+    slips = {
+        "leading": {
+            "leading: `offset` is missing.": [t - offset for t in want],
+            "leading: the distance between steps is T // steps, a whole number.":
+                [i * T / steps + offset for i in reversed(range(steps))]},
+        "trailing": {
+            "trailing: the first step is T - 1, not T.": [t + 1 for t in want],
+            "`offset` is for leading steps only.": [t + offset for t in want]},
+        "linspace": {
+            "linspace: round to the nearest step; int() and // cut.": [int(t) for t in even],
+            "linspace: these are no whole steps. Round them.": even,
+            "`offset` is for leading steps only.": [t + offset for t in want]}}[spacing]
+    slips["The steps come from low to high; a sampler walks down."] = want[::-1]
+    return {message: value for message, value in slips.items() if value != want}
+
+
 @exercise("gligen_lessons.ddim:timesteps")
 def timesteps(attempt):
-    """Counts that divide T and counts that do not."""
-    cases = [(1000, 4, "leading", 0), (1000, 7, "leading", 1), (1000, 4, "trailing", 1),
-             (1000, 7, "trailing", 0), (1000, 4, "linspace", 1), (50, 7, "linspace", 0)]
-    for T, steps, spacing, offset in cases:
-        got = attempt(T, steps, spacing, offset)
+    """Counts that divide T and counts that do not, all with an offset and without."""
+    cases = [(1000, 4, "leading", 0), (1000, 7, "leading", 3), (1000, 4, "trailing", 3),
+             (1000, 7, "trailing", 0), (1000, 4, "linspace", 3), (50, 7, "linspace", 0)]
+    for case in cases:
+        got = attempt(*case)
         if got is None:
             raise Wrong("it returned None. Does it end with `return`?")
-        got, want = [float(t) for t in got], own.timesteps(T, steps, spacing, offset)
-        even = [(steps - 1 - i) * (T - 1) / (steps - 1) for i in range(steps)]
-        wrongs = {
-            "The steps come from low to high; a sampler walks down.": want[::-1],
-            "trailing: a step is missing off the end. The first one is T - 1, not T.":
-                [t + 1 for t in want] if spacing == "trailing" else None,
-            "linspace: round to the nearest step; int() and // cut.":
-                [int(t) for t in even] if spacing == "linspace" else None,
-            "linspace: these are no whole steps. Round them.":
-                even if spacing == "linspace" else None,
-            "`offset` is for leading steps only.": [t + offset for t in want] if offset else None,
-            "leading: `offset` is missing.": [t - offset for t in want] if offset else None,
-            "leading: the distance between steps is T // steps, a whole number.":
-                [float(i * T / steps + offset) for i in reversed(range(steps))]}
-        wrongs = {m: torch.tensor(w) for m, w in wrongs.items() if w is not None and w != want}
-        expect_close(torch.tensor(got), torch.tensor(want).float(), f"{spacing}, {steps} of {T} "
-                     f"steps, offset {offset}: expected {want}, got {got}.", 1e-9, wrongs)
+        got, want = [float(t) for t in got], own.timesteps(*case)
+        wrongs = {m: torch.tensor(value) for m, value in misplaced(*case, want).items()}
+        expect_close(torch.tensor(got), torch.tensor(want).float(), f"timesteps{case} is {want}, "
+                     f"and this gives {got}.", 1e-9, wrongs)
     return f"visits the steps that diffusers visits in all {len(cases)} cases"
 
 

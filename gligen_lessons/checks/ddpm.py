@@ -1,0 +1,299 @@
+"""Checks of lesson 1."""
+
+import math
+
+import torch
+from torch.distributions import Normal, kl_divergence
+
+from gligen_lessons import ddpm as own
+from gligen_lessons.checks import Wrong, exercise, expect_close
+from gligen_lessons.schedule import Schedule, spread
+
+STEEP = Schedule.linear(12, .01, .25)                     # twelve steps that differ a lot
+BETAS, ALPHAS, ALPHA_BAR = STEEP.betas, STEEP.alphas, STEEP.alpha_bar
+FROM_ONE = "This is one entry off: the code counts steps from 0, so step t is entry t."
+NO_ROOTS = "The square roots are missing: a variance scales the noise by its square root."
+
+
+def pictures_to_noise(count: int) -> list[torch.Tensor]:
+    """`count` different tensors (3,2,4,5), not square and with values beyond [-1, 1]."""
+    return [1.5 * torch.randn(3, 2, 4, 5) for _ in range(count)]
+
+
+def mixed(x, signal, eps, noise, t) -> torch.Tensor:
+    """signal[t] x + noise[t] eps, from two lists (T,)."""
+    return spread(signal[t], x) * x + spread(noise[t], x) * eps
+
+
+@exercise("gligen_lessons.ddpm:q_step")
+def q_step(attempt):
+    """Equation 2, at three steps far apart."""
+    x, eps = pictures_to_noise(2)
+    t, keep, add = torch.tensor([11, 4, 1]), ALPHAS.sqrt(), BETAS.sqrt()
+    wrongs = {
+        "alpha_bar is the product of all steps so far. A single step keeps alphas[t].":
+            mixed(x, ALPHA_BAR.sqrt(), eps, add, t),
+        NO_ROOTS: mixed(x, ALPHAS, eps, BETAS, t),
+        "The noise needs the square root of beta: beta is its variance.":
+            mixed(x, keep, eps, BETAS, t),
+        "The picture needs the square root of alpha, so that the two variances add up to one.":
+            mixed(x, ALPHAS, eps, add, t),
+        "The old picture must shrink a little, by sqrt(alphas[t]); else the variance grows without "
+        "end.": mixed(x, ALPHAS**0, eps, add, t),
+        FROM_ONE: mixed(x, keep, eps, add, t - 1)}
+    error = expect_close(attempt(x.clone(), t.clone(), eps.clone(), STEEP),
+                         mixed(x, keep, eps, add, t), "Compare your two factors with equation 2: "
+                         "which list, and is there a root?", wrongs=wrongs)
+    return f"takes one step as in equation 2, at three steps (largest difference {error:.0e})"
+
+
+@exercise("gligen_lessons.ddpm:q_sample")
+def q_sample(attempt):
+    """Equation 4, at three steps far apart."""
+    x, eps = pictures_to_noise(2)
+    t, signal, noise = torch.tensor([0, 5, 11]), ALPHA_BAR.sqrt(), (1 - ALPHA_BAR).sqrt()
+    wrongs = {
+        "This is a single step. The jump from x0 needs alpha_bar, the product of all alphas.":
+            mixed(x, ALPHAS.sqrt(), eps, BETAS.sqrt(), t),
+        NO_ROOTS: mixed(x, ALPHA_BAR, eps, 1 - ALPHA_BAR, t),
+        "The noise needs a square root: 1 - alpha_bar is its variance.":
+            mixed(x, signal, eps, 1 - ALPHA_BAR, t),
+        "The picture needs a square root: squared factors must add up to one.":
+            mixed(x, ALPHA_BAR, eps, noise, t),
+        "Picture and noise are swapped: at t = 0 the picture is almost untouched.":
+            mixed(x, noise, eps, signal, t),
+        "Each picture has its own step: look up t[i] for picture i, not one step for all.":
+            mixed(x, signal, eps, noise, t[:1].expand(3)),
+        FROM_ONE: mixed(x, signal, eps, noise, (t - 1).clamp(min=0))}
+    error = expect_close(attempt(x.clone(), t.clone(), eps.clone(), STEEP),
+                         mixed(x, signal, eps, noise, t), "Compare your two factors with "
+                         "equation 4.", wrongs=wrongs)
+    return f"mixes picture and noise as in equation 4 (largest difference {error:.0e})"
+
+
+def posterior_by_precisions(x0, xt, now, before) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and variance of a product of two Gaussians in x_prev; now, before (b,) are alpha_bar."""
+    alpha = now / before
+    variance = 1 / (alpha / (1 - alpha) + 1 / (1 - before))
+    mean = spread(variance * alpha.sqrt() / (1 - alpha), xt) * xt
+    mean = mean + spread(variance * before.sqrt() / (1 - before), xt) * x0
+    return mean, spread(variance, xt)
+
+
+@exercise("gligen_lessons.ddpm:posterior")
+def posterior(attempt):
+    """Single steps, jumps, and the landing on x0, against Bayes' rule."""
+    x0, xt = pictures_to_noise(2)
+    t = torch.tensor([11, 6, 1])
+    mean, variance = posterior_by_precisions(x0, xt, ALPHA_BAR[t], ALPHA_BAR[t - 1])
+    swapped, _ = posterior_by_precisions(xt, x0, ALPHA_BAR[t], ALPHA_BAR[t - 1])
+    wrongs = {
+        "The variance is beta (fixed large). Equation 7 shrinks it by (1 - before) / (1 - now): "
+        "x0 is known here, and that narrows x_prev down.": (mean, spread(BETAS[t], xt)),
+        "This returns the standard deviation. Equation 7 is the variance, without a root.":
+            (mean, variance.sqrt()),
+        "The two weights are swapped: read in equation 7 which belongs to x0 and which to xt.":
+            (swapped, variance)}
+    told = attempt(x0.clone(), xt.clone(), t.clone(), STEEP)
+    if isinstance(told, torch.Tensor):
+        raise Wrong("expected two values, the mean and the variance; it returned one tensor.")
+    error = expect_close(told, (mean, variance), "On single steps mean and variance differ from "
+                         "Bayes' rule. Compare with equation 7, factor by factor.", wrongs=wrongs)
+    check_jumps(attempt, x0, xt)
+    below = torch.full_like(t, -1)
+    expect_close(attempt(x0.clone(), xt.clone(), t, STEEP, below), (x0, torch.zeros(3, 1, 1, 1)),
+                 "A t_prev below 0 means x0: the mean is x0, the variance 0. `levels` gives "
+                 "alpha_bar = 1 there; entry -1 of a list would be its LAST one.")
+    return f"agrees with Bayes' rule on 6 steps, jumps and landings on x0 (off by {error:.0e})"
+
+
+def check_jumps(attempt, x0, xt) -> None:
+    """The part of the check of `posterior` where t_prev is given."""
+    t, t_prev = torch.tensor([11, 9, 6]), torch.tensor([7, 1, 0])
+    want = posterior_by_precisions(x0, xt, ALPHA_BAR[t], ALPHA_BAR[t_prev])
+    one_step = posterior_by_precisions(x0, xt, ALPHA_BAR[t], ALPHA_BAR[t - 1])
+    beta, now, before = (spread(v, xt) for v in (BETAS[t], ALPHA_BAR[t], ALPHA_BAR[t_prev]))
+    short = (before.sqrt() * beta / (1 - now) * x0
+             + (1 - beta).sqrt() * (1 - before) / (1 - now) * xt, beta * (1 - before) / (1 - now))
+    expect_close(attempt(x0.clone(), xt.clone(), t, STEEP, t_prev), want, "It is right for single "
+                 "steps and wrong where t_prev lies further below t.", wrongs={
+        "t_prev is ignored: this lands on t - 1.": one_step,
+        "alphas[t] and betas[t] belong to one step. Over a jump alpha is now / before, and beta "
+        "what is missing to 1.": short})
+
+
+@exercise("gligen_lessons.ddpm:predict_x0")
+def predict_x0(attempt):
+    """Equation 4 solved for x0, at values beyond [-1, 1]."""
+    eps, xt, x0 = pictures_to_noise(3)
+    t = torch.tensor([2, 7, 11])
+    signal, noise = (spread(v[t], xt) for v in (ALPHA_BAR.sqrt(), (1 - ALPHA_BAR).sqrt()))
+    want, alpha = (xt - noise * eps) / signal, spread(ALPHAS[t], xt)
+    wrongs = {
+        "The noise is taken away, so it needs a minus.": (xt + noise * eps) / signal,
+        "What is left is sqrt(alpha_bar) x0: divide by that root.": xt - noise * eps,
+        "Divide by the square ROOT of alpha_bar.": (xt - noise * eps) / signal**2,
+        "Divide everything by sqrt(alpha_bar), the noise too: mind the brackets.":
+            xt / signal - noise * eps,
+        "This is for a single step. x0 lies all the steps away: alpha_bar, not alphas.":
+            (xt - (1 - alpha).sqrt() * eps) / alpha.sqrt(),
+        "Do not clip here: whoever calls decides about that.": want.clamp(-1, 1)}
+    error = expect_close(attempt(eps.clone(), xt.clone(), t.clone(), STEEP), want,
+                         "Put x0, eps and xt into equation 4 and solve it for x0.", wrongs=wrongs)
+    back = attempt(eps.clone(), own.q_sample(x0, t, eps, STEEP), t, STEEP)
+    error = max(error, expect_close(back, x0, "q_sample and then predict_x0 must give x0 again."))
+    return f"undoes q_sample at 3 steps (largest difference {error:.0e})"
+
+
+@exercise("gligen_lessons.ddpm:Mixture.eps")
+def eps(attempt):
+    """Against the gradient of the log density, which autograd takes."""
+    mixture, t = own.Mixture(5, 1.2, .3), torch.tensor([0, 2, 5, 8, 11] * 4)
+    x = 1.3 * torch.randn(20, 2, dtype=torch.float64)
+    noise = (1 - ALPHA_BAR[t])[:, None].sqrt()
+    means, variance = mixture.noised(t, STEEP, x)
+    logits = -(x[:, None] - means).square().sum(-1) / (2 * variance)
+    score = gradient_of_log_density(mixture, x, t)
+
+    def guess(logits, divisor=variance):
+        return -noise * ((torch.softmax(logits, 1)[..., None] * means).sum(1) - x) / divisor
+    wrongs = {
+        "This is the score. The noise is -sqrt(1 - alpha_bar) times it.": score,
+        "The sign is wrong: the score points to the data, the noise away from them.": noise * score,
+        "The factor in front of the score is sqrt(1 - alpha_bar), with its root.":
+            -noise**2 * score,
+        "Only the nearest mode counts here. All of them do, each with its probability: softmax.":
+            guess(1e9 * logits),
+        "All modes count alike here. Near ones are likelier: softmax of -distance / (2 variance).":
+            guess(0 * logits),
+        "A Gaussian's exponent has a 2 below: -distance / (2 variance).": guess(2 * logits),
+        "Softmax needs the NEGATIVE squared distance: far modes are unlikely.": guess(-logits),
+        "1 - alpha_bar is not the whole variance: the data's own, alpha_bar s^2, is part of it.":
+            guess(logits, noise**2)}
+    error = expect_close(attempt(mixture, x.clone(), t.clone(), STEEP), -noise * score, "Compare "
+                         "with the formula: weights, mean of the modes, score, noise.",
+                         wrongs=wrongs)
+    return f"is the gradient of the log density at 20 points (largest difference {error:.0e})"
+
+
+def gradient_of_log_density(mixture, x, t) -> torch.Tensor:
+    """The score of a noised mixture at x (b,2) by autograd, from the density's definition."""
+    x, alpha_bar = x.clone().requires_grad_(), ALPHA_BAR[t][:, None]
+    away = (x[:, None] - alpha_bar[..., None].sqrt() * mixture.means).square().sum(-1)
+    log = torch.logsumexp(-away / (2 * (alpha_bar * mixture.std**2 + 1 - alpha_bar)), 1)
+    return torch.autograd.grad(log.sum(), x)[0]
+
+
+@exercise("gligen_lessons.ddpm:ddpm_step")
+def ddpm_step(attempt):
+    """A step, a step that clips, a jump, and the last step."""
+    eps, xt, z = pictures_to_noise(3)
+    t, t_prev, last = torch.tensor([[11, 6, 2], [4, -1, 0], [0, 0, 0]])
+    x0_hat = own.predict_x0(eps, xt, t, STEEP)
+
+    def step(**options):
+        return attempt(eps.clone(), xt.clone(), t.clone(), STEEP, z.clone(), **options)
+
+    def drawn(x0, *aim):
+        mean, variance = own.posterior(x0, xt, t, STEEP, *aim)
+        return mean + variance.sqrt() * z
+    mean, variance = own.posterior(x0_hat, xt, t, STEEP)
+    error = expect_close(step(), drawn(x0_hat), "Three moves: guess x0, take the posterior, add "
+                         "its noise.", wrongs={
+        "The noise is scaled by the variance. Its square root, the standard deviation, belongs "
+        "there.": mean + variance * z,
+        "This is the variance beta (fixed large). Take the one that `posterior` returns.":
+            mean + spread(BETAS[t].sqrt(), xt) * z,
+        "No noise is added: this returns the mean.": mean,
+        "The noise is added with its full size; multiply it by sqrt(variance).": mean + z,
+        "This returns the guess of x0. It is only where the step aims at.": x0_hat,
+        "posterior wants the guess of x0; it was given eps_hat.": drawn(eps)})
+    expect_close(step(clip=True), drawn(x0_hat.clamp(-1, 1)), "With clip=True the guess of x0 is "
+                 "clamped to [-1, 1], before the posterior.", wrongs={
+        "clip is ignored.": drawn(x0_hat), "clip belongs to the guess of x0, not to the result: a "
+        "half noisy picture may leave [-1, 1].": drawn(x0_hat).clamp(-1, 1)})
+    expect_close(step(t_prev=t_prev), drawn(x0_hat, t_prev), "With a t_prev of its own the step "
+                 "lands elsewhere.", wrongs={"t_prev is ignored: hand it on to `posterior`.":
+                                             drawn(x0_hat)})
+    ends = [attempt(eps.clone(), xt.clone(), last, STEEP, noise) for noise in (z, 0 * z)]
+    expect_close(*ends, "The last step, t = 0, must add no noise: its variance is 0.")
+    return f"agrees with algorithm 2: 3 steps, clipped, far and last (off by {error:.0e})"
+
+
+@exercise("gligen_lessons.ddpm:vlb_weight")
+def vlb_weight(attempt):
+    """Against the divergence of two Gaussians, computed by torch.distributions."""
+    want, told = divergence_of_two_guesses(STEEP), attempt(STEEP)
+    if getattr(told, "shape", None) == (STEEP.T,):
+        raise Wrong("it has one weight for each of the T steps. Step 0 has no posterior to compare "
+                    "with (its variance is 0): leave it out, (T-1,) are left.")
+    beta, alpha, now = BETAS[1:], ALPHAS[1:], ALPHA_BAR[1:]
+    wrongs = {
+        "sigma^2 is beta here (fixed large). Take the posterior's variance, equation 7.":
+            beta / (2 * alpha * (1 - now)),
+        "The 2 of the Gaussian's exponent is missing.": 2 * want,
+        "The mean has 1 / sqrt(alpha) in front; squared, that is alpha below the line.":
+            want * alpha,
+        "beta is squared, since the difference of the means is.": want / beta}
+    error = expect_close(told, want, "The divergence of two Gaussians with one variance is the "
+                         "squared difference of their means over 2 sigma^2.", wrongs=wrongs)
+    return f"is the divergence of two Gaussians at {STEEP.T - 1} steps (off by {error:.0e})"
+
+
+def divergence_of_two_guesses(schedule: Schedule) -> torch.Tensor:
+    """KL of the posteriors that eps = 0 and eps = 1 imply, for steps 1 to T-1, in float64."""
+    t = torch.arange(1, schedule.T)
+    xt = torch.zeros(len(t), 1, dtype=torch.float64)
+    (mean, variance), (other, _) = (own.posterior(
+        own.predict_x0(xt + e, xt, t, schedule), xt, t, schedule) for e in (0, 1))
+    return kl_divergence(*(Normal(m, variance.sqrt()) for m in (mean, other))).flatten()
+
+
+@exercise("gligen_lessons.ddpm:l_simple")
+def l_simple(attempt):
+    """Equation 14, with a small network that depends on xt and on t."""
+    x0, eps = pictures_to_noise(2)
+    t, weight = torch.tensor([1, 6, 11]), torch.tensor(.3, requires_grad=True)
+
+    def model(xt, steps):
+        return weight * xt + steps[:, None, None, None] / 50
+    guess = model(own.q_sample(x0, t, eps, STEEP), t).detach()
+    off = guess - eps
+    wrongs = {
+        "The network must see the noised picture xt, not x0.": (model(x0, t) - eps).square().mean(),
+        "The network guesses the noise, so compare with eps, not with x0.":
+            (guess - x0).square().mean(),
+        "This is the sum. Take the mean, or the learning rate depends on the size of a picture.":
+            off.square().sum(),
+        "The difference is squared, not taken as it is.": off.abs().mean(),
+        "There is a root too many.": off.square().mean().sqrt()}
+    told = attempt(model, x0.clone(), t.clone(), eps.clone(), STEEP)
+    if getattr(told, "ndim", 0):
+        raise Wrong(f"the result has shape {tuple(told.shape)}; a loss is one number: the mean.")
+    error = expect_close(told, off.square().mean(), "Noise x0, let the network guess, compare its "
+                         "guess with eps.", wrongs=wrongs)
+    if not getattr(told, "requires_grad", False):
+        raise Wrong("no gradient reaches the network: no .item(), .detach() or no_grad here.")
+    return f"is the mean squared error of the noise, {told.detach():.3f} here (off by {error:.0e})"
+
+
+@exercise("gligen_lessons.nets:timestep_embedding")
+def timestep_embedding(attempt):
+    """Steps from 0 to 999, at an even width whose half is odd."""
+    t, half = torch.tensor([0, 1, 17, 400, 999]), 5
+
+    def waves(power=lambda i: 10000 ** (-i / half), first=math.cos, then=math.sin):
+        rows = [[step * power(i) for i in range(half)] for step in t.tolist()]
+        return torch.tensor([[f(angle) for f in (first, then) for angle in row] for row in rows])
+    want = waves()
+    wrongs = {
+        "The sines come first here. Cosines first, as in Stable Diffusion, so that published "
+        "weights fit.": waves(first=math.sin, then=math.cos),
+        "Divide the exponent by half the width, not by half the width less one.":
+            waves(lambda i: 10000 ** (-i / (half - 1))),
+        "Cosine and sine alternate here. All cosines come first, then all sines.":
+            want.view(5, 2, half).transpose(1, 2).reshape(5, 2 * half)}
+    error = expect_close(attempt(t.clone(), 2 * half), want, "Compare with the formula: angles "
+                         "whose frequencies FALL from 1 (mind the minus), their cosines, their "
+                         "sines.", tol=3e-4, wrongs=wrongs)
+    return f"writes 5 steps as {2 * half} waves (largest difference {error:.0e})"

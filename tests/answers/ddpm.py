@@ -1,0 +1,542 @@
+"""What people answer to the exercises of lesson 1."""
+
+import math
+
+import torch
+
+from gligen_lessons import ddpm as own
+from gligen_lessons.schedule import at, spread
+
+# q_step
+
+def step_with_alpha_bar(x_prev, t, eps, schedule):
+    keep = at(schedule.alpha_bar.sqrt(), t, x_prev)
+    return keep * x_prev + at(schedule.betas.sqrt(), t, x_prev) * eps
+
+
+def step_without_roots(x_prev, t, eps, schedule):
+    return at(schedule.alphas, t, x_prev) * x_prev + at(schedule.betas, t, x_prev) * eps
+
+
+def step_with_variance_for_deviation(x_prev, t, eps, schedule):
+    return at(schedule.alphas.sqrt(), t, x_prev) * x_prev + at(schedule.betas, t, x_prev) * eps
+
+
+def step_with_alpha_for_its_root(x_prev, t, eps, schedule):
+    return at(schedule.alphas, t, x_prev) * x_prev + at(schedule.betas.sqrt(), t, x_prev) * eps
+
+
+def step_that_never_shrinks(x_prev, t, eps, schedule):
+    return x_prev + at(schedule.betas.sqrt(), t, x_prev) * eps
+
+
+def step_counted_from_one(x_prev, t, eps, schedule):
+    return own.q_step(x_prev, t - 1, eps, schedule)
+
+
+def step_without_return(x_prev, t, eps, schedule):
+    own.q_step(x_prev, t, eps, schedule)
+
+
+def step_from_betas(x_prev, t, eps, schedule):
+    beta = at(schedule.betas, t, x_prev)
+    return (1 - beta)**.5 * x_prev + beta**.5 * eps
+
+
+def step_in_place(x_prev, t, eps, schedule):
+    x_prev *= at(schedule.alphas.sqrt(), t, x_prev)
+    eps *= at(schedule.betas.sqrt(), t, eps)
+    return x_prev.add_(eps)
+
+
+# q_sample
+
+def one_step_for_all(x0, t, eps, schedule):
+    return own.q_step(x0, t, eps, schedule)
+
+
+def jump_without_roots(x0, t, eps, schedule):
+    kept = at(schedule.alpha_bar, t, x0)
+    return kept * x0 + (1 - kept) * eps
+
+
+def jump_with_variance_for_deviation(x0, t, eps, schedule):
+    kept = at(schedule.alpha_bar, t, x0)
+    return kept.sqrt() * x0 + (1 - kept) * eps
+
+
+def jump_with_a_root_for_noise_only(x0, t, eps, schedule):
+    kept = at(schedule.alpha_bar, t, x0)
+    return kept * x0 + (1 - kept).sqrt() * eps
+
+
+def jump_swapped(x0, t, eps, schedule):
+    kept = at(schedule.alpha_bar, t, x0)
+    return (1 - kept).sqrt() * x0 + kept.sqrt() * eps
+
+
+def jump_with_the_first_step(x0, t, eps, schedule):
+    kept = schedule.alpha_bar[t[0]].float()
+    return kept.sqrt() * x0 + (1 - kept).sqrt() * eps
+
+
+def jump_counted_from_one(x0, t, eps, schedule):
+    return own.q_sample(x0, (t - 1).clamp(min=0), eps, schedule)
+
+
+def jump_that_fails_to_broadcast(x0, t, eps, schedule):
+    return schedule.alpha_bar[t].sqrt() * x0 + (1 - schedule.alpha_bar[t]).sqrt() * eps
+
+
+def jump_in_float64(x0, t, eps, schedule):
+    kept = schedule.alpha_bar[t].view(-1, 1, 1, 1)
+    return kept.sqrt() * x0 + (1 - kept).sqrt() * eps
+
+
+def jump_in_float64_then_cast(x0, t, eps, schedule):
+    return jump_in_float64(x0, t, eps, schedule).float()
+
+
+def jump_with_einsum(x0, t, eps, schedule):
+    kept = schedule.alpha_bar[t].float()
+    return torch.einsum("b,b...->b...", kept.sqrt(), x0) + torch.einsum(
+        "b,b...->b...", (1 - kept).sqrt(), eps)
+
+
+def jump_a_picture_at_a_time(x0, t, eps, schedule):
+    kept = [float(schedule.alpha_bar[i]) for i in t]
+    return torch.stack([math.sqrt(k) * x + math.sqrt(1 - k) * e
+                        for k, x, e in zip(kept, x0, eps, strict=True)])
+
+
+# posterior
+
+def weights_of(t, schedule, t_prev=None):
+    now, before = own.levels(t, t - 1 if t_prev is None else t_prev, schedule)
+    return now, before, now / before
+
+
+def posterior_fixed_large(x0, xt, t, schedule, t_prev=None):
+    mean, variance = own.posterior(x0, xt, t, schedule, t_prev)
+    return mean, at(schedule.betas, t, xt)
+
+
+def posterior_with_deviation(x0, xt, t, schedule, t_prev=None):
+    mean, variance = own.posterior(x0, xt, t, schedule, t_prev)
+    return mean, variance.sqrt()
+
+
+def posterior_swapped(x0, xt, t, schedule, t_prev=None):
+    return own.posterior(xt, x0, t, schedule, t_prev)
+
+
+def posterior_of_the_mean_only(x0, xt, t, schedule, t_prev=None):
+    return own.posterior(x0, xt, t, schedule, t_prev)[0]
+
+
+def posterior_without_t_prev(x0, xt, t, schedule, t_prev=None):
+    return own.posterior(x0, xt, t, schedule)
+
+
+def posterior_with_one_step_s_beta(x0, xt, t, schedule, t_prev=None):
+    now, before, _ = weights_of(t, schedule, t_prev)
+    beta = schedule.betas[t]
+    to_x0 = spread(before.sqrt() * beta / (1 - now), xt)
+    to_xt = spread((1 - beta).sqrt() * (1 - before) / (1 - now), xt)
+    return to_x0 * x0 + to_xt * xt, spread(beta * (1 - before) / (1 - now), xt)
+
+
+def posterior_with_index_minus_one(x0, xt, t, schedule, t_prev=None):
+    t_prev = t - 1 if t_prev is None else t_prev
+    now, before = schedule.alpha_bar[t], schedule.alpha_bar[t_prev]
+    alpha = now / before
+    to_x0 = spread(before.sqrt() * (1 - alpha) / (1 - now), xt)
+    to_xt = spread(alpha.sqrt() * (1 - before) / (1 - now), xt)
+    return to_x0 * x0 + to_xt * xt, spread((1 - alpha) * (1 - before) / (1 - now), xt)
+
+
+def posterior_without_roots(x0, xt, t, schedule, t_prev=None):
+    now, before, alpha = weights_of(t, schedule, t_prev)
+    to_x0 = spread(before * (1 - alpha) / (1 - now), xt)
+    to_xt = spread(alpha * (1 - before) / (1 - now), xt)
+    return to_x0 * x0 + to_xt * xt, spread((1 - alpha) * (1 - before) / (1 - now), xt)
+
+
+def posterior_through_eps(x0, xt, t, schedule, t_prev=None):
+    """The form of DDIM with eta = 1."""
+    now, before, alpha = weights_of(t, schedule, t_prev)
+    variance = (1 - alpha) * (1 - before) / (1 - now)
+    eps = own.predict_eps(x0, xt, t, schedule)
+    back = spread((1 - before - variance).clamp(min=0).sqrt(), xt)
+    return spread(before.sqrt(), xt) * x0 + back * eps, spread(variance, xt)
+
+
+def posterior_by_adding_precisions(x0, xt, t, schedule, t_prev=None):
+    now, before, alpha = weights_of(t, schedule, t_prev)
+    variance = 1 / (alpha / (1 - alpha) + 1 / (1 - before))
+    mean = spread(variance * alpha.sqrt() / (1 - alpha), xt) * xt
+    to_x0 = torch.where(before == 1, 1, variance * before.sqrt() / (1 - before))
+    return mean + spread(to_x0, xt) * x0, spread(variance, xt)
+
+
+# predict_x0
+
+def x0_with_plus(eps_hat, xt, t, schedule):
+    return own.predict_x0(-eps_hat, xt, t, schedule)
+
+
+def x0_not_divided(eps_hat, xt, t, schedule):
+    return xt - at((1 - schedule.alpha_bar).sqrt(), t, xt) * eps_hat
+
+
+def x0_divided_by_the_square(eps_hat, xt, t, schedule):
+    return x0_not_divided(eps_hat, xt, t, schedule) / at(schedule.alpha_bar, t, xt)
+
+
+def x0_without_brackets(eps_hat, xt, t, schedule):
+    signal = at(schedule.alpha_bar.sqrt(), t, xt)
+    return xt / signal - at((1 - schedule.alpha_bar).sqrt(), t, xt) * eps_hat
+
+
+def x0_one_step_away(eps_hat, xt, t, schedule):
+    alpha = at(schedule.alphas, t, xt)
+    return (xt - (1 - alpha).sqrt() * eps_hat) / alpha.sqrt()
+
+
+def x0_clipped(eps_hat, xt, t, schedule):
+    return own.predict_x0(eps_hat, xt, t, schedule).clamp(-1, 1)
+
+
+def x0_by_ratio(eps_hat, xt, t, schedule):
+    kept = schedule.alpha_bar
+    return at(kept**-.5, t, xt) * xt - at((1 / kept - 1).sqrt(), t, xt) * eps_hat
+
+
+def x0_in_float64(eps_hat, xt, t, schedule):
+    return own.predict_x0(eps_hat.double(), xt.double(), t, schedule).float()
+
+
+# eps, the mixture's
+
+def mixture_score(self, xt, t, schedule):
+    return -self_eps(self, xt, t, schedule) / at((1 - schedule.alpha_bar).sqrt(), t, xt)
+
+
+self_eps = own.Mixture.eps
+
+
+def mixture_sign(self, xt, t, schedule):
+    return -self_eps(self, xt, t, schedule)
+
+
+def mixture_without_root(self, xt, t, schedule):
+    return self_eps(self, xt, t, schedule) * at((1 - schedule.alpha_bar).sqrt(), t, xt)
+
+
+def mixture_from_logits(self, xt, t, schedule, change):
+    means, variance = self.noised(t, schedule, xt)
+    logits = change((xt[:, None] - means).square().sum(-1), variance)
+    mean = (torch.softmax(logits, 1)[..., None] * means).sum(1)
+    return at((1 - schedule.alpha_bar).sqrt(), t, xt) * (xt - mean) / variance
+
+
+def mixture_of_the_nearest(self, xt, t, schedule):
+    means, variance = self.noised(t, schedule, xt)
+    near = (xt[:, None] - means).norm(dim=-1).argmin(1)
+    away = xt - means[torch.arange(len(xt)), near]
+    return at((1 - schedule.alpha_bar).sqrt(), t, xt) * away / variance
+
+
+def mixture_of_all_alike(self, xt, t, schedule):
+    return mixture_from_logits(self, xt, t, schedule, lambda d, v: 0 * d)
+
+
+def mixture_without_the_2(self, xt, t, schedule):
+    return mixture_from_logits(self, xt, t, schedule, lambda d, v: -d / v)
+
+
+def mixture_softmax_of_distance(self, xt, t, schedule):
+    return mixture_from_logits(self, xt, t, schedule, lambda d, v: d / (2 * v))
+
+
+def mixture_without_its_own_width(self, xt, t, schedule):
+    _, variance = self.noised(t, schedule, xt)
+    return self_eps(self, xt, t, schedule) * variance / at(1 - schedule.alpha_bar, t, xt)
+
+
+def mixture_of_the_wrong_axis(self, xt, t, schedule):
+    means, variance = self.noised(t, schedule, xt)
+    distance = (xt[:, None] - means).square().sum(-1)
+    weights = torch.softmax(-distance / (2 * variance), dim=0)
+    mean = (weights[..., None] * means).sum(1)
+    return at((1 - schedule.alpha_bar).sqrt(), t, xt) * (xt - mean) / variance
+
+
+def mixture_by_autograd(self, xt, t, schedule):
+    means, variance = self.noised(t, schedule, xt)
+    x = xt.clone().requires_grad_()
+    log = torch.logsumexp(-(x[:, None] - means).square().sum(-1) / (2 * variance), 1)
+    score, = torch.autograd.grad(log.sum(), x)
+    return -at((1 - schedule.alpha_bar).sqrt(), t, xt) * score
+
+
+def mixture_with_exp(self, xt, t, schedule):
+    means, variance = self.noised(t, schedule, xt)
+    distance = (xt[:, None] - means).square().sum(-1)
+    likely = torch.exp(-distance / (2 * variance))
+    mean = torch.einsum("bk,bkd->bd", likely, means) / likely.sum(1, keepdim=True)
+    return (xt - mean) / variance * at((1 - schedule.alpha_bar).sqrt(), t, xt)
+
+
+# ddpm_step
+
+def parts_of(eps_hat, xt, t, schedule, t_prev, clip):
+    x0_hat = own.predict_x0(eps_hat, xt, t, schedule)
+    x0_hat = x0_hat.clamp(-1, 1) if clip else x0_hat
+    return (x0_hat, *own.posterior(x0_hat, xt, t, schedule, t_prev))
+
+
+def step_scaled_by_the_variance(eps_hat, xt, t, schedule, noise, t_prev=None, clip=False):
+    _, mean, variance = parts_of(eps_hat, xt, t, schedule, t_prev, clip)
+    return mean + variance * noise
+
+
+def step_fixed_large(eps_hat, xt, t, schedule, noise, t_prev=None, clip=False):
+    _, mean, _ = parts_of(eps_hat, xt, t, schedule, t_prev, clip)
+    return mean + at(schedule.betas.sqrt(), t, xt) * noise
+
+
+def step_without_noise(eps_hat, xt, t, schedule, noise, t_prev=None, clip=False):
+    return parts_of(eps_hat, xt, t, schedule, t_prev, clip)[1]
+
+
+def step_with_full_noise(eps_hat, xt, t, schedule, noise, t_prev=None, clip=False):
+    return parts_of(eps_hat, xt, t, schedule, t_prev, clip)[1] + noise
+
+
+def step_to_x0(eps_hat, xt, t, schedule, noise, t_prev=None, clip=False):
+    return parts_of(eps_hat, xt, t, schedule, t_prev, clip)[0]
+
+
+def step_with_eps_for_x0(eps_hat, xt, t, schedule, noise, t_prev=None, clip=False):
+    mean, variance = own.posterior(eps_hat, xt, t, schedule, t_prev)
+    return mean + variance.sqrt() * noise
+
+
+def step_that_never_clips(eps_hat, xt, t, schedule, noise, t_prev=None, clip=False):
+    return own.ddpm_step(eps_hat, xt, t, schedule, noise, t_prev)
+
+
+def step_that_clips_the_result(eps_hat, xt, t, schedule, noise, t_prev=None, clip=False):
+    x_prev = own.ddpm_step(eps_hat, xt, t, schedule, noise, t_prev)
+    return x_prev.clamp(-1, 1) if clip else x_prev
+
+
+def step_that_drops_t_prev(eps_hat, xt, t, schedule, noise, t_prev=None, clip=False):
+    return own.ddpm_step(eps_hat, xt, t, schedule, noise, clip=clip)
+
+
+def step_with_noise_at_the_end(eps_hat, xt, t, schedule, noise, t_prev=None, clip=False):
+    _, mean, variance = parts_of(eps_hat, xt, t, schedule, t_prev, clip)
+    variance = torch.where(t.view(-1, 1, 1, 1) == 0, .01, variance)
+    return mean + variance.sqrt() * noise
+
+
+def step_with_a_mask(eps_hat, xt, t, schedule, noise, t_prev=None, clip=False):
+    _, mean, variance = parts_of(eps_hat, xt, t, schedule, t_prev, clip)
+    return torch.where(t.view(-1, 1, 1, 1) > 0, mean + variance**.5 * noise, mean)
+
+
+def step_drawn_by_torch(eps_hat, xt, t, schedule, noise, t_prev=None, clip=False):
+    _, mean, variance = parts_of(eps_hat, xt, t, schedule, t_prev, clip)
+    return torch.addcmul(mean, variance.sqrt().expand_as(noise), noise)
+
+
+# vlb_weight
+
+def pieces(schedule):
+    betas, alphas, now = schedule.betas[1:], schedule.alphas[1:], schedule.alpha_bar[1:]
+    return betas, alphas, now, betas * (1 - schedule.alpha_bar[:-1]) / (1 - now)
+
+
+def weight_fixed_large(schedule):
+    betas, alphas, now, _ = pieces(schedule)
+    return betas / (2 * alphas * (1 - now))
+
+
+def weight_without_half(schedule):
+    return 2 * own.vlb_weight(schedule)
+
+
+def weight_without_alpha(schedule):
+    betas, _, now, variance = pieces(schedule)
+    return betas**2 / (2 * variance * (1 - now))
+
+
+def weight_with_beta_once(schedule):
+    betas, alphas, now, variance = pieces(schedule)
+    return betas / (2 * variance * alphas * (1 - now))
+
+
+def weight_of_all_steps(schedule):
+    return schedule.betas / (2 * schedule.alphas * (1 - schedule.alpha_bar))
+
+
+def weight_of_ones(schedule):
+    return torch.ones(schedule.T - 1, dtype=torch.float64)
+
+
+def weight_from_signal_to_noise(schedule):
+    """Half of what the signal-to-noise ratio loses, in units of the noise's own (VDM, 2021)."""
+    ratio = schedule.alpha_bar / (1 - schedule.alpha_bar)
+    return (ratio[:-1] - ratio[1:]) / (2 * ratio[1:])
+
+
+def weight_simplified(schedule):
+    return schedule.betas[1:] / (2 * schedule.alphas[1:] * (1 - schedule.alpha_bar[:-1]))
+
+
+# l_simple
+
+def loss_on_x0(model, x0, t, eps, schedule):
+    return (model(x0, t) - eps).square().mean()
+
+
+def loss_against_x0(model, x0, t, eps, schedule):
+    return (model(own.q_sample(x0, t, eps, schedule), t) - x0).square().mean()
+
+
+def loss_summed(model, x0, t, eps, schedule):
+    return (model(own.q_sample(x0, t, eps, schedule), t) - eps).square().sum()
+
+
+def loss_absolute(model, x0, t, eps, schedule):
+    return (model(own.q_sample(x0, t, eps, schedule), t) - eps).abs().mean()
+
+
+def loss_per_picture(model, x0, t, eps, schedule):
+    return (model(own.q_sample(x0, t, eps, schedule), t) - eps).square().mean((1, 2, 3))
+
+
+def loss_without_gradient(model, x0, t, eps, schedule):
+    return own.l_simple(model, x0, t, eps, schedule).detach()
+
+
+def loss_by_hand(model, x0, t, eps, schedule):
+    off = eps - model(own.q_sample(x0, t, eps, schedule), t)
+    return (off * off).sum() / off.numel()
+
+
+def loss_as_mean_of_means(model, x0, t, eps, schedule):
+    xt = own.q_sample(x0, t, eps, schedule)
+    return torch.stack([(a - b).pow(2).mean() for a, b in zip(
+        model(xt, t), eps, strict=True)]).mean()
+
+
+# timestep_embedding
+
+def waves_of(t, width, power, order=("cos", "sin")):
+    half = width // 2
+    angles = t[:, None].double() * torch.tensor([power(i, half) for i in range(half)])
+    return torch.cat([getattr(angles, name)() for name in order], 1).float()
+
+
+def waves_sines_first(t, width):
+    return waves_of(t, width, lambda i, half: 10000 ** (-i / half), ("sin", "cos"))
+
+
+def waves_less_one(t, width):
+    return waves_of(t, width, lambda i, half: 10000 ** (-i / (half - 1)))
+
+
+def waves_rising(t, width):
+    return waves_of(t, width, lambda i, half: 10000. ** (i / half))
+
+
+def waves_alternating(t, width):
+    made = waves_of(t, width, lambda i, half: 10000 ** (-i / half))
+    return torch.stack(made.chunk(2, 1), 2).flatten(1)
+
+
+def waves_half_as_many(t, width):
+    return waves_of(t, width // 2, lambda i, half: 10000 ** (-i / half))
+
+
+def waves_in_float64(t, width):
+    return waves_of(t, width, lambda i, half: 10000 ** (-i / half))
+
+
+def waves_by_outer_product(t, width):
+    half = width // 2
+    frequencies = 10000 ** (-torch.arange(half) / half)
+    angles = torch.outer(t.float(), frequencies)
+    return torch.view_as_real(torch.polar(torch.ones_like(angles), angles)
+                              ).movedim(-1, 1).flatten(1)
+
+
+WRONG = {
+    "q_step": [
+        (step_with_alpha_bar, "alpha_bar is the product of all steps"),
+        (step_without_roots, "square roots are missing"),
+        (step_with_variance_for_deviation, "square root of beta"),
+        (step_with_alpha_for_its_root, "square root of alpha"),
+        (step_that_never_shrinks, "variance grows without end"),
+        (step_counted_from_one, "counts steps from 0"),
+        (step_without_return, "returned None")],
+    "q_sample": [
+        (one_step_for_all, "single step"), (jump_without_roots, "square roots are missing"),
+        (jump_with_variance_for_deviation, "noise needs a square root"),
+        (jump_with_a_root_for_noise_only, "picture needs a square root"),
+        (jump_swapped, "are swapped"), (jump_with_the_first_step, "its own step"),
+        (jump_counted_from_one, "counts steps from 0"),
+        (jump_that_fails_to_broadcast, "your line"), (jump_in_float64, "float64")],
+    "posterior": [
+        (posterior_fixed_large, "fixed large"), (posterior_with_deviation, "standard deviation"),
+        (posterior_swapped, "swapped"), (posterior_of_the_mean_only, "one tensor"),
+        (posterior_without_t_prev, "t_prev is ignored"),
+        (posterior_with_one_step_s_beta, "belong to one step"),
+        (posterior_with_index_minus_one, "LAST one"),
+        (posterior_without_roots, "factor by factor")],
+    "predict_x0": [
+        (x0_with_plus, "needs a minus"), (x0_not_divided, "divide by that root"),
+        (x0_divided_by_the_square, "square ROOT"), (x0_without_brackets, "mind the brackets"),
+        (x0_one_step_away, "alpha_bar, not alphas"), (x0_clipped, "Do not clip")],
+    "eps": [
+        (mixture_score, "This is the score"), (mixture_sign, "sign is wrong"),
+        (mixture_without_root, "with its root"), (mixture_of_the_nearest, "nearest mode"),
+        (mixture_of_all_alike, "count alike"), (mixture_without_the_2, "has a 2 below"),
+        (mixture_softmax_of_distance, "NEGATIVE"),
+        (mixture_without_its_own_width, "not the whole variance"),
+        (mixture_of_the_wrong_axis, "Compare with the formula")],
+    "ddpm_step": [
+        (step_scaled_by_the_variance, "square root, the standard deviation"),
+        (step_fixed_large, "fixed large"), (step_without_noise, "No noise"),
+        (step_with_full_noise, "full size"), (step_to_x0, "aims at"),
+        (step_with_eps_for_x0, "given eps_hat"), (step_that_never_clips, "clip is ignored"),
+        (step_that_clips_the_result, "not to the result"),
+        (step_that_drops_t_prev, "t_prev is ignored"),
+        (step_with_noise_at_the_end, "must add no noise")],
+    "vlb_weight": [
+        (weight_fixed_large, "fixed large"), (weight_without_half, "The 2 of"),
+        (weight_without_alpha, "alpha below the line"), (weight_with_beta_once, "squared"),
+        (weight_of_all_steps, "Step 0"), (weight_of_ones, "divergence of two Gaussians")],
+    "l_simple": [
+        (loss_on_x0, "not x0"), (loss_against_x0, "compare with eps"),
+        (loss_summed, "This is the sum"), (loss_absolute, "squared"),
+        (loss_per_picture, "one number"), (loss_without_gradient, "no gradient")],
+    "timestep_embedding": [
+        (waves_sines_first, "Cosines first"), (waves_less_one, "half the width less one"),
+        (waves_rising, "mind the minus"), (waves_alternating, "alternate"),
+        (waves_half_as_many, "has shape")],
+}
+RIGHT = {
+    "q_step": [step_from_betas, step_in_place],
+    "q_sample": [jump_in_float64_then_cast, jump_with_einsum, jump_a_picture_at_a_time],
+    "posterior": [posterior_through_eps, posterior_by_adding_precisions],
+    "predict_x0": [x0_by_ratio, x0_in_float64],
+    "eps": [mixture_by_autograd, mixture_with_exp],
+    "ddpm_step": [step_with_a_mask, step_drawn_by_torch],
+    "vlb_weight": [weight_from_signal_to_noise, weight_simplified],
+    "l_simple": [loss_by_hand, loss_as_mean_of_means],
+    "timestep_embedding": [waves_in_float64, waves_by_outer_product],
+}

@@ -1,0 +1,99 @@
+"""The pictures that carry facts: the graph of the course, key points, and what a cell shows."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gligen_lessons import show
+
+ROOT = Path(__file__).resolve().parent.parent
+ARROWS = [(start, stop) for stop, used in show.USES.items() for start in used.split()]
+
+
+def shown(figure):
+    return np.asarray(Image.open(io.BytesIO(figure._repr_png_())))
+
+
+# ---------------------------------------------------------------------------- the graph
+
+def test_the_graph_has_every_lesson():
+    assert [*show.LESSONS] == [f"{n:02d}" for n in range(1, 17)]
+    written = {path.name[:2] for path in (ROOT / "notebooks").glob("[0-9]*.ipynb")}
+    assert written <= {"00", *show.LESSONS}
+
+
+@pytest.mark.parametrize("start, stop", ARROWS)
+def test_a_lesson_uses_earlier_ones_and_arrows_lead_to_the_right(start, stop):
+    assert start < stop
+    assert show.LESSONS[start][0] < show.LESSONS[stop][0]
+
+
+def test_detr_is_needed_by_grounding_and_inpainting_only():
+    assert [stop for start, stop in ARROWS if start == "07"] == ["09", "10"]
+
+
+def test_no_two_lessons_share_a_place_and_no_straight_arrow_crosses_one():
+    places = [node[:2] for node in show.LESSONS.values()]
+    assert len(set(places)) == len(places)
+    for start, stop in ARROWS:
+        (x0, y0), (x1, y1) = show.LESSONS[start][:2], show.LESSONS[stop][:2]
+        if y0 == y1:
+            assert not {(x, y0) for x in range(x0 + 1, x1)} & set(places), (start, stop)
+
+
+def test_words_stay_inside_their_frames():
+    figure = show.lessons()
+    figure.canvas.draw()
+    ax = figure.axes[0]
+    frames = {patch.get_window_extent() for patch in ax.patches
+              if type(patch).__name__ == "FancyBboxPatch"}
+    texts = [text for text in ax.texts
+             if text.get_ha() == "center" and not text.get_text().isdigit()]
+    assert len(texts) == 2 * 17
+    for text in texts:
+        box = text.get_window_extent()
+        assert any(f.x0 < box.x0 and box.x1 < f.x1 and f.y0 < box.y0 and box.y1 < f.y1
+                   for f in frames), text.get_text()
+
+
+def test_here_fills_one_lesson_and_nothing_else():
+    plain, here = shown(show.lessons()), shown(show.lessons(here="15"))
+    rows, columns = np.nonzero((plain != here).any(-1))
+    node = show.NODE[0] * 100, show.NODE[1] * 100
+    assert .8 < (columns.max() - columns.min()) / node[0] <= 1.02
+    assert .8 < (rows.max() - rows.min()) / node[1] <= 1.05
+    green = [int(show.COLOURS[2][k:k + 2], 16) for k in (1, 3, 5)]
+    inside = slice(rows.min() + 45, rows.min() + 50), slice(columns.min() + 60, columns.min() + 80)
+    assert (here[inside] == green).all() and not (plain[inside] == green).all(-1).any()
+    assert (plain != shown(show.lessons(here="00"))).any()
+
+
+def test_a_lesson_that_is_not_there():
+    with pytest.raises(ValueError, match="no lesson '17'; choose 00 to 16"):
+        show.lessons(here="17")
+
+
+# ---------------------------------------------------------------------------- key points
+
+def test_key_points_stand_on_their_pixels():
+    points = np.array([[[.25, .5, 2], [.75, .5, 1], [.5, .25, 2], [0, 0, 0]]])
+    figure = show.posed(np.zeros((1, 20, 40, 3), np.uint8), [points], [(1, 2), (1, 4)])
+    bones = [line for line in figure.axes[0].lines if line.get_linestyle() == "-"]
+    dots = [line for line in figure.axes[0].lines if line.get_linestyle() != "-"]
+    hidden, seen = ({tuple(xy) for xy in line.get_xydata()} for line in dots)
+    assert hidden == {(29.5, 9.5)} and seen == {(9.5, 9.5), (19.5, 4.5)}
+    assert dots[0].get_markerfacecolor() == "white" != dots[1].get_markerfacecolor()
+    assert [bone.get_xydata().tolist() for bone in bones] == [[[9.5, 9.5], [29.5, 9.5]]]
+
+
+# ---------------------------------------------------------------------------- what a cell shows
+
+def test_a_cell_shows_what_a_saved_file_holds():
+    file = io.BytesIO()
+    panels = {"a": ([0, 1], [1, 3]), "b": ([0, 1], [2, 0])}
+    show.curve(panels, "x", "y", "two lines").savefig(file, format="png", dpi=100)
+    saved = np.asarray(Image.open(file).convert("RGB"))
+    np.testing.assert_array_equal(shown(show.curve(panels, "x", "y", "two lines")), saved)
