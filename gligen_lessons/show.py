@@ -63,8 +63,9 @@ def grid(images, columns: int = 8, titles: Sequence[str] | None = None, size: fl
     shown = arrays(images)
     rows = -(-len(shown) // columns)
     columns = min(columns, len(shown))
-    head = .3 if titles else 0
-    figure = Picture(columns * size + .1, rows * (size + head) + (.4 if title else .1))
+    titled = sum(any(titles[i:i + columns]) for i in range(0, len(titles or ()), columns))
+    figure = Picture(columns * size + .1, rows * size + .3 * titled + (.4 if title else .1))
+    figure.get_layout_engine().set(h_pad=.02, w_pad=.02, hspace=0, wspace=0)
     axes = figure.subplots(rows, columns, squeeze=False).flat
     for i, ax in enumerate(axes):
         ax.set_axis_off()
@@ -128,7 +129,7 @@ def bars(values: Mapping[str, float], ylabel: str = "", title: str = "") -> Pict
 def points(panels: Mapping[str, torch.Tensor], limit: float = 2.4,
            means: torch.Tensor | None = None, lines: bool = False) -> Picture:
     """Two-dimensional points (n,2), a panel each; `lines` draws (steps,n,2) as paths."""
-    figure = Picture(2.5 * len(panels), 2.9)
+    figure = Picture(2.5 * len(panels), 2.8)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for ax, (name, xy) in zip(axes, panels.items(), strict=True):
         xy = torch.as_tensor(xy).detach().cpu()

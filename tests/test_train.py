@@ -44,15 +44,15 @@ def test_minutes_stop_early_and_resume_finishes(tmp_path, capsys):
 
 
 def test_the_pixel_recipe_lowers_its_loss_and_logs_samples(tmp_path):
-    made = train.train("ddpm", 30, out=tmp_path, ship=False)
+    made = train.train("ddpm", 12, out=tmp_path, ship=False)
     log = weights.log("ddpm", tmp_path)
-    assert [line["step"] for line in log if "milestone" in line] == [1, 2, 3, 8, 15, 30]
+    assert [line["step"] for line in log if "milestone" in line] == [1, 3, 6, 12]
     model = weights.load("ddpm", folder=tmp_path)
-    recipe = recipes.get("ddpm", 30)
+    recipe = recipes.get("ddpm", 12)
     batch = recipe.draw(1000)
     with torch.no_grad():
         trained, fresh = recipe.loss(model, *batch), recipe.loss(recipe.model, *batch)
-    assert trained < .8 * fresh
+    assert trained < .9 * fresh
     assert set(files.card(made)["metrics"]) >= {"frechet", "frechet floor", "kid", "certain"}
 
 
