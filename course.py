@@ -224,8 +224,19 @@ def jupyter_options(user, folder):
     return [option for name, option in ours.items() if name not in given] + user
 
 
+def quiet(venv):
+    """Answer JupyterLab's questions about news and updates, so that no learner is asked."""
+    answers = {"@jupyterlab/apputils-extension:notification":
+               {"fetchNews": "false", "checkForUpdates": False}}
+    file = venv / "share" / "jupyter" / "lab" / "settings" / "overrides.json"
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(answers), encoding="utf-8")
+
+
 def lab(root, words, pip_args):
     python = environment(root, pip_args=pip_args)
+    quiet(root / ".venv")
     folder = root / ("notebooks" if "--solved" in words else "my_course")
     if "--solved" not in words:
         made = subprocess.call([str(python), "-m", "gligen_lessons.cli", "student",

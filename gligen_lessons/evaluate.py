@@ -41,6 +41,7 @@ def ddim_figures(count: int, steps: tuple[int, ...] = DDIM_STEPS) -> dict:
         fake = judge_scenes(judge, painted)[1]
         rows.append({"steps": number, "frechet": frechet_distance(fake, real[:count]),
                      "kid": kernel_distance(fake, real[:count]), "seconds a picture": seconds})
+        print(rows[-1], flush=True)
     return {"count": count, "device": str(device.pick()), "floor": floor, "rows": rows}
 
 

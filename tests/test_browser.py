@@ -35,6 +35,7 @@ def lab(tmp_path_factory):
                     ignore=shutil.ignore_patterns(".ipynb_checkpoints", ".cache"))
     for path in (home / "notebooks").glob("*.ipynb"):
         forget_outputs(path)
+    course.quiet(Path(sys.prefix))
     tracker = home / "settings" / "@jupyterlab" / "notebook-extension"
     tracker.mkdir(parents=True)
     (tracker / "tracker.jupyterlab-settings").write_text(json.dumps({"windowingMode": "none"}))
@@ -103,8 +104,7 @@ def run_all(browser, lab: str, notebook: str):
             else outside.append(request.url))
     page.goto(f"{lab}/lab/tree/{notebook}?token={TOKEN}")
     page.wait_for_selector(CELLS, timeout=60_000)
-    kernel_idle = "[data-status='idle'], .jp-Notebook-ExecutionIndicator[data-status='idle']"
-    page.wait_for_selector(kernel_idle, timeout=60_000, state="attached")
+    page.get_by_text("| Idle").wait_for(timeout=60_000)                # the kernel is there
     page.click(".lm-MenuBar-itemLabel:text-is('Run')")
     page.click(".lm-Menu-itemLabel:text-is('Run All Cells')")
 
@@ -121,6 +121,7 @@ def test_lesson_1_runs_from_top_to_bottom(lab, browser):
     errors = page.locator(".jp-OutputArea [data-mime-type='application/vnd.jupyter.error']")
     assert errors.count() == 0, errors.all_inner_texts()
     assert page.locator(f"{CELLS} .jp-OutputArea img").count() >= 5
+    assert page.get_by_text("Jupyter news").count() == 0
     assert outside == []
     page.close()
 

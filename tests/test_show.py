@@ -1,5 +1,6 @@
 """The pictures that carry facts: the graph of the course, key points, and what a cell shows."""
 
+import base64
 import io
 from pathlib import Path
 
@@ -97,3 +98,13 @@ def test_a_cell_shows_what_a_saved_file_holds():
     show.curve(panels, "x", "y", "two lines").savefig(file, format="png", dpi=100)
     saved = np.asarray(Image.open(file).convert("RGB"))
     np.testing.assert_array_equal(shown(show.curve(panels, "x", "y", "two lines")), saved)
+
+
+def test_milestones_show_each_kept_picture_under_its_step():
+    file = io.BytesIO()
+    Image.fromarray(np.full((4, 6, 3), 90, np.uint8)).save(file, "PNG")
+    png = base64.b64encode(file.getvalue()).decode()
+    log = [{"step": 1, "loss": 2.}, *({"step": n, "milestone": {"png": png}} for n in (5, 9, 20))]
+    axes = show.milestones(log).axes
+    assert [ax.get_title() for ax in axes] == [f"after {n} steps" for n in (5, 9, 20)] + [""]
+    assert [len(ax.images) for ax in axes] == [1, 1, 1, 0]

@@ -6,6 +6,7 @@ import shutil
 import threading
 import uuid
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -53,7 +54,9 @@ def renders(split: str, count: int, size: int = 128, folder: Path | None = None,
     target = folder / f"{split}-{count}-{size}"
     with FileLock(f"{target}.lock"):
         if not target.exists():
-            _draw_all(target, chosen, size, processes or os.cpu_count() or 1, progress)
+            few = count <= 8 * CHUNK                      # not worth starting processes for
+            processes = processes or (1 if few else os.cpu_count() or 1)
+            _draw_all(target, chosen, size, processes, progress)
     arrays = {name: np.load(target / f"{name}.npy", mmap_mode="r")
               for name in ("images", "ids", "boxes_xyxy")}
     return Renders(chosen, **arrays)
@@ -69,15 +72,25 @@ def _draw_all(target: Path, chosen: range, size: int, processes: int, progress: 
         _allocate(part, len(chosen), size)
         chunks = [(part, chosen, start, size) for start in range(0, len(chosen), CHUNK)]
         bar = tqdm(total=len(chosen), desc="drawing scenes", unit="scene", disable=not progress)
-        spawn = get_context("spawn")
-        with bar, ProcessPoolExecutor(processes, spawn, initializer=_end_with_parent) as pool:
-            for done in pool.map(_draw_chunk, chunks):
+        with bar, _mapper(processes) as draw:
+            for done in draw(_draw_chunk, chunks):
                 bar.update(done)
         (part / "about.json").write_text(json.dumps({"first": chosen.start, "size": size}))
         part.rename(target)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
+
+
+@contextmanager
+def _mapper(processes: int):
+    """A `map` that this process runs, or a pool of several."""
+    if processes == 1:
+        yield map
+        return
+    spawn = get_context("spawn")
+    with ProcessPoolExecutor(processes, spawn, initializer=_end_with_parent) as pool:
+        yield pool.map
 
 
 def _end_with_parent() -> None:
