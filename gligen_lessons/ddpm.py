@@ -63,7 +63,7 @@ def posterior(x0: Tensor, xt: Tensor, t: Tensor, schedule: Schedule,
     where the variance is 0. Errors: see `levels`.
     """
     now, before = levels(t, t - 1 if t_prev is None else t_prev, schedule)
-    alpha = now / before                                         # (b,) of the whole jump
+    alpha = now / before                                         # (b,) of the jump
     to_x0 = spread(before.sqrt() * (1 - alpha) / (1 - now), xt)  # (b,1,1,1)
     to_xt = spread(alpha.sqrt() * (1 - before) / (1 - now), xt)  # (b,1,1,1)
     variance = spread((1 - alpha) * (1 - before) / (1 - now), xt)
@@ -98,9 +98,10 @@ def vlb_weight(schedule: Schedule) -> Tensor:
     beta^2 / (2 sigma^2 alpha (1 - alpha_bar)) with the posterior variance as sigma^2,
     (T-1,) for the steps 1 to T-1; L_simple sets all of them to 1.
     """
-    betas, alphas, alpha_bar = schedule.betas[1:], schedule.alphas[1:], schedule.alpha_bar
-    variance = betas * (1 - alpha_bar[:-1]) / (1 - alpha_bar[1:])
-    return betas**2 / (2 * variance * alphas * (1 - alpha_bar[1:]))
+    betas, alphas = schedule.betas[1:], schedule.alphas[1:]      # (T-1,)
+    before, now = schedule.alpha_bar[:-1], schedule.alpha_bar[1:]
+    variance = betas * (1 - before) / (1 - now)
+    return betas**2 / (2 * variance * alphas * (1 - now))
 
 
 def sample(model: Callable, xT: Tensor, schedule: Schedule, generator: torch.Generator,
@@ -114,7 +115,7 @@ def sample(model: Callable, xT: Tensor, schedule: Schedule, generator: torch.Gen
     """
     steps = schedule.T if steps is None else steps
     if not 1 <= steps <= schedule.T:
-        raise ValueError(f"The number of steps must lie in 1..{schedule.T}, got {steps}.")
+        raise ValueError(f"The steps to visit must be 1..{schedule.T}, got {steps}.")
     visit = torch.linspace(schedule.T - 1, 0, steps, dtype=torch.float64)
     visit, xt = visit.round().long().tolist(), xT
     for step, aim in zip(visit, [*visit[1:], -1], strict=True):
@@ -144,8 +145,8 @@ class Mixture:
     """Gaussians of equal weight on a ring: data of which every noised density is known.
 
     Data noised to step t are again a mixture, with means sqrt(alpha_bar) mu_k and
-    variance alpha_bar s^2 + 1 - alpha_bar, so the best possible guess of eps is a formula
-    and not a network: samplers can be proved right before anything is trained.
+    variance alpha_bar s^2 + 1 - alpha_bar, so the best possible guess of eps is a
+    formula and not a network: samplers can be proved right before anything is trained.
     """
 
     def __init__(self, modes: int = 8, radius: float = 1.5, std: float = 0.1):

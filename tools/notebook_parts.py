@@ -92,5 +92,7 @@ def course_line(course: dict) -> str:
     """The line under a lesson's title, made from the notebook's metadata."""
     learn, teach, gpu = course["minutes_learn"], course["minutes_teach"], course["minutes_gpu"]
     training = f"{gpu} minutes to train on a GPU" if gpu else "nothing to train on a GPU"
+    if gpu is None:
+        training = "not yet timed on a GPU"
     return (f"*{learn} minutes to read and do · {teach} minutes to teach · "
             f"runs in {course['seconds_cpu']} seconds on a CPU · {training}*")

@@ -184,10 +184,13 @@ def timed(notebook) -> list[str]:
     """The notebook's metadata "course" has its numbers, and the first cell shows them.
 
     Each slide has `minutes` and `notes` for the teacher, and the minutes add up to minutes_teach;
-    minutes_learn leaves time for the exercises; seconds_cpu is at most 90.
+    minutes_learn leaves time for the exercises; seconds_cpu is at most 90; minutes_gpu is null
+    until somebody has timed it.
     """
     course = notebook.metadata.get("course", {})
-    if bad := [k for k in COURSE if not isinstance(course.get(k), int | float) or course[k] < 0]:
+    untimed = {"minutes_gpu"} if course.get("minutes_gpu", 0) is None else set()
+    if bad := [k for k in COURSE if k not in untimed and
+               (not isinstance(course.get(k), int | float) or course[k] < 0)]:
         return [f"metadata course needs numbers for {', '.join(bad)}"]
     found = [f"cell {c.id}: a slide needs metadata notes (for the teacher) and minutes"
              for c in notebook.cells if c.metadata.get("slideshow", {}).get("slide_type") == "slide"
