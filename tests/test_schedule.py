@@ -5,7 +5,7 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gligen_lessons.schedule import Schedule, at, look_up, spread
@@ -14,6 +14,7 @@ BETA = st.floats(1e-6, .5)
 BETAS = st.lists(BETA, min_size=1, max_size=40)
 
 
+@settings(deadline=None)
 @given(BETAS)
 def test_what_follows_from_betas(betas):
     made = Schedule(torch.tensor(betas, dtype=torch.float64))
@@ -25,6 +26,7 @@ def test_what_follows_from_betas(betas):
         assert math.isclose(float(made.alpha_bar[t]), left, rel_tol=1e-12)
 
 
+@settings(deadline=None)
 @given(BETAS)
 def test_a_schedule_only_goes_down_and_stays_between_0_and_1(betas):
     alpha_bar = Schedule(torch.tensor(betas, dtype=torch.float64)).alpha_bar
@@ -40,6 +42,7 @@ def test_a_schedule_is_float64_on_the_cpu(kind):
                for x in (made.betas, made.alphas, made.alpha_bar))
 
 
+@settings(deadline=None)
 @given(BETAS, st.integers(0, 39), st.one_of(
     st.floats(max_value=0), st.floats(min_value=1), st.just(math.nan)))
 def test_a_beta_outside_0_and_1_is_refused(betas, place, bad):
@@ -78,6 +81,7 @@ def test_schedules_are_those_of_diffusers(make, name, ends):
     assert torch.allclose(make().alpha_bar, theirs.alphas_cumprod.double(), rtol=1e-4)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=5), st.integers(0, 4),
        st.sampled_from([torch.float16, torch.float32, torch.float64]),
        st.sampled_from([torch.int32, torch.int64]))

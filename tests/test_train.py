@@ -99,3 +99,11 @@ def test_the_shipped_report_holds_every_section_and_many_steps():
     assert evaluate.shipped("ddim")["floor"]["frechet"] < min(row["frechet"] for row in rows)
     for section in evaluate.SECTIONS:
         assert evaluate.shipped(section)
+
+
+def test_shipped_weights_are_found_from_any_folder(tmp_path):
+    """A notebook may be started anywhere: what the course ships lies beside its library."""
+    code = ("from gligen_lessons import evaluate, weights; weights.load('referee-crop'); "
+            "evaluate.shipped('ddim'); print('found')")
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert run.stdout == "found\n", run.stderr[-500:]
