@@ -77,6 +77,13 @@ def answers(address: str) -> bool:
         return False
 
 
+def connected(lab: str, notebook: str) -> bool:
+    """Is the notebook's kernel idle, and the page connected to it?"""
+    with urllib.request.urlopen(f"{lab}/api/sessions?token={TOKEN}", timeout=5) as found:
+        kernels = [s["kernel"] for s in json.load(found) if s["path"] == notebook]
+    return any(k["connections"] and k["execution_state"] == "idle" for k in kernels)
+
+
 def wait_for(holds, seconds: float, complaint: str) -> None:
     """Ask twice a second until it holds; fail with the complaint when time is up."""
     end = time.monotonic() + seconds
@@ -104,7 +111,7 @@ def run_all(browser, lab: str, notebook: str):
             else outside.append(request.url))
     page.goto(f"{lab}/lab/tree/{notebook}?token={TOKEN}")
     page.wait_for_selector(CELLS, timeout=60_000)
-    page.get_by_text("| Idle").wait_for(timeout=60_000)                # the kernel is there
+    wait_for(lambda: connected(lab, notebook), 60, f"{notebook}: no kernel")
     page.click(".lm-MenuBar-itemLabel:text-is('Run')")
     page.click(".lm-Menu-itemLabel:text-is('Run All Cells')")
 
