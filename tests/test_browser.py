@@ -103,6 +103,11 @@ def browser():
         chromium.close()
 
 
+def press_run_all(page) -> None:
+    page.click(".lm-MenuBar-itemLabel:text-is('Run')")
+    page.click(".lm-Menu-itemLabel:text-is('Run All Cells')")
+
+
 def run_all(browser, lab: str, notebook: str):
     """Open a notebook, Run All Cells, wait for every prompt; the page and what left the machine."""
     page = browser.new_page(viewport={"width": 1400, "height": 1000})
@@ -112,8 +117,11 @@ def run_all(browser, lab: str, notebook: str):
     page.goto(f"{lab}/lab/tree/{notebook}?token={TOKEN}")
     page.wait_for_selector(CELLS, timeout=60_000)
     wait_for(lambda: connected(lab, notebook), 60, f"{notebook}: no kernel")
-    page.click(".lm-MenuBar-itemLabel:text-is('Run')")
-    page.click(".lm-Menu-itemLabel:text-is('Run All Cells')")
+    press_run_all(page)
+    page.wait_for_timeout(3000)
+    if page.locator(".jp-Dialog").count():           # the page was not ready: it asks for a kernel
+        page.click(".jp-Dialog .jp-mod-accept")
+        press_run_all(page)
 
     def finished() -> bool:
         prompts = page.locator(f"{CELLS} .jp-InputPrompt").all_inner_texts()
