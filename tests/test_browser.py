@@ -114,7 +114,8 @@ def run_all(browser, lab: str, notebook: str):
     outside = []
     page.on("request", lambda request: None if request.url.startswith((lab, "data:", "blob:"))
             else outside.append(request.url))
-    page.goto(f"{lab}/lab/tree/{notebook}?token={TOKEN}")
+    own = Path(notebook).stem                        # a workspace that restores no other tab
+    page.goto(f"{lab}/lab/workspaces/{own}/tree/{notebook}?token={TOKEN}")
     page.wait_for_selector(CELLS, timeout=60_000)
     wait_for(lambda: connected(lab, notebook), 60, f"{notebook}: no kernel")
     press_run_all(page)
