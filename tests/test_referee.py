@@ -89,12 +89,12 @@ def test_the_shipped_crop_judge_names_category_and_colour(held_out):
     report = recipe.crop_report(weights.load("referee-crop"), held_out)
     for name in ("category, clean", "colour, clean", "category, blurred and noisy",
                  "colour, blurred and noisy"):
-        assert report[name] >= .98, report
+        assert report[name] >= .99, report
 
 
 def test_the_shipped_scene_judge_ranks_what_is_there(held_out):
     report = recipe.scene_report(weights.load("referee-scene"), held_out)
-    assert report["average precision over all labels"] >= .96, report
+    assert report["mean average precision of pairs"] >= .97, report
 
 
 def test_the_scene_judge_sees_a_colour_change():
