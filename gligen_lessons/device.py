@@ -38,6 +38,16 @@ def steps(cpu: int, gpu: int) -> int:
     return {"small": max(2, cpu // 10), "normal": cpu, "full": gpu}[dial()]
 
 
+def bf16(device: torch.device) -> bool:
+    """Whether training computes in bfloat16 there: where CUDA has it.
+
+    On a CPU only if GLIGEN_LESSONS_BF16 is 1, since most compute no faster with it.
+    """
+    if device.type == "cpu":
+        return os.environ.get("GLIGEN_LESSONS_BF16") == "1"
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(False)
+
+
 def generator(seed: int) -> torch.Generator:
     """A seeded source of noise on the CPU: the same numbers whatever device computes."""
     return torch.Generator().manual_seed(seed)

@@ -21,7 +21,7 @@ from time import perf_counter
 import numpy as np
 import torch
 
-from gligen_lessons.device import generator, pick
+from gligen_lessons.device import bf16, generator, pick
 from gligen_lessons.ema import EMA
 from gligen_lessons.files import append_line, cut_log, load_checkpoint, save_checkpoint
 
@@ -49,7 +49,7 @@ def fit(
     draw(step) -> the WHOLE batch, from the step's number alone (`step_generator`): tensors (b, ...)
     loss(model, *batch) -> scalar, a mean over samples: of P processes each takes every P-th one
     groups(model) -> AdamW's parameter groups, each with its own lr; clip: the gradient's norm
-    warmup: steps until lr is reached, None a twentieth of all (`lr_at`); bf16 where CUDA has it
+    warmup: steps until lr is reached, None a twentieth of all (`lr_at`); see also device.bf16
     folder: keeps checkpoint/ (made every save_every seconds, at the end, and on SIGTERM, which
         raises Interrupted) and log.jsonl (a line every log_every steps); resume goes on from there,
         without it a run starts anew and replaces what lies there
@@ -148,15 +148,14 @@ class _Run:
         return loss, lr, stop
 
     def loss_of_step(self) -> torch.Tensor:
-        """The loss of this process's share of the batch, in bf16 where CUDA has it."""
+        """The loss of this process's share of the batch, in bf16 where that is fast."""
         seed, rank = self.plan["seed"], self.processes.process_index
         torch.manual_seed(step_seed(seed, self.done))
         whole = self.draw(self.done)
         _size(whole, count := self.processes.num_processes)
         batch = [x[rank::count].to(self.device, non_blocking=True) for x in whole]
         torch.manual_seed(step_seed(seed, self.done, 1 + rank))  # or dropout repeats `draw`'s
-        bf16 = self.device.type == "cuda" and torch.cuda.is_bf16_supported(False)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16(self.device)):
             return self.loss(self.model, *batch)
 
     def agree(self, loss: torch.Tensor, stop: bool) -> tuple[torch.Tensor, bool]:

@@ -11,6 +11,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def settle(config: dict, defaults: dict, fixed: dict, published: str) -> dict:
+    """Fill a config with the published defaults of the keys that a network implements.
+
+    `fixed` holds the keys it does not, each with the one value it works like. ValueError
+    names a key that `published` does not know, or a value that is not implemented. Keys
+    that begin with an underscore are remarks of the file that held the config.
+    """
+    for key, value in config.items():
+        if key not in defaults | fixed and not key.startswith("_"):
+            raise ValueError(f"{key!r} is not a key of {published}: check its spelling.")
+        if value != fixed.get(key, value):
+            raise ValueError(f"{key}={value!r} is not implemented, only {fixed[key]!r}.")
+    return {key: config.get(key, default) for key, default in defaults.items()}
+
+
 def timestep_embedding(t: Tensor, width: int) -> Tensor:
     """Write each step as waves of falling frequency (Vaswani et al. 2017, section 3.5).
 
@@ -36,35 +51,47 @@ class TimestepEmbedding(nn.Module):
 
 
 class ResnetBlock2D(nn.Module):
-    """Two convolutions beside a short cut; the step shifts channels between them."""
+    """Two convolutions beside a short cut; the step shifts channels between them.
 
-    def __init__(self, c_in: int, c_out: int, time_width: int, groups: int):
+    `time_width` None leaves the step out: lesson 3's autoencoder knows no time.
+    """
+
+    def __init__(self, c_in: int, c_out: int, time_width: int | None, groups: int,
+                 eps: float = 1e-5):
         super().__init__()
-        self.norm1 = nn.GroupNorm(groups, c_in)
+        self.norm1 = nn.GroupNorm(groups, c_in, eps)
         self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
-        self.time_emb_proj = nn.Linear(time_width, c_out)
-        self.norm2 = nn.GroupNorm(groups, c_out)
+        self.time_emb_proj = nn.Linear(time_width, c_out) if time_width else None
+        self.norm2 = nn.GroupNorm(groups, c_out, eps)
         self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1)
         self.conv_shortcut = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else None
 
-    def forward(self, x: Tensor, temb: Tensor) -> Tensor:
-        shift = self.time_emb_proj(F.silu(temb))                # (b,c_out)
+    def forward(self, x: Tensor, temb: Tensor | None = None) -> Tensor:
         y = self.conv1(F.silu(self.norm1(x)))                   # (b,c_out,h,w)
-        y = self.norm2(y + shift[:, :, None, None])             # (b,c_out,h,w)
-        y = self.conv2(F.silu(y))                               # (b,c_out,h,w)
+        if temb is not None:
+            shift = self.time_emb_proj(F.silu(temb))            # (b,c_out)
+            y = y + shift[:, :, None, None]                     # (b,c_out,h,w)
+        y = self.conv2(F.silu(self.norm2(y)))                   # (b,c_out,h,w)
         if self.conv_shortcut is not None:
             x = self.conv_shortcut(x)                           # (b,c_out,h,w)
         return x + y
 
 
 class Downsample2D(nn.Module):
-    """Halve height and width with a convolution of stride 2 (odd sizes round up)."""
+    """Halve height and width with a convolution of stride 2 (odd sizes round up).
 
-    def __init__(self, c: int):
+    `before` are the zeros put left and above, where the autoencoder has none; right and
+    below there is always one.
+    """
+
+    def __init__(self, c: int, before: int = 1):
         super().__init__()
-        self.conv = nn.Conv2d(c, c, 3, stride=2, padding=1)
+        self.conv = nn.Conv2d(c, c, 3, stride=2, padding=before)
+        self.before = before
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.before == 0:
+            x = F.pad(x, (0, 1, 0, 1))                          # (b,c,h+1,w+1)
         return self.conv(x)                                     # (b,c,h/2,w/2)
 
 
@@ -104,9 +131,9 @@ class SpatialAttention(Attention):
     `context` and `objs` are not read: a U-Net calls this and a transformer alike.
     """
 
-    def __init__(self, c: int, heads: int, groups: int):
+    def __init__(self, c: int, heads: int, groups: int, eps: float = 1e-5):
         super().__init__(c, heads, bias=True)
-        self.group_norm = nn.GroupNorm(groups, c)
+        self.group_norm = nn.GroupNorm(groups, c, eps)
 
     def forward(self, x: Tensor, context=None, objs=None) -> Tensor:
         tokens = self.group_norm(x).flatten(2).transpose(1, 2)  # (b,h*w,c)

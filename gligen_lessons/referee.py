@@ -75,6 +75,11 @@ def presence(category: Tensor, colour: Tensor) -> Tensor:
     return (p[:, :, None] * q[:, None]).amax(-1)                   # (b,18,10)
 
 
+def recall(found: Tensor, present: Tensor) -> float:
+    """The part of the true labels (b,18,10) that the referee finds more likely than not."""
+    return float((found[present > 0] > .5).float().mean())
+
+
 def resized(x: Tensor, side: int = SIDE) -> Tensor:
     """Pictures (b,3,h,w) at `side` pixels, smoothed where they shrink."""
     if x.shape[-2:] == (side, side):

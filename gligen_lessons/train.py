@@ -8,13 +8,14 @@ from . import device, files, fit, recipes, weights
 
 
 def train(name: str, steps: int | None = None, minutes: float | None = None,
-          out: Path | None = None, resume: bool = False, ship: bool = True) -> Path | None:
+          out: Path | None = None, resume: bool = False, ship: bool = True,
+          batch: int | None = None) -> Path | None:
     """Run a model's recipe; returns the weight file, or None where `minutes` ended it early.
 
     Checkpoints and the log lie in `out`/NAME (default .cache/train); finished weights go to
     data/weights, or to `out` with ship=False, as fp16 safetensors with card and log.
     """
-    recipe = recipes.get(name, steps)
+    recipe = recipes.get(name, steps, **({"batch": batch} if batch else {}))
     folder = Path(out or ".cache/train") / name
     marks = sorted({max(1, round(part * recipe.steps)) for part in recipe.milestones})
     states = fit.fit(recipe.model, recipe.loss, recipe.draw, steps=recipe.steps, lr=recipe.lr,
@@ -31,9 +32,12 @@ def train(name: str, steps: int | None = None, minutes: float | None = None,
 def publish(recipe: recipes.Recipe, target: Path, folder: Path, minutes: float) -> Path:
     """Write a finished model with the card that says how it was made and how well it does."""
     model = recipe.model.eval()
-    command = f"python course.py train {recipe.name} --steps {recipe.steps}"
-    card = files.make_card(recipe.name, command, recipe.steps, recipe.data, str(device.pick()),
-                           minutes, recipe.report(model), recipe.config)
+    command = (f"python course.py train {recipe.name} --steps {recipe.steps} "
+               f"--batch {len(recipe.draw(0)[0])}")
+    where = device.pick()
+    computed = f"{where}, bfloat16" if device.bf16(where) else str(where)
+    card = files.make_card(recipe.name, command, recipe.steps, recipe.data, computed, minutes,
+                           recipe.report(model), recipe.config | recipe.learned(model))
     files.save(model.state_dict(), target, card)
     files.atomic_write(target.with_suffix(".jsonl"), (folder / "log.jsonl").read_bytes())
     return target
@@ -44,12 +48,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="gligen-lessons train", description=__doc__)
     parser.add_argument("name", help=", ".join(recipes.HOMES))
     parser.add_argument("--steps", type=int, help="all steps; learning rate and data follow it")
+    parser.add_argument("--batch", type=int, help="samples a step, instead of the recipe's own")
     parser.add_argument("--minutes", type=float, help="stop early; go on later with --resume")
     parser.add_argument("--out", type=Path, help="folder for checkpoints, log and weights")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     asked = parser.parse_args(arguments)
     made = train(asked.name, asked.steps, asked.minutes, asked.out, asked.resume,
-                 ship=asked.out is None)
+                 ship=asked.out is None, batch=asked.batch)
     if made:
         print(f"Wrote {made}")
     return 0

@@ -13,6 +13,7 @@ from gligen_lessons.nets import (
     TimestepEmbedding,
     Transformer2D,
     Upsample2D,
+    settle,
     timestep_embedding,
 )
 
@@ -52,17 +53,9 @@ BLOCKS = {
 def complete(config: dict) -> SimpleNamespace:
     """Add diffusers' defaults to a config, one entry a level where levels may differ.
 
-    ValueError names what this network does not implement. Keys that begin with an
-    underscore are remarks of the file that held the config.
+    ValueError names what this network does not implement (see `nets.settle`).
     """
-    for key, value in config.items():
-        if key not in DEFAULTS | FIXED and not key.startswith("_"):
-            raise ValueError(f"{key!r} is not a key of UNet2DConditionModel: check "
-                             "its spelling.")
-        if value != FIXED.get(key, value):
-            raise ValueError(f"{key}={value!r} is not implemented, "
-                             f"only {FIXED[key]!r}.")
-    full = {key: config.get(key, default) for key, default in DEFAULTS.items()}
+    full = settle(config, DEFAULTS, FIXED, "UNet2DConditionModel")
     widths, groups = full["block_out_channels"], full["norm_num_groups"]
     for key in ("layers_per_block", "attention_head_dim", *BLOCKS):
         if isinstance(full[key], int):

@@ -7,11 +7,15 @@ import torch
 from torch import nn
 
 from . import files
+from .bpe import Tokenizer
+from .clip import CLIP
 from .referee import CropReferee, SceneReferee
 from .unet import UNet
+from .vae import VAE
 
 FOLDER = Path(__file__).resolve().parent.parent / "data" / "weights"
-BUILDERS = {"ddpm": UNet, "referee-crop": CropReferee, "referee-scene": SceneReferee}
+BUILDERS = {"ddpm": UNet, "vae": VAE, "clip": CLIP,
+            "referee-crop": CropReferee, "referee-scene": SceneReferee}
 
 
 def path(name: str, folder: Path | None = None) -> Path:
@@ -32,6 +36,11 @@ def load(name: str, device: str | torch.device = "cpu", folder: Path | None = No
     model = BUILDERS[name](**files.card(file)["config"])
     model.load_state_dict(tensors, strict=True)
     return model.eval().requires_grad_(False).to(device)
+
+
+def tokenizer() -> Tokenizer:
+    """The course's tokenizer, as long as the shipped CLIP reads."""
+    return Tokenizer.load(FOLDER.parent / "tokenizer", length=64)
 
 
 def log(name: str, folder: Path | None = None) -> list[dict]:

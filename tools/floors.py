@@ -13,7 +13,7 @@ PACKAGE = "gligen_lessons"
 FLOORS = (
     (False, "boxes schedule show device world"),
     (True, "nets files ema fit metrics referee"),
-    (True, "ddpm ddim unet vae clip guidance latent detr gligen inpaint reground diffedit "
+    (True, "ddpm ddim unet vae bpe clip guidance latent detr gligen inpaint reground diffedit "
            "prompt2prompt pix2pix odise"),
     (True, "weights recipes train evaluate checks widgets student slides cli"),
 )

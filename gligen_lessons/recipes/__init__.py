@@ -4,9 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-HOMES = {"ddpm": "ddpm", "referee-crop": "referee", "referee-scene": "referee"}
+from .. import device
+from ..world.cache import Renders, renders
+
+HOMES = {"ddpm": "ddpm", "vae": "vae", "clip": "clip", "referee-crop": "referee",
+         "referee-scene": "referee"}
 
 
 @dataclass
@@ -15,7 +20,8 @@ class Recipe:
 
     `draw(step)` gives the whole batch of a step, `loss(model, *batch)` its mean loss;
     `sample(model, step)` what the log shows of the model at `milestones` (parts of the run);
-    `report(model)` the metrics on the model's card; `options` go to `fit` as they are.
+    `report(model)` the metrics on the model's card; `learned(model)` what its config gains from
+    training; `options` go to `fit` as they are.
     """
 
     name: str
@@ -30,6 +36,18 @@ class Recipe:
     sample: Callable | None = None
     milestones: tuple[float, ...] = (.02, .05, .1, .25, .5, 1.)
     options: dict = field(default_factory=dict)
+    learned: Callable = lambda model: {}
+
+
+def scenes(split: str, steps: int, batch: int) -> Renders:
+    """The scenes that a run of `steps` batches learns from: 20,000, on a GPU 80,000, or fewer."""
+    most = 80_000 if device.dial() == "full" else 20_000
+    return renders(split, min(most, batch * steps))
+
+
+def on_device(images) -> Tensor:
+    """All pictures of a split (n,h,w,3) uint8 where the training computes."""
+    return torch.tensor(images, device=device.pick())
 
 
 def get(name: str, steps: int | None = None, **arguments) -> Recipe:

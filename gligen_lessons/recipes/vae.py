@@ -1,0 +1,97 @@
+"""Training lesson 3's autoencoder: pictures of 128 px to latents of 4 x 16 x 16 and back."""
+
+import torch
+from torch import Tensor
+
+from .. import device
+from ..ddpm import to_model
+from ..fit import step_generator
+from ..metrics import frechet_distance, kernel_distance, psnr
+from ..referee import judge_scenes, recall
+from ..vae import VAE, reparameterise, scaling_factor, vae_loss
+from ..weights import load
+from . import Recipe, on_device, scenes
+from .referee import labelled, pictures, truth
+
+LATENT_VAE = {
+    "sample_size": 128, "block_out_channels": (32, 64, 128, 128), "layers_per_block": 1,
+    "latent_channels": 4, "norm_num_groups": 8,
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+}
+KL_WEIGHT = .02
+CROP = 64                                                 # px of the pieces it learns from first
+WHOLE = .75                                               # the part of the run after which ...
+
+
+def vae(steps: int | None = None, batch: int | None = None) -> Recipe:
+    """The autoencoder: pieces of pictures first, then a quarter as many whole ones a step."""
+    full = device.dial() == "full"
+    steps, batch = steps or (20_000 if full else 5_000), batch or (64 if full else 8)
+    renders = scenes("train", steps, batch)
+    data = on_device(renders.images)
+    load("referee-scene")                       # the report needs it: say now if it is missing
+
+    def draw(step: int) -> tuple[Tensor, Tensor]:
+        g = step_generator(4, step)
+        piece = step < WHOLE * steps
+        count, side = (batch, CROP) if piece else (max(1, batch // 4), data.shape[1])
+        rows = torch.randint(len(data), (count,), generator=g)
+        x0, y0 = torch.randint(data.shape[1] - side + 1, (2, count), generator=g).tolist()
+        x = torch.stack([data[row, y:y + side, x:x + side]
+                         for row, y, x in zip(rows.tolist(), y0, x0, strict=True)])
+        return to_model(x), torch.randn(count, 4, side // 8, side // 8, generator=g)
+
+    def loss(model, x, eps):
+        return vae_loss(model, x, eps.to(x.device), KL_WEIGHT)
+
+    def learned(model) -> dict:
+        rows = torch.arange(min(512, len(data)), device=data.device)
+        g = torch.Generator().manual_seed(0)
+        return {"scaling_factor": scaling_factor(latents(model, data[rows], g))}
+
+    def report(model) -> dict:
+        return vae_report(model, min(1000, 8 + steps))
+
+    return Recipe("vae", VAE(**LATENT_VAE), LATENT_VAE, f"{len(data)} train scenes at 128 px, "
+                  f"pieces of {CROP} px in the first {WHOLE:.0%} of the steps", draw, loss, steps,
+                  6e-4, report, options={"ema": .998}, learned=learned)
+
+
+@torch.no_grad()
+def latents(model: VAE, images: Tensor, generator: torch.Generator, batch: int = 64) -> Tensor:
+    """Samples of the latents of pictures (n,h,w,3) uint8: (n,4,h/8,w/8), on the CPU, not scaled."""
+    made = []
+    for part in images.split(batch):
+        mean, logvar = model.encode(to_model(part).to(next(model.parameters()).device))
+        eps = torch.randn(mean.shape, generator=generator).to(mean.device)
+        made.append(reparameterise(mean, logvar, eps).cpu())
+    return torch.cat(made)
+
+
+@torch.no_grad()
+def round_trip(model: VAE, x: Tensor, batch: int = 32) -> Tensor:
+    """Pictures (b,3,h,w) encoded to the mean and decoded again, clipped, on the CPU."""
+    device = next(model.parameters()).device
+    return torch.cat([model.decode(model.encode(part.to(device))[0]).clamp(-1, 1).cpu()
+                      for part in x.split(batch)])
+
+
+def vae_report(model: VAE, count: int = 1000) -> dict:
+    """PSNR of round trips of held-out scenes, and what the referee still finds in them.
+
+    `found` is the part of the visible things that the referee sees in their colour; distances
+    are in its features, the floor between two sets of renders of the same size.
+    """
+    judge, data = load("referee-scene"), labelled("test", 2 * count)
+    rows = torch.arange(count)
+    x = torch.cat([pictures(data, part) for part in rows.split(64)])
+    x_hat, present = round_trip(model, x), truth(data, rows)
+    others = torch.cat([judge_scenes(judge, pictures(data, part))[1]
+                        for part in (rows + count).split(64)])
+    (seen, real), (seen_hat, made) = judge_scenes(judge, x), judge_scenes(judge, x_hat)
+    return {"psnr": float(psnr(x_hat, x).mean()), "found": recall(seen_hat, present),
+            "found in renders": recall(seen, present), "scenes": count,
+            "frechet": frechet_distance(made, others), "frechet floor":
+            frechet_distance(real, others), "kid": kernel_distance(made, others),
+            "kid floor": kernel_distance(real, others)}
