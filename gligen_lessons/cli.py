@@ -28,6 +28,16 @@ def _whole(text: str) -> int:
     return value
 
 
+def _seed(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = -1
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"a seed is a whole number of at least 0, got {text!r}")
+    return value
+
+
 # -------------------------------------------------------------------------------- doctor
 
 def gpu_advice(driver: bool, version: str, built_for: str | None, usable: bool) -> str | None:
@@ -140,9 +150,53 @@ def export_model(options) -> int:
     return 0
 
 
-def refuse_to_draw(options) -> int:
-    raise NotImplementedError("draw needs the latent diffusion model of lesson 6, "
-                              "which this version does not ship.")
+PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+
+
+def picture_files(out: Path, count: int) -> list[Path]:
+    """Where `count` pictures go: `out` itself, or out-1, out-2, ... beside it."""
+    if out.suffix.lower() not in PICTURES:
+        raise ValueError(f"{out} must end in {', '.join(PICTURES)}.")
+    if count == 1:
+        return [out]
+    return [out.with_stem(f"{out.stem}-{i}") for i in range(1, count + 1)]
+
+
+def draw_caption(options) -> int:
+    """Paint a caption; with --count several, from seed, seed + 1, ..."""
+    from tqdm.auto import tqdm
+
+    from . import device, latent, weights
+
+    if options.box:
+        raise NotImplementedError("--box needs the grounded model of lesson 8, which this version "
+                                  "does not ship; say it in the caption alone.")
+    targets, count = picture_files(options.out, options.count), options.count
+    parts = weights.text_to_image(device.pick())
+    for word, pieces in parts.tokenizer.unknown(options.caption).items():
+        print(f"note: {word!r} is no word of the world; it is read in pieces: {' '.join(pieces)}")
+    walk = latent.paint(parts, [options.caption] * count, parts.first_noise(count, options.seed),
+                        options.steps, options.scale)
+    for step in tqdm(walk, total=options.steps, desc="painting", unit="step"):
+        z0 = step[1]
+    for target, x in zip(targets, latent.to_pictures(parts.vae, z0), strict=True):
+        write_picture(x, target)
+        print(f"wrote {target}")
+    return 0
+
+
+def write_picture(x, target: Path) -> None:
+    """A picture (3,h,w) in [-1, 1] as a file."""
+    import io
+
+    from PIL import Image
+
+    from . import files
+    from .ddpm import to_shown
+
+    shown, held = (to_shown(x[None])[0] * 255).round().byte().numpy(), io.BytesIO()
+    Image.fromarray(shown).save(held, PICTURES[target.suffix.lower()])
+    files.atomic_write(target, held.getvalue())
 
 
 def parser() -> argparse.ArgumentParser:
@@ -159,11 +213,15 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--size", type=_whole, default=128, help="pixels a side (default: 128)")
     one.set_defaults(run=write_world)
 
-    one = add("draw", help="paint a caption with boxes (from lesson 6 on)")
-    one.add_argument("caption")
-    one.add_argument("--box", action="append", help='"a red car:0.1,0.5,0.5,0.8"')
-    one.add_argument("--out", type=Path, help="the picture to write")
-    one.set_defaults(run=refuse_to_draw)
+    one = add("draw", help="paint a caption")
+    one.add_argument("caption", help='such as "a red car on the snow at night"; "" for anything')
+    one.add_argument("--box", action="append", help="from lesson 8 on")
+    one.add_argument("--out", type=Path, required=True, help="the picture to write, .png or .jpg")
+    one.add_argument("--seed", type=_seed, default=0, help="which noise to begin with (default: 0)")
+    one.add_argument("--steps", type=_whole, default=50, help="steps of DDIM (default: 50)")
+    one.add_argument("--scale", type=float, default=5., help="guidance scale (default: 5)")
+    one.add_argument("--count", type=_whole, default=1, help="how many, from seeds that follow")
+    one.set_defaults(run=draw_caption)
 
     for name in FORWARDED:                             # each has a parser of its own
         add(name, help=FORWARDED[name], add_help=False)

@@ -2,19 +2,24 @@
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from . import files
+from . import files, layout
 from .bpe import Tokenizer
 from .clip import CLIP
+from .guidance import LabelledUNet, NoisyClassifier
+from .latent import TextToImage
 from .referee import CropReferee, SceneReferee
+from .schedule import Schedule
 from .unet import UNet
 from .vae import VAE
 
 FOLDER = Path(__file__).resolve().parent.parent / "data" / "weights"
 BUILDERS = {"ddpm": UNet, "vae": VAE, "clip": CLIP,
+            "labelled": LabelledUNet, "noisy-classifier": NoisyClassifier, "ldm": UNet,
             "referee-crop": CropReferee, "referee-scene": SceneReferee}
 
 
@@ -33,14 +38,38 @@ def load(name: str, device: str | torch.device = "cpu", folder: Path | None = No
     """
     file = path(name, folder)
     tensors = files.load(file, f"python course.py train {name}")
-    model = BUILDERS[name](**files.card(file)["config"])
-    model.load_state_dict(tensors, strict=True)
+    model = fill(BUILDERS[name](**files.card(file)["config"]), tensors, file)
     return model.eval().requires_grad_(False).to(device)
+
+
+def fill(model: nn.Module, tensors: dict[str, Tensor], source: str | Path) -> nn.Module:
+    """The model with all its tensors taken from `tensors`, which came from `source`.
+
+    ValueError names the first tensor that is missing, too much or of another shape.
+    """
+    own = model.state_dict()
+    for key in sorted(own.keys() | tensors.keys()):
+        have, want = tensors.get(key), own.get(key)
+        if have is None or want is None or have.shape != want.shape:
+            sizes = ["none" if x is None else str(tuple(x.shape)) for x in (have, want)]
+            raise ValueError(f"{source} does not fit the model's config: {key} is {sizes[0]} in "
+                             f"the file and {sizes[1]} in the model.")
+    model.load_state_dict(tensors)
+    return model
 
 
 def tokenizer() -> Tokenizer:
     """The course's tokenizer, as long as the shipped CLIP reads."""
     return Tokenizer.load(FOLDER.parent / "tokenizer", length=64)
+
+
+def text_to_image(device: str | torch.device = "cpu", unet: UNet | None = None,
+                  folder: Path | None = None) -> TextToImage:
+    """The shipped parts that paint captions, around the shipped U-Net "ldm" or another."""
+    clip = load("clip", device, folder)
+    unet = load("ldm", device, folder) if unet is None else unet.to(device)
+    return TextToImage(load("vae", device, folder), clip.text_model, unet, tokenizer(),
+                       Schedule.scaled_linear())
 
 
 def log(name: str, folder: Path | None = None) -> list[dict]:
@@ -51,11 +80,23 @@ def log(name: str, folder: Path | None = None) -> list[dict]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
-def export(name: str, folder: Path) -> Path:
-    """Write a model as a folder that diffusers opens.
+def export(name: str, folder: str | Path) -> Path:
+    """Write a model as a folder that diffusers opens offline: "ldm" as StableDiffusionPipeline.
 
-    None of the models shipped so far is a diffusers pipeline, so every name raises ValueError;
-    the latent diffusion model of lesson 6 is the first.
+    ValueError for a model that is no pipeline of diffusers, FileExistsError where the folder
+    exists and is not empty. The folder appears when it is whole.
     """
-    raise ValueError(f"{path(name).stem!r} is no pipeline of diffusers: lesson 6's latent "
-                     f"diffusion is the first to be exported. Nothing was written to {folder}.")
+    if path(name).stem != "ldm":
+        raise ValueError(f"{name!r} is no pipeline of diffusers; only 'ldm' can be exported. "
+                         f"Nothing was written to {folder}.")
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} exists and is not empty: name a new folder for the "
+                              "export. Nothing was changed.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as part:
+        layout.write_pipeline(text_to_image(), Path(part) / "whole")
+        if folder.exists():
+            folder.rmdir()
+        (Path(part) / "whole").rename(folder)
+    return folder

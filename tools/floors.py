@@ -15,7 +15,7 @@ FLOORS = (
     (True, "nets files ema fit metrics referee"),
     (True, "ddpm ddim unet vae bpe clip guidance latent detr gligen inpaint reground diffedit "
            "prompt2prompt pix2pix odise"),
-    (True, "weights recipes train evaluate checks widgets student slides cli"),
+    (True, "layout weights recipes train evaluate checks widgets student slides cli"),
 )
 
 # Third-party modules and the only modules of the library that may import them, at any depth.

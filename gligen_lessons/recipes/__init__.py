@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from .. import device
 from ..world.cache import Renders, renders
 
-HOMES = {"ddpm": "ddpm", "vae": "vae", "clip": "clip", "referee-crop": "referee",
+HOMES = {"ddpm": "ddpm", "vae": "vae", "clip": "clip", "labelled": "guidance",
+         "noisy-classifier": "guidance", "ldm": "latent", "referee-crop": "referee",
          "referee-scene": "referee"}
 
 

@@ -1,0 +1,164 @@
+"""Latent diffusion (Rombach et al. 2022, arXiv 2112.10752): a small Stable Diffusion.
+
+The autoencoder of lesson 3, the text tower of lesson 4 and the U-Net of lesson 1 meet here. z
+(b,4,16,16) is a latent times the autoencoder's scaling factor, context (b,n,d) the states of a
+caption's tokens.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gligen_lessons import ddim
+from gligen_lessons.bpe import Tokenizer
+from gligen_lessons.clip import TextModel
+from gligen_lessons.ddpm import q_sample
+from gligen_lessons.device import noise
+from gligen_lessons.guidance import classifier_free
+from gligen_lessons.nets import Attention, BasicTransformerBlock
+from gligen_lessons.schedule import Schedule
+from gligen_lessons.unet import UNet
+from gligen_lessons.vae import VAE, reparameterise
+
+# Stable Diffusion's way down: steps 1, 1 + k, ..., and a last one that ends at alpha_bar[0]
+STEPS_OFFSET = 1
+
+
+def to_latents(vae: VAE, x: Tensor, eps: Tensor) -> Tensor:
+    """Pictures (b,3,h,w) in [-1, 1] as latents of spread one, (b,4,h/8,w/8).
+
+    eps, of the latent's shape, draws from what the encoder says (section 3.1).
+    """
+    mean, logvar = vae.encode(x)                                # (b,4,h/8,w/8) twice
+    return vae.scaling_factor * reparameterise(mean, logvar, eps)
+
+
+def to_pictures(vae: VAE, z: Tensor) -> Tensor:
+    """Latents (b,4,h,w) as pictures (b,3,8h,8w), clipped to [-1, 1]."""
+    return vae.decode(z / vae.scaling_factor).clamp(-1, 1)
+
+
+def l_ldm(unet: Callable, z0: Tensor, t: Tensor, eps: Tensor, context: Tensor,
+          schedule: Schedule) -> Tensor:
+    """L_simple on latents, with the caption at hand (latent diffusion, eq. 3)."""
+    zt = q_sample(z0, t, eps, schedule)                         # (b,4,16,16)
+    return F.mse_loss(unet(zt, t, context), eps)
+
+
+@dataclass
+class TextToImage:
+    """Everything that turns a caption into a picture; `unet` learnt on latents of `vae`."""
+
+    vae: VAE
+    text: TextModel
+    unet: UNet
+    tokenizer: Tokenizer
+    schedule: Schedule
+
+    @property
+    def device(self) -> torch.device:
+        return self.unet.conv_in.weight.device
+
+    @torch.no_grad()
+    def context(self, captions: list[str]) -> Tensor:
+        """The states (b,n,d) of all tokens of some captions, "" for the empty one."""
+        return self.text(self.tokenizer(captions).to(self.device))
+
+    def first_noise(self, count: int, seed: int) -> Tensor:
+        """The noise zT (count,4,h,w) that a seed means; the first picture of many is the only
+        one of one."""
+        c, side = self.unet.conv_in.in_channels, self.unet.config["sample_size"]
+        whole(seed, "A seed")
+        rows = [noise((1, c, side, side), torch.Generator().manual_seed(seed + i), self.device)
+                for i in range(count)]
+        return torch.cat(rows)
+
+
+def whole(value, what: str) -> None:
+    """Refuse what is no whole number (TypeError) or a negative one (ValueError)."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{what} must be a whole number, got {value!r}.")
+    if value < 0:
+        raise ValueError(f"{what} must not be negative, got {value}.")
+
+
+def paint(parts: TextToImage, captions: list[str], zT: Tensor, steps: int = 30,
+          guidance_scale: float = 5., negative: str = "",
+          eta: float = 0., generator: torch.Generator | None = None,
+          ) -> Iterator[tuple[int, Tensor]]:
+    """Text to latents: DDIM with classifier-free guidance, as Stable Diffusion walks.
+
+    zT (b,4,h,w) is noise, one for each of the b captions. Yields (t, z) after each step;
+    `to_pictures` makes a picture of any z. `negative` is what guidance leads away from.
+    Errors: ValueError for noise of another shape, or steps outside 1..T-1.
+    """
+    whole(steps, "The number of steps")
+    if not 1 <= steps < parts.schedule.T:
+        raise ValueError(f"The number of steps must lie in 1..{parts.schedule.T - 1}, got "
+                         f"{steps}.")
+    c = parts.unet.conv_in.in_channels
+    if zT.ndim != 4 or zT.shape[:2] != (len(captions), c):
+        raise ValueError(f"zT must be ({len(captions)},{c},h,w), a latent for each of the "
+                         f"{len(captions)} captions, got shape {tuple(zT.shape)}.")
+    context = parts.context(captions)                           # (b,n,d)
+    null_context = parts.context([negative]).expand_as(context)
+    model = classifier_free(parts.unet, context, null_context, guidance_scale)
+    return ddim.sample(model, zT, parts.schedule, steps, eta, generator,
+                           offset=STEPS_OFFSET, end=float(parts.schedule.alpha_bar[0]))
+
+
+def draw(parts: TextToImage, captions: list[str], seed: int = 0, **options) -> Tensor:
+    """Captions to pictures (b,3,h,w) in [-1, 1], on the CPU; see `paint` for options.
+
+    Picture i starts from the noise of seed + i.
+    """
+    zT = parts.first_noise(len(captions), seed)
+    *_, (_, z0) = paint(parts, captions, zT, **options)
+    with torch.no_grad():
+        return to_pictures(parts.vae, z0).cpu()
+
+
+def attention_map(layer: Attention, x: Tensor, context: Tensor) -> Tensor:
+    """How much each pixel looks at each token, (b,k,n_pixels,n_tokens), rows summing to one.
+
+    softmax(q k^T / sqrt(d)) of section 3.3, for the k heads of one attention layer.
+    """
+    q, k = layer.to_q(x), layer.to_k(context)
+    q, k = (y.unflatten(2, (layer.heads, -1)).transpose(1, 2) for y in (q, k))
+    return (q @ k.transpose(2, 3) / q.shape[-1] ** .5).softmax(-1)
+
+
+@contextmanager
+def watched(unet: UNet) -> Iterator[dict[str, list[Tensor]]]:
+    """Within this context, keep what cross-attention looks at in every call of the U-Net.
+
+    The dict holds, for each layer's name, one map (b,n_pixels,n_tokens) a call, the mean over
+    the heads, on the CPU.
+    """
+    maps, hooks = {}, []
+    for name, block in unet.named_modules():
+        if isinstance(block, BasicTransformerBlock):
+            kept = maps[f"{name}.attn2"] = []
+
+            def keep(layer, inputs, output, kept=kept):
+                kept.append(attention_map(layer, *inputs).mean(1).detach().cpu())
+
+            hooks.append(block.attn2.register_forward_hook(keep))
+    try:
+        yield maps
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def word_maps(maps: dict[str, list[Tensor]], side: int) -> Tensor:
+    """One map a token, (b,n,side,side): the mean over the layers of side x side and all calls."""
+    found = [m for calls in maps.values() for m in calls if m.shape[1] == side * side]
+    if not found:
+        sizes = sorted({round(calls[0].shape[1] ** .5) for calls in maps.values() if calls})
+        raise ValueError(f"No watched layer has {side} x {side} pixels, only sides {sizes}.")
+    return torch.stack(found).mean(0).transpose(1, 2).unflatten(2, (side, side))
