@@ -5,17 +5,11 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 
 from gligen_lessons import ddim, device
 from gligen_lessons.recipes.ddpm import PIXEL_UNET
+from gligen_lessons.recipes.latent import LATENT_UNET
 from gligen_lessons.schedule import Schedule
 from gligen_lessons.unet import UNet
 
 from .pairs import ratio
-
-LATENT_UNET = {
-    "sample_size": 16, "in_channels": 4, "out_channels": 4, "layers_per_block": 2,
-    "block_out_channels": (64, 128, 192), "cross_attention_dim": 192, "attention_head_dim": 4,
-    "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-}
 
 
 def twins(config: dict):

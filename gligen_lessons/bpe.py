@@ -28,8 +28,8 @@ def split_up(word: str) -> tuple[str, ...]:
 def commonest_pair(words: dict[tuple[str, ...], int]) -> Pair:
     """The two neighbouring pieces met most often (Sennrich, algorithm 1).
 
-    `words` counts words, each a tuple of pieces. Of equally common pairs the first in the
-    alphabet. ValueError where every word is one piece.
+    `words` counts words, each a tuple of pieces. Of equally common pairs the first in
+    the alphabet. ValueError where every word is one piece.
     """
     pairs = Counter()
     for pieces, count in words.items():

@@ -33,7 +33,8 @@ def quick_gelu(x: Tensor) -> Tensor:
 def pool(states: Tensor, ids: Tensor, eos: int) -> Tensor:
     """The state of each caption's end token, (b,d) of (b,n,d) (CLIP, section 2.4).
 
-    It is the first `eos` in ids (b,n): padding repeats it. ValueError where a caption has none.
+    It is the first `eos` in ids (b,n): padding repeats it. ValueError where a caption
+    has none.
     """
     if eos == ARGMAX:
         return states[torch.arange(len(ids), device=ids.device), ids.argmax(1)]
@@ -45,14 +46,14 @@ def pool(states: Tensor, ids: Tensor, eos: int) -> Tensor:
 
 
 def similarity(images: Tensor, texts: Tensor, log_scale: Tensor) -> Tensor:
-    """Cosine of every picture (b,d) with every caption (m,d), times exp(log_scale): (b,m)."""
+    """Cosine of each picture (b,d) and caption (m,d), times exp(log_scale): (b,m)."""
     images = F.normalize(images, dim=-1)                        # (b,d), length one
     texts = F.normalize(texts, dim=-1)                          # (m,d), length one
     return log_scale.exp() * images @ texts.T                   # (b,m)
 
 
 def clip_loss(logits: Tensor) -> Tensor:
-    """Which caption belongs to a picture, and which picture to a caption (CLIP, figure 3).
+    """Which caption belongs to a picture, which picture to a caption (CLIP, figure 3).
 
     logits (b,b), pictures in rows; the true pairs lie on the diagonal. The mean of two
     cross-entropies.
@@ -62,7 +63,7 @@ def clip_loss(logits: Tensor) -> Tensor:
 
 
 def clamp_scale(model: "CLIP") -> None:
-    """Keep logits from growing more than 100-fold (CLIP, section 2.5), before each step."""
+    """Before each step: keep the factor of the logits below 100 (CLIP, section 2.5)."""
     with torch.no_grad():
         model.logit_scale.clamp_(max=LOG_SCALE_MAX)
 
@@ -83,13 +84,13 @@ def zero_shot(model: "CLIP", tokenize: Callable, pixels: Tensor,
 
 
 def retrieval(logits: Tensor) -> float:
-    """The part of captions (columns) whose own picture (the same row) scores highest."""
+    """The part of captions (columns) whose own picture (same row) scores highest."""
     own = torch.arange(len(logits), device=logits.device)
     return float((logits.argmax(0) == own).float().mean())
 
 
 class Attention(nn.Module):
-    """Every token looks at the tokens; with `causal` only at itself and those before."""
+    """Every token looks at all; with `causal` only at itself and those before."""
 
     def __init__(self, d: int, heads: int, causal: bool):
         super().__init__()
@@ -100,7 +101,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = (proj(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
                    for proj in (self.q_proj, self.k_proj, self.v_proj))
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)  # (b,k,n,d/k)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal) # (b,k,n,d/k)
         return self.out_proj(y.transpose(1, 2).flatten(2))      # (b,n,d)
 
 

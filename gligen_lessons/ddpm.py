@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from copy import copy
 
 import torch
 import torch.nn.functional as F
@@ -160,6 +161,12 @@ class Mixture:
         noise = torch.randn(count, 2, generator=generator, dtype=torch.float64)
         return self.means[which] + self.std * noise
 
+    def only(self, modes: list[int]) -> "Mixture":
+        """The mixture of some of the modes, by number: the data of one class."""
+        part = copy(self)
+        part.means = self.means[modes]
+        return part
+
     def noised(self, t: Tensor, schedule: Schedule,
                like: Tensor) -> tuple[Tensor, Tensor]:
         """The mixture at steps t (b,): its means (b,k,2) and their variance (b,1)."""
@@ -179,6 +186,13 @@ class Mixture:
         mean = (weights[..., None] * means).sum(1)               # (b,2)
         score = (mean - xt) / variance                           # (b,2)
         return -at((1 - schedule.alpha_bar).sqrt(), t, xt) * score
+
+    def log_density(self, xt: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
+        """The exact log q(xt) of points xt (b,2) at steps t (b,), (b,)."""
+        means, variance = self.noised(t, schedule, xt)           # (b,k,2), (b,1)
+        distance = (xt[:, None] - means).square().sum(-1)        # (b,k)
+        each = -distance / (2 * variance) - (2 * math.pi * variance).log()
+        return each.logsumexp(1) - math.log(len(self.means))
 
     def nearest(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The nearest mode of each point and the distance to it, both (b,)."""

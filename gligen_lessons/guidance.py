@@ -58,14 +58,14 @@ def classifier_eps(eps_hat: Tensor, gradient: Tensor, t: Tensor, schedule: Sched
 
 
 def guide(eps_uncond: Tensor, eps_cond: Tensor, guidance_scale: float) -> Tensor:
-    """From the guess without condition towards, and past, the one with it (Ho, eq. 6)."""
+    """From the guess without condition towards the one with it, and past (Ho, eq. 6)."""
     return eps_uncond + guidance_scale * (eps_cond - eps_uncond)
 
 
 def drop(cond: Tensor, null_cond: Tensor, p_drop: float, g: torch.Generator) -> Tensor:
     """Replace the condition of some samples by the empty one (Ho, algorithm 1).
 
-    cond (b,...), null_cond one sample's (...); each sample alone, with probability p_drop.
+    cond (b,...), null_cond one sample's (...); each sample on its own, with p_drop.
     """
     dropped = torch.rand(len(cond), generator=g) < p_drop       # (b,)
     dropped = dropped.view(-1, *[1] * (cond.ndim - 1))          # (b,1,...)
@@ -77,7 +77,7 @@ def classifier_free(model: Callable, cond: Tensor, null_cond: Tensor,
     """A function eps_hat = f(xt, t) that guides model(xt, t, cond) (Ho, algorithm 2).
 
     cond and null_cond (b,...). A negative prompt is nothing but another null_cond. Both
-    guesses are made in one call, the empty condition first; a scale of 1 makes only one.
+    guesses are made in one call, the empty condition first; a scale of 1 makes one.
     """
     check_scale(guidance_scale)
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from gligen_lessons import evaluate, files, recipes, train, weights
+from gligen_lessons.recipes.latent import cached_latents
 
 BLOCKED = ("diffusers", "transformers", "matplotlib", "IPython", "jupyterlab", "ipywidgets",
            "pycocotools", "nbformat")
@@ -72,8 +73,36 @@ def test_unknown_names_are_refused_in_one_sentence(tmp_path):
         weights.load("gan")
     with pytest.raises(FileNotFoundError, match="python course.py train ddpm"):
         weights.load("ddpm", folder=tmp_path)
-    with pytest.raises(ValueError, match="lesson 6"):
-        weights.export("ddpm", tmp_path / "folder")
+
+
+@pytest.mark.parametrize("name, metric", [
+    ("vae", "psnr"), ("clip", "retrieval"), ("noisy-classifier", "colour, t = 0"),
+    ("labelled", "frechet floor"), ("ldm", "named, found, renders")])
+def test_a_recipe_of_lessons_3_to_6_trains_stops_and_goes_on(tmp_path, name, metric):
+    """As on a GPU lent for minutes: `--minutes` ends a run, `--resume` brings it to its end."""
+    assert train.train(name, 2, minutes=0., out=tmp_path, ship=False, batch=4) is None
+    made = train.train(name, 2, out=tmp_path, resume=True, ship=False, batch=4)
+    card = files.card(made)
+    assert card["command"] == f"python course.py train {name} --steps 2 --batch 4"
+    assert metric in card["metrics"]
+    model, untrained = weights.load(name, folder=tmp_path), recipes.get(name, 2, batch=4).model
+    assert model.state_dict().keys() == untrained.state_dict().keys()
+    assert any(not torch.equal(p.half(), untrained.get_parameter(n).half())
+               for n, p in model.named_parameters())
+
+
+def test_a_trained_autoencoder_knows_its_scale(tmp_path):
+    made = train.train("vae", 1, out=tmp_path, ship=False, batch=4)
+    model = weights.load("vae", folder=tmp_path)
+    assert files.card(made)["config"]["scaling_factor"] == model.scaling_factor != .18215
+
+
+def test_latents_are_made_once_for_each_autoencoder(tmp_path, monkeypatch):
+    first_seeds, first = cached_latents("train", 2, 3)
+    monkeypatch.setattr(weights, "load", None)                   # a second time needs no network
+    again_seeds, again = cached_latents("train", 2, 3)
+    assert torch.equal(first, again) and first_seeds == again_seeds and len(first) == 6
+    assert .3 < float(first.float().std()) < 3
 
 
 def test_every_shipped_model_has_weights_card_and_log():
@@ -91,6 +120,14 @@ def test_the_report_is_written_and_read_back(tmp_path):
     assert "| crop, category, clean |" in (tmp_path / "report.md").read_text("utf-8")
     with pytest.raises(FileNotFoundError, match="evaluate --only ddim"):
         evaluate.shipped("ddim", tmp_path)
+
+
+def test_the_report_says_whether_a_bar_holds():
+    text = evaluate.table({"vae": {"psnr": 31.9}, "clip": {"category": .96},
+                           "ldm": {"seconds for 8 pictures in 50 guided steps": 9.5}})
+    assert "| psnr | 31.9 | at least 32: missed |" in text
+    assert "| category | 0.96 | at least 0.95: holds |" in text
+    assert "| 9.5 | at most 10: holds |" in text
 
 
 def test_the_shipped_report_holds_every_section_and_many_steps():

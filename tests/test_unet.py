@@ -6,8 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-from oracles import relative_error
-from torch import nn
+from oracles import draw, relative_error
 
 from gligen_lessons.unet import DEFAULTS, FIXED, UNet
 
@@ -49,20 +48,6 @@ CASES = {
                                                            (16, 32)), (7, 8)),
     "every kind of block": (MIXED, (16, 24)),
 }
-
-
-def draw(model: nn.Module, seed: int = 0) -> None:
-    """Draw every parameter anew, N(0, 1) or N(0, 1 / fan_in), so that outputs are of order 1.
-
-    All come from one pool of noise: Stable Diffusion's 860 million are then drawn in seconds.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    largest = max(p.numel() for p in model.parameters())
-    pool = torch.randn(largest + 10007, generator=generator)
-    for p in model.parameters():
-        start = int(torch.randint(10007, (1,), generator=generator))
-        spread = 1.0 if p.ndim < 2 else (p.numel() / len(p)) ** -0.5
-        torch.mul(pool[start:start + p.numel()].view(p.shape), spread, out=p.data)
 
 
 def pair(keys: dict) -> tuple[UNet, UNet2DConditionModel]:

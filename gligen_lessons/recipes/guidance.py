@@ -60,7 +60,7 @@ def labelled(steps: int | None = None, batch: int | None = None) -> Recipe:
         return F.mse_loss(model(q_sample(x0, t, eps, schedule), t, cond), eps)
 
     def report(model) -> dict:
-        return labelled_report(model, min(200, 8 + steps))
+        return labelled_report(model, min(200, 8 + steps), min(30, 1 + steps))
 
     return Recipe("labelled", model, LABELLED, f"{count} single-train scenes at 32 px, from the "
                   "weights of ddpm", batch_of, loss, steps, 5e-4, report, options={"ema": .999})
@@ -135,7 +135,7 @@ def obeyed(judge, x: Tensor, labels: Tensor) -> tuple[float, Tensor]:
     return float(sure.float().mean()), features
 
 
-def labelled_report(model: LabelledUNet, count: int,
+def labelled_report(model: LabelledUNet, count: int, steps: int = 30,
                     scales: tuple[float, ...] = (0, 1, 2, 4, 8)) -> dict:
     """Fidelity and diversity against the guidance scale, from the same noise.
 
@@ -146,8 +146,8 @@ def labelled_report(model: LabelledUNet, count: int,
     real = judge_scenes(judge, small_pictures("single-test", 2 * count))[1]
     same, rows = labels[:1].expand(count // 4, 2), []
     for scale in scales:
-        share, features = obeyed(judge, paint_labels(model, labels, scale), labels)
-        alike = judge_scenes(judge, paint_labels(model, same, scale))[1]
+        share, features = obeyed(judge, paint_labels(model, labels, scale, steps), labels)
+        alike = judge_scenes(judge, paint_labels(model, same, scale, steps))[1]
         rows.append({"scale": scale, "obeyed": share,
                      "frechet": frechet_distance(features, real[:count]),
                      "spread": float((alike - alike.mean(0)).norm(dim=1).mean())})

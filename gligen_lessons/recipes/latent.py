@@ -74,7 +74,7 @@ def ldm(steps: int | None = None, batch: int | None = None) -> Recipe:
     parts = weights.text_to_image(device.pick(), unet=UNet(**LATENT_UNET))
     texts = [captions(scene(seed)) for part in found for seed in part[0]]
     ids = parts.tokenizer([text for five in texts for text in five]).view(len(z), 5, -1).short()
-    empty = parts.tokenizer([""])[0]
+    empty, walk = parts.tokenizer([""])[0], min(30, 1 + steps)
     weights.load("referee-scene")               # the report needs it: say now if it is missing
 
     def batch_of(step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -92,10 +92,10 @@ def ldm(steps: int | None = None, batch: int | None = None) -> Recipe:
         return l_ldm(model, z0, t, eps, context.float(), parts.schedule)
 
     def log_sample(model, step: int) -> dict:
-        return {"png": sheet(draw(parts_with(parts, model), list(SHOWN), seed=0))}
+        return {"png": sheet(draw(parts_with(parts, model), list(SHOWN), steps=walk))}
 
     def report(model) -> dict:
-        return ldm_report(parts_with(parts, model), min(100, 8 + steps))
+        return ldm_report(parts_with(parts, model), min(100, 8 + steps), walk)
 
     return Recipe("ldm", parts.unet, LATENT_UNET, f"latents of {len(z)} scenes of train and "
                   "single-train", batch_of, loss, steps, 6e-4, report, log_sample,

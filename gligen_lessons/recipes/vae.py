@@ -90,8 +90,9 @@ def vae_report(model: VAE, count: int = 1000) -> dict:
     others = torch.cat([judge_scenes(judge, pictures(data, part))[1]
                         for part in (rows + count).split(64)])
     (seen, real), (seen_hat, made) = judge_scenes(judge, x), judge_scenes(judge, x_hat)
-    return {"psnr": float(psnr(x_hat, x).mean()), "found": recall(seen_hat, present),
-            "found in renders": recall(seen, present), "scenes": count,
-            "frechet": frechet_distance(made, others), "frechet floor":
-            frechet_distance(real, others), "kid": kernel_distance(made, others),
-            "kid floor": kernel_distance(real, others)}
+    found, possible = recall(seen_hat, present), recall(seen, present)
+    return {"psnr": float(psnr(x_hat, x).mean()), "found": found, "found in renders": possible,
+            "found, relative": found / possible, "scenes": count,
+            "frechet": frechet_distance(made, others),
+            "frechet floor": frechet_distance(real, others),
+            "kid": kernel_distance(made, others), "kid floor": kernel_distance(real, others)}
