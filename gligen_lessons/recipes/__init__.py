@@ -40,9 +40,12 @@ class Recipe:
     learned: Callable = lambda model: {}
 
 
-def scenes(split: str, steps: int, batch: int) -> Renders:
-    """The scenes that a run of `steps` batches learns from: 20,000, on a GPU 80,000, or fewer."""
-    most = 80_000 if device.dial() == "full" else 20_000
+def scenes(split: str, steps: int, batch: int, most: int | None = None) -> Renders:
+    """The scenes that a run of `steps` batches learns from: at most `most`, or fewer.
+
+    20,000 unless given, 80,000 on a GPU.
+    """
+    most = most or (80_000 if device.dial() == "full" else 20_000)
     return renders(split, min(most, batch * steps))
 
 

@@ -41,12 +41,12 @@ SHOWN = ("a red car on the snow at night", "a yellow house on the grass by day",
          "a monkey in blue on the road by day", "a white rocket on the snow by day")
 
 
-def cached_latents(split: str, steps: int, batch: int) -> tuple[range, Tensor]:
+def cached_latents(split: str, steps: int, batch: int, most: int) -> tuple[range, Tensor]:
     """The seeds of some scenes of a split and their latents (n,4,16,16), drawn once, scaled.
 
     They lie beside the cache of renders, under a name that the autoencoder's weights decide.
     """
-    drawn, vae_file = scenes(split, steps, batch), weights.path("vae")
+    drawn, vae_file = scenes(split, steps, batch, most), weights.path("vae")
     mark = hashlib.sha256(vae_file.read_bytes()).hexdigest()[:12]
     file = Path(default_folder()).parent / "latents" / f"{split}-{len(drawn.seeds)}-{mark}.npy"
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -68,8 +68,8 @@ def ldm(steps: int | None = None, batch: int | None = None) -> Recipe:
     read by the shipped text tower, a tenth of them dropped."""
     full = device.dial() == "full"
     steps, batch = steps or (20_000 if full else 9_000), batch or (256 if full else 8)
-    found = [cached_latents("train", steps, batch),
-             cached_latents("single-train", steps, max(1, batch // 2))]
+    found = [cached_latents("train", steps, batch, 80_000 if full else 8_000),
+             cached_latents("single-train", steps, batch, 40_000 if full else 4_000)]
     z = torch.cat([part[1] for part in found]).to(device.pick())
     parts = weights.text_to_image(device.pick(), unet=UNet(**LATENT_UNET))
     texts = [captions(scene(seed)) for part in found for seed in part[0]]

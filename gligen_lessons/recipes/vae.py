@@ -21,15 +21,15 @@ LATENT_VAE = {
 }
 KL_WEIGHT = .02
 CROP = 64                                                 # px of the pieces it learns from first
-WHOLE = .75                                               # the part of the run after which ...
+WHOLE = .9                                                # the part of the run after which ...
 
 
 def vae(steps: int | None = None, batch: int | None = None) -> Recipe:
     """The autoencoder: pieces of pictures first, then a quarter as many whole ones a step."""
     full = device.dial() == "full"
-    steps, batch = steps or (20_000 if full else 5_000), batch or (64 if full else 8)
+    steps, batch = steps or (20_000 if full else 10_000), batch or (64 if full else 8)
     renders = scenes("train", steps, batch)
-    data = on_device(renders.images)
+    data, boxes = on_device(renders.images), torch.tensor(renders.boxes_xyxy)
     load("referee-scene")                       # the report needs it: say now if it is missing
 
     def draw(step: int) -> tuple[Tensor, Tensor]:
@@ -37,9 +37,9 @@ def vae(steps: int | None = None, batch: int | None = None) -> Recipe:
         piece = step < WHOLE * steps
         count, side = (batch, CROP) if piece else (max(1, batch // 4), data.shape[1])
         rows = torch.randint(len(data), (count,), generator=g)
-        x0, y0 = torch.randint(data.shape[1] - side + 1, (2, count), generator=g).tolist()
-        x = torch.stack([data[row, y:y + side, x:x + side]
-                         for row, y, x in zip(rows.tolist(), y0, x0, strict=True)])
+        corners = piece_corners(boxes[rows], data.shape[1] - side, g)
+        x = torch.stack([data[row, y:y + side, x:x + side] for row, (x, y)
+                         in zip(rows.tolist(), corners.tolist(), strict=True)])
         return to_model(x), torch.randn(count, 4, side // 8, side // 8, generator=g)
 
     def loss(model, x, eps):
@@ -56,6 +56,22 @@ def vae(steps: int | None = None, batch: int | None = None) -> Recipe:
     return Recipe("vae", VAE(**LATENT_VAE), LATENT_VAE, f"{len(data)} train scenes at 128 px, "
                   f"pieces of {CROP} px in the first {WHOLE:.0%} of the steps", draw, loss, steps,
                   6e-4, report, options={"ema": .998}, learned=learned)
+
+
+def piece_corners(boxes_xyxy: Tensor, most: int, g: torch.Generator) -> Tensor:
+    """Left and upper ends (n,2) of pieces, 0 to `most` pixels: three in four around a thing.
+
+    boxes_xyxy (n,6,4), zeros where a scene has fewer things. Backgrounds are learnt soon; what
+    takes long is small and would be met too seldom in pieces drawn anywhere.
+    """
+    n, things = len(boxes_xyxy), (boxes_xyxy[..., 2] > 0).sum(1)                    # (n,)
+    chosen = (torch.rand(n, generator=g) * things).long().clamp(max=5)
+    box = boxes_xyxy[torch.arange(n), chosen]                                       # (n,4)
+    middle = (box[:, :2] + box[:, 2:]) / 2 + .1 * torch.randn(n, 2, generator=g)
+    around = (middle * (most + CROP) - CROP / 2).clamp(0, most)                     # (n,2)
+    anywhere = torch.rand(n, 2, generator=g) * most
+    thing = (torch.rand(n, 1, generator=g) < .75) & (things > 0)[:, None]
+    return torch.where(thing, around, anywhere).round().long()
 
 
 @torch.no_grad()
