@@ -199,6 +199,16 @@ def write_picture(x, target: Path) -> None:
     files.atomic_write(target, held.getvalue())
 
 
+def add_drawing(add) -> None:
+    """What `draw` takes beside the caption."""
+    add("--box", action="append", help="from lesson 8 on")
+    add("--out", type=Path, required=True, help="the picture to write, .png or .jpg")
+    add("--seed", type=_seed, default=0, help="which noise to begin with (default: 0)")
+    add("--steps", type=_whole, default=50, help="steps of DDIM (default: 50)")
+    add("--scale", type=float, default=5., help="guidance scale (default: 5)")
+    add("--count", type=_whole, default=1, help="how many, from seeds that follow")
+
+
 def parser() -> argparse.ArgumentParser:
     top = OneLineParser(prog="gligen-lessons", description="From noise to grounded images.",
                         epilog="--debug with any command shows where an error came from.")
@@ -215,13 +225,8 @@ def parser() -> argparse.ArgumentParser:
 
     one = add("draw", help="paint a caption")
     one.add_argument("caption", help='such as "a red car on the snow at night"; "" for anything')
-    one.add_argument("--box", action="append", help="from lesson 8 on")
-    one.add_argument("--out", type=Path, required=True, help="the picture to write, .png or .jpg")
-    one.add_argument("--seed", type=_seed, default=0, help="which noise to begin with (default: 0)")
-    one.add_argument("--steps", type=_whole, default=50, help="steps of DDIM (default: 50)")
-    one.add_argument("--scale", type=float, default=5., help="guidance scale (default: 5)")
-    one.add_argument("--count", type=_whole, default=1, help="how many, from seeds that follow")
     one.set_defaults(run=draw_caption)
+    add_drawing(one.add_argument)
 
     for name in FORWARDED:                             # each has a parser of its own
         add(name, help=FORWARDED[name], add_help=False)

@@ -89,7 +89,7 @@ def retrieval(logits: Tensor) -> float:
     return float((logits.argmax(0) == own).float().mean())
 
 
-class Attention(nn.Module):
+class SelfAttention(nn.Module):
     """Every token looks at all; with `causal` only at itself and those before."""
 
     def __init__(self, d: int, heads: int, causal: bool):
@@ -116,13 +116,13 @@ class MLP(nn.Module):
         return self.fc2(quick_gelu(self.fc1(x)))                # (b,n,d)
 
 
-class Layer(nn.Module):
+class EncoderLayer(nn.Module):
     """Attention, then the MLP, each on normed input and added to it."""
 
     def __init__(self, cfg: dict, causal: bool):
         super().__init__()
         d, eps = cfg["hidden_size"], cfg["layer_norm_eps"]
-        self.self_attn = Attention(d, cfg["num_attention_heads"], causal)
+        self.self_attn = SelfAttention(d, cfg["num_attention_heads"], causal)
         self.layer_norm1 = nn.LayerNorm(d, eps)
         self.mlp = MLP(d, cfg["intermediate_size"])
         self.layer_norm2 = nn.LayerNorm(d, eps)
@@ -132,12 +132,13 @@ class Layer(nn.Module):
         return x + self.mlp(self.layer_norm2(x))                # (b,n,d)
 
 
-class Encoder(nn.Module):
+class EncoderLayers(nn.Module):
     """The layers of a tower, one after the other."""
 
     def __init__(self, cfg: dict, causal: bool):
         super().__init__()
-        self.layers = nn.ModuleList(Layer(cfg, causal) for _ in range(cfg["num_hidden_layers"]))
+        self.layers = nn.ModuleList(
+            EncoderLayer(cfg, causal) for _ in range(cfg["num_hidden_layers"]))
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers:
@@ -168,7 +169,7 @@ class TextModel(nn.Module):
         super().__init__()
         self.config, cfg = config, settle(config, TEXT, FIXED, "CLIPTextConfig")
         self.eos, self.length = cfg["eos_token_id"], cfg["max_position_embeddings"]
-        self.embeddings, self.encoder = TextEmbeddings(cfg), Encoder(cfg, causal=True)
+        self.embeddings, self.encoder = TextEmbeddings(cfg), EncoderLayers(cfg, causal=True)
         self.final_layer_norm = nn.LayerNorm(cfg["hidden_size"], cfg["layer_norm_eps"])
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -202,7 +203,7 @@ class VisionModel(nn.Module):
         super().__init__()
         self.config, cfg = config, settle(config, VISION, FIXED, "CLIPVisionConfig")
         d, eps, self.side = cfg["hidden_size"], cfg["layer_norm_eps"], cfg["image_size"]
-        self.embeddings, self.encoder = VisionEmbeddings(cfg), Encoder(cfg, causal=False)
+        self.embeddings, self.encoder = VisionEmbeddings(cfg), EncoderLayers(cfg, causal=False)
         self.pre_layrnorm = nn.LayerNorm(d, eps)                # the published spelling
         self.post_layernorm = nn.LayerNorm(d, eps)
 

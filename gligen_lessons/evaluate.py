@@ -10,7 +10,7 @@ import torch
 from . import device, files, latent, weights
 from .metrics import frechet_distance, kernel_distance
 from .recipes.clip import clip_report
-from .recipes.ddpm import ddpm_report, paint, small_pictures
+from .recipes.ddpm import ddpm_report, paint_pixels, small_pictures
 from .recipes.guidance import classifier_report, labelled_report
 from .recipes.latent import SHOWN, ldm_report
 from .recipes.referee import crop_report, labelled, scene_report
@@ -42,7 +42,7 @@ def ddim_figures(count: int, steps: tuple[int, ...] = DDIM_STEPS) -> dict:
     rows = []
     for number in steps:
         start = monotonic()
-        painted = paint(model, count, number)
+        painted = paint_pixels(model, count, number)
         seconds = (monotonic() - start) / count
         fake = judge_scenes(judge, painted)[1]
         rows.append({"steps": number, "frechet": frechet_distance(fake, real[:count]),

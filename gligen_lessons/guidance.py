@@ -58,7 +58,7 @@ def classifier_eps(eps_hat: Tensor, gradient: Tensor, t: Tensor, schedule: Sched
 
 
 def guide(eps_uncond: Tensor, eps_cond: Tensor, guidance_scale: float) -> Tensor:
-    """From the guess without condition towards the one with it, and past (Ho, eq. 6)."""
+    """From the guess without condition towards that with it, and past (Ho, eq. 6)."""
     return eps_uncond + guidance_scale * (eps_cond - eps_uncond)
 
 

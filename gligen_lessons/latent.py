@@ -51,7 +51,7 @@ def l_ldm(unet: Callable, z0: Tensor, t: Tensor, eps: Tensor, context: Tensor,
 
 @dataclass
 class TextToImage:
-    """Everything that turns a caption into a picture; `unet` learnt on latents of `vae`."""
+    """What turns a caption into a picture; `unet` learnt on latents of `vae`."""
 
     vae: VAE
     text: TextModel
@@ -69,13 +69,14 @@ class TextToImage:
         return self.text(self.tokenizer(captions).to(self.device))
 
     def first_noise(self, count: int, seed: int) -> Tensor:
-        """The noise zT (count,4,h,w) that a seed means; the first picture of many is the only
-        one of one."""
+        """The noise zT (count,4,h,w) that a seed means.
+
+        Picture i has the noise of seed + i, whatever the count.
+        """
         c, side = self.unet.conv_in.in_channels, self.unet.config["sample_size"]
         whole(seed, "A seed")
-        rows = [noise((1, c, side, side), torch.Generator().manual_seed(seed + i), self.device)
-                for i in range(count)]
-        return torch.cat(rows)
+        sources = [torch.Generator().manual_seed(seed + i) for i in range(count)]
+        return torch.cat([noise((1, c, side, side), g, self.device) for g in sources])
 
 
 def whole(value, what: str) -> None:
@@ -92,23 +93,23 @@ def paint(parts: TextToImage, captions: list[str], zT: Tensor, steps: int = 30,
           ) -> Iterator[tuple[int, Tensor]]:
     """Text to latents: DDIM with classifier-free guidance, as Stable Diffusion walks.
 
-    zT (b,4,h,w) is noise, one for each of the b captions. Yields (t, z) after each step;
-    `to_pictures` makes a picture of any z. `negative` is what guidance leads away from.
-    Errors: ValueError for noise of another shape, or steps outside 1..T-1.
+    zT (b,4,h,w) is noise, one for each of the b captions. Yields (t, z) after each
+    step; `to_pictures` makes a picture of any z. `negative` is what guidance leads away
+    from. Errors: ValueError for noise of another shape, or steps outside 1..T-1.
     """
     whole(steps, "The number of steps")
     if not 1 <= steps < parts.schedule.T:
-        raise ValueError(f"The number of steps must lie in 1..{parts.schedule.T - 1}, got "
-                         f"{steps}.")
+        raise ValueError(f"The number of steps must lie in 1..{parts.schedule.T - 1}, "
+                         f"got {steps}.")
     c = parts.unet.conv_in.in_channels
     if zT.ndim != 4 or zT.shape[:2] != (len(captions), c):
-        raise ValueError(f"zT must be ({len(captions)},{c},h,w), a latent for each of the "
-                         f"{len(captions)} captions, got shape {tuple(zT.shape)}.")
+        raise ValueError(f"zT must be ({len(captions)},{c},h,w), a latent for each "
+                         f"caption, got shape {tuple(zT.shape)}.")
     context = parts.context(captions)                           # (b,n,d)
     null_context = parts.context([negative]).expand_as(context)
     model = classifier_free(parts.unet, context, null_context, guidance_scale)
     return ddim.sample(model, zT, parts.schedule, steps, eta, generator,
-                           offset=STEPS_OFFSET, end=float(parts.schedule.alpha_bar[0]))
+                       offset=STEPS_OFFSET, end=float(parts.schedule.alpha_bar[0]))
 
 
 def draw(parts: TextToImage, captions: list[str], seed: int = 0, **options) -> Tensor:
@@ -123,9 +124,9 @@ def draw(parts: TextToImage, captions: list[str], seed: int = 0, **options) -> T
 
 
 def attention_map(layer: Attention, x: Tensor, context: Tensor) -> Tensor:
-    """How much each pixel looks at each token, (b,k,n_pixels,n_tokens), rows summing to one.
+    """How much each pixel looks at each token, (b,k,n_pixels,n_tokens).
 
-    softmax(q k^T / sqrt(d)) of section 3.3, for the k heads of one attention layer.
+    Rows sum to one: softmax(q k^T / sqrt(d)) of section 3.3, for each of k heads.
     """
     q, k = layer.to_q(x), layer.to_k(context)
     q, k = (y.unflatten(2, (layer.heads, -1)).transpose(1, 2) for y in (q, k))
@@ -134,10 +135,10 @@ def attention_map(layer: Attention, x: Tensor, context: Tensor) -> Tensor:
 
 @contextmanager
 def watched(unet: UNet) -> Iterator[dict[str, list[Tensor]]]:
-    """Within this context, keep what cross-attention looks at in every call of the U-Net.
+    """Within this context, keep what cross-attention looks at in every call.
 
-    The dict holds, for each layer's name, one map (b,n_pixels,n_tokens) a call, the mean over
-    the heads, on the CPU.
+    The dict holds, for each layer's name, one map (b,n_pixels,n_tokens) a call, the
+    mean over the heads, on the CPU.
     """
     maps, hooks = {}, []
     for name, block in unet.named_modules():
@@ -156,9 +157,14 @@ def watched(unet: UNet) -> Iterator[dict[str, list[Tensor]]]:
 
 
 def word_maps(maps: dict[str, list[Tensor]], side: int) -> Tensor:
-    """One map a token, (b,n,side,side): the mean over the layers of side x side and all calls."""
+    """One map a token, (b,n,side,side): the mean over layers of that size and calls.
+
+    ValueError where no layer has side x side pixels.
+    """
     found = [m for calls in maps.values() for m in calls if m.shape[1] == side * side]
     if not found:
-        sizes = sorted({round(calls[0].shape[1] ** .5) for calls in maps.values() if calls})
-        raise ValueError(f"No watched layer has {side} x {side} pixels, only sides {sizes}.")
+        sizes = sorted({round(m.shape[1] ** .5)
+                        for calls in maps.values() for m in calls})
+        raise ValueError(f"No watched layer has {side} x {side} pixels, only sides "
+                         f"{sizes}.")
     return torch.stack(found).mean(0).transpose(1, 2).unflatten(2, (side, side))

@@ -74,7 +74,7 @@ def vae_loss(model: Callable, x: Tensor, eps: Tensor, kl_weight: float) -> Tenso
 
 
 def scaling_factor(z: Tensor) -> float:
-    """What to multiply latents with so that their spread is one (latent diffusion, app. G)."""
+    """What to multiply latents with for a spread of one (latent diffusion, app. G)."""
     return 1 / float(z.flatten().std())
 
 
@@ -190,7 +190,7 @@ class VAE(nn.Module):
         """
         c, f = self.encoder.conv_in.in_channels, self.factor
         if x.ndim != 4 or x.shape[1] != c or x.shape[2] % f or x.shape[3] % f:
-            raise ValueError(f"A picture must be (b,{c},h,w) with h and w divisible by {f}, "
+            raise ValueError(f"A picture must be (b,{c},h,w), h and w divisible by {f}, "
                              f"got shape {tuple(x.shape)}.")
         moments = self.quant_conv(self.encoder(x))              # (b,2c_z,h/8,w/8)
         mean, logvar = moments.chunk(2, dim=1)

@@ -9,6 +9,7 @@ import torch
 
 from gligen_lessons import evaluate, files, recipes, train, weights
 from gligen_lessons.recipes.latent import cached_latents
+from gligen_lessons.recipes.vae import piece_corners
 
 BLOCKED = ("diffusers", "transformers", "matplotlib", "IPython", "jupyterlab", "ipywidgets",
            "pycocotools", "nbformat")
@@ -95,6 +96,18 @@ def test_a_trained_autoencoder_knows_its_scale(tmp_path):
     made = train.train("vae", 1, out=tmp_path, ship=False, batch=4)
     model = weights.load("vae", folder=tmp_path)
     assert files.card(made)["config"]["scaling_factor"] == model.scaling_factor != .18215
+
+
+def test_pieces_lie_in_the_picture_and_mostly_around_things():
+    boxes = torch.zeros(4000, 6, 4)
+    boxes[:2000, 0] = torch.tensor([.70, .60, .90, .80])         # middle (102, 90) of 128 px
+    corners = piece_corners(boxes, 64, torch.Generator().manual_seed(0))
+    assert corners.dtype == torch.long and corners.min() == 0 and corners.max() == 64
+    holds = (corners <= torch.tensor([102, 90])) & (corners + 64 > torch.tensor([102, 90]))
+    with_thing, without = holds.all(1).float().split(2000)
+    assert with_thing.mean() > .75 and without.mean() < .55      # anywhere: 26/64 of them and more
+    whole = piece_corners(boxes, 0, torch.Generator().manual_seed(0))
+    assert int(whole.abs().max()) == 0
 
 
 def test_latents_are_made_once_for_each_autoencoder(tmp_path, monkeypatch):

@@ -26,7 +26,12 @@ KEPT_TO = {"matplotlib": {"show", "widgets"}, "IPython": {"show", "widgets"},
 INSIDE = {"accelerate", "diffusers", "transformers", "matplotlib", "pycocotools", "IPython"}
 
 # Names with several homes on purpose, each module's word for its own thing; None: anywhere.
-SHARED_NAMES = {"main": None, "load": {"files.py", "weights.py"}, "sample": {"ddpm.py", "ddim.py"}}
+SHARED_NAMES = {
+    "main": None, "load": {"files.py", "weights.py"}, "sample": {"ddpm.py", "ddim.py"},
+    "draw": {"latent.py", "world/backdrop.py"}, "complete": {"unet.py", "vae.py"},
+    "MidBlock": {"unet.py", "vae.py"},
+    "labelled": {"recipes/guidance.py", "recipes/referee.py"},  # a recipe bears its model's name
+}
 
 
 def module_of(path: Path, library: Path) -> str:

@@ -55,7 +55,7 @@ def ddpm(steps: int | None = None, batch: int = 16) -> Recipe:
                   draw, loss, steps, 1e-3, report, log_sample, options={"ema": .999})
 
 
-def paint(model, count: int, steps: int, seed: int = 0, batch: int = 64) -> Tensor:
+def paint_pixels(model, count: int, steps: int, seed: int = 0, batch: int = 64) -> Tensor:
     """`count` samples (n,3,32,32) in [-1, 1], on the CPU: DDIM from seeded noise."""
     g, device = torch.Generator().manual_seed(seed), next(model.parameters()).device
     done = []
@@ -67,7 +67,7 @@ def paint(model, count: int, steps: int, seed: int = 0, batch: int = 64) -> Tens
 
 def log_sample(model, step: int) -> dict:
     """Twelve samples from the same noise at every milestone, as one small PNG in base64."""
-    shown = (to_shown(paint(model, 12, 30)) * 255).round().byte()                # (12,32,32,3)
+    shown = (to_shown(paint_pixels(model, 12, 30)) * 255).round().byte()         # (12,32,32,3)
     sheet = shown.view(2, 6, 32, 32, 3).permute(0, 2, 1, 3, 4).reshape(64, 192, 3)
     file = io.BytesIO()
     Image.fromarray(sheet.numpy()).save(file, "PNG")
@@ -82,7 +82,7 @@ def ddpm_report(model, count: int = 500, steps: int = 50) -> dict:
     """
     judge = load("referee-scene", next(model.parameters()).device)
     real = judge_scenes(judge, small_pictures("single-test", 2 * count))
-    fake = judge_scenes(judge, paint(model, count, steps))
+    fake = judge_scenes(judge, paint_pixels(model, count, steps))
     return {"frechet": frechet_distance(fake[1], real[1][:count]),
             "frechet floor": frechet_distance(real[1][count:], real[1][:count]),
             "kid": kernel_distance(fake[1], real[1][:count]),

@@ -1,0 +1,300 @@
+"""Checks of lesson 5."""
+
+import torch
+
+from gligen_lessons import guidance as own
+from gligen_lessons.checks import Wrong, exercise, expect_close
+from gligen_lessons.ddpm import posterior, predict_x0
+from gligen_lessons.schedule import Schedule, at
+
+SHORT = Schedule.linear(10, .02, .3)                      # ten steps that differ a lot
+
+
+def uneven_log_prob(xt, t):
+    """A log-probability that is no simple function of the picture, and depends on the step."""
+    weight = torch.linspace(.2, 1.5, xt[0].numel()).to(xt).view_as(xt[0])
+    score = (weight * torch.sin(xt + t.to(xt).view(-1, 1, 1, 1) / 3)).flatten(1).sum(1)
+    return torch.nn.functional.logsigmoid(score)
+
+
+def four_draws(batch: int = 3) -> tuple[torch.Tensor, ...]:
+    """Four tensors (b,2,4,5) with values beyond [-1, 1]."""
+    return tuple(1.5 * torch.randn(batch, 2, 4, 5) for _ in range(4))
+
+
+@exercise("gligen_lessons.guidance:classifier_gradient")
+def classifier_gradient(attempt):
+    """As samplers call it: under no_grad, on pictures that are used again afterwards."""
+    xt, t = four_draws()[0], torch.tensor([0, 4, 9])
+    leaf = xt.clone().requires_grad_()
+    each = uneven_log_prob(leaf, t)
+    want = torch.autograd.grad(each.sum(), leaf)[0]
+    shape = (-1, 1, 1, 1)
+    wrongs = {
+        "This is the gradient of the mean. It shrinks with the size of the batch: differentiate "
+        "the sum.": want / len(xt),
+        "This is the gradient of the probability. It is smaller by the probability itself, and "
+        "fades where guidance is needed most.": want * each.detach().exp().view(shape),
+        "The sign is turned: this leads away from the class. Differentiate log_prob, not a loss.":
+            -want,
+        "This is a direction of length 1. Its length belongs to it: how far the class is.":
+            want / want.flatten(1).norm(dim=1).view(shape)}
+    given = xt.clone()
+    with torch.no_grad():
+        try:
+            got = attempt(uneven_log_prob, given, t)
+        except RuntimeError as error:
+            if "require grad" not in str(error) and "grad_fn" not in str(error):
+                raise
+            raise Wrong("nothing could be differentiated. Samplers run under torch.no_grad(): use "
+                        "`with torch.enable_grad():`, and an xt that requires one.") from None
+    if isinstance(got, tuple):
+        raise Wrong("torch.autograd.grad returns a tuple, one gradient for each input: take [0].")
+    error = expect_close(got, want, "Differentiate log_prob(xt, t).sum() with respect to xt.",
+                         wrongs=wrongs)
+    if got.requires_grad:
+        raise Wrong("the result still requires a gradient, so a walk would keep every step's "
+                    "graph in memory.")
+    if given.requires_grad or not torch.equal(given, xt):
+        raise Wrong("the caller's xt was changed. Work on `xt.detach()`, a tensor of your own.")
+    return f"agrees with autograd on 3 pictures under no_grad (largest difference {error:.0e})"
+
+
+@exercise("gligen_lessons.guidance:classifier_eps")
+def classifier_eps(attempt):
+    """Three steps, one of them the last."""
+    eps_hat, gradient, *_ = four_draws()
+    t, scale = torch.tensor([0, 4, 9]), 2.5
+    noise, signal = (at(level.sqrt(), t, eps_hat)
+                     for level in (1 - SHORT.alpha_bar, SHORT.alpha_bar))
+    wrongs = {
+        "The sign is turned. eps points to the noise and the gradient to the data, so the gradient "
+        "is subtracted.": eps_hat + scale * noise * gradient,
+        "The root is missing: the factor is sqrt(1 - alpha_bar).":
+            eps_hat - scale * noise**2 * gradient,
+        "This is the root of alpha_bar, the picture's part; the noise's is sqrt(1 - alpha_bar).":
+            eps_hat - scale * signal * gradient,
+        "The factor sqrt(1 - alpha_bar) is missing: a score becomes an eps only with it.":
+            eps_hat - scale * gradient,
+        "The gradient is divided by sqrt(1 - alpha_bar); it must be multiplied.":
+            eps_hat - scale * gradient / noise,
+        "The guidance scale is missing.": eps_hat - noise * gradient,
+        "This uses betas; the noise that xt holds is that of all steps, 1 - alpha_bar.":
+            eps_hat - scale * at(SHORT.betas.sqrt(), t, eps_hat) * gradient}
+    got = attempt(eps_hat.clone(), gradient.clone(), t, SHORT, scale)
+    error = expect_close(got, eps_hat - scale * noise * gradient, "Compare with the derivation: "
+                         "eps_hat minus s times sqrt(1 - alpha_bar) times the gradient.",
+                         wrongs=wrongs)
+    return f"corrects eps at 3 steps as algorithm 2 does (largest difference {error:.0e})"
+
+
+@exercise("gligen_lessons.guidance:guide")
+def guide(attempt):
+    """Scales below, between and above the two guesses."""
+    without, with_c, *_ = four_draws()
+    error = 0.
+    for scale in (3., .4, 0., 1.):
+        want = torch.lerp(without, with_c, scale)
+        wrongs = {
+            "This is Ho and Salimans' w: it starts at eps_cond. Start at eps_uncond, so that scale "
+            "1 gives eps_cond.": torch.lerp(without, with_c, 1 + scale),
+            "The two guesses are exchanged: scale 0 must give eps_uncond.":
+                torch.lerp(with_c, without, scale),
+            "The sign of the difference is turned: this leads away from the condition.":
+                without - scale * (with_c - without),
+            "The second guess was not subtracted: only the difference is multiplied.":
+                without + scale * with_c,
+            "The scale must not be clamped: above 1 it goes past eps_cond, and that is the idea.":
+                torch.lerp(without, with_c, min(scale, 1.))}
+        wrongs = {m: value for m, value in wrongs.items() if not torch.allclose(value, want)}
+        error = max(error, expect_close(
+            attempt(without.clone(), with_c.clone(), scale), want,
+            f"At scale {scale:g}, compare with the first row of the table.", wrongs=wrongs))
+    return f"goes the right way at 4 scales (largest difference {error:.0e})"
+
+
+@exercise("gligen_lessons.guidance:classifier_ddpm_step")
+def classifier_ddpm_step(attempt):
+    """Three steps, the last one included, clipped and plain."""
+    eps_hat, xt, noise, gradient = four_draws()
+    t, scale = torch.tensor([9, 4, 0]), 1.7
+    guess = predict_x0(eps_hat, xt, t, SHORT)
+    clipped = guess.clamp(-1, 1)
+
+    def moved(x0_hat, shift=lambda v: v, spread=torch.sqrt, s=scale):
+        mean, variance = posterior(x0_hat, xt, t, SHORT)
+        return mean + s * shift(variance) * gradient + spread(variance) * noise
+    mean, variance = posterior((guess + scale * gradient).clamp(-1, 1), xt, t, SHORT)
+    wrongs = {
+        "The shift is multiplied by the standard deviation. Completing the square gives the "
+        "variance.": moved(clipped, torch.sqrt),
+        "The shift is not multiplied by the variance, so it is as large at the last step as at "
+        "the first.": moved(clipped, torch.ones_like),
+        "The sign is turned: the mean must move along the gradient.": moved(clipped, lambda v: -v),
+        "The guidance scale is missing.": moved(clipped, s=1),
+        "`clip` was asked for and the guess of x0 was not clamped to [-1, 1].": moved(guess),
+        "The noise is multiplied by the variance; it needs the root.":
+            moved(clipped, spread=lambda v: v),
+        "No noise was added: the mean moves, and the step stays random.":
+            moved(clipped, spread=torch.zeros_like),
+        "The mean was not moved at all.": moved(clipped, s=0),
+        "The guess of x0 was moved, not the mean.": mean + variance.sqrt() * noise,
+        "betas stand where the posterior's variance belongs.":
+            moved(clipped, lambda v: at(SHORT.betas, t, xt))}
+    got = attempt(eps_hat.clone(), xt.clone(), t, SHORT, noise.clone(), gradient.clone(), scale,
+                  True)
+    error = expect_close(got, moved(clipped), "Compare with algorithm 1: the posterior's mean, "
+                         "plus s times variance times gradient, plus noise.", wrongs=wrongs)
+    got = attempt(eps_hat.clone(), xt.clone(), t, SHORT, noise.clone(), gradient.clone(), scale)
+    expect_close(got, moved(guess), "Without `clip` the guess of x0 stays as it is.")
+    return f"moves the mean at 3 steps as algorithm 1 does (largest difference {error:.0e})"
+
+
+@exercise("gligen_lessons.guidance:drop")
+def drop(attempt):
+    """Which samples lose their condition, how many, and that they lose all of it."""
+    cond, null_cond = torch.arange(8000.).view(2000, 2, 2) + 1, -torch.tensor([[1., 2], [3, 4]])
+    got = attempt(cond.clone(), null_cond.clone(), .2, torch.Generator().manual_seed(1))
+    if got is None:
+        raise Wrong("it returned None. Does it end with `return`?")
+    expect_close(torch.zeros_like(torch.as_tensor(got)), torch.zeros_like(cond), "")
+    empty, kept = got == null_cond, got == cond
+    if not bool((empty | kept).all()):
+        raise Wrong("some entries are neither the condition nor the empty one. Every sample has "
+                    "either all of `cond` or all of `null_cond`.")
+    gone = empty.flatten(1)
+    if bool((gone.any(1) != gone.all(1)).any()):
+        raise Wrong("some samples lost a part of their condition: throw one coin a sample, not "
+                    "one for each number.")
+    part = float(gone.all(1).double().mean())
+    if part in (0., 1.):
+        raise Wrong(f"{'all' if part else 'no'} samples were dropped: each throws its own coin, "
+                    "not the batch as a whole.")
+    if abs(part - .8) < .05:
+        raise Wrong("this keeps the part that should be dropped: replace where the coin falls "
+                    "below p_drop.")
+    if abs(part - .2) > .05:
+        raise Wrong(f"{part:.0%} of the samples were dropped where p_drop is 20%.")
+    seeds = torch.get_rng_state()
+    again = attempt(cond.clone(), null_cond.clone(), .2, torch.Generator().manual_seed(1))
+    if not torch.equal(got, again) or not torch.equal(torch.get_rng_state(), seeds):
+        raise Wrong("the coins did not come from the generator `g`, so a seed means no run.")
+    first = gone.all(1).double()
+    beside = float((first[1:] * first[:-1]).mean())
+    if beside > .1:
+        raise Wrong("the dropped samples stand side by side. Each throws its own coin.")
+    labels = torch.tensor([[3, 1], [0, 2]])
+    for chance, want in ((0., labels), (1., torch.full_like(labels, -1))):
+        got = attempt(labels.clone(), torch.tensor([-1, -1]), chance, torch.Generator())
+        expect_close(got, want, f"With p_drop = {chance:g}: nothing is dropped at 0, all at 1.")
+    return f"drops {part:.1%} of 2000 samples for p_drop = 20%, each of them whole"
+
+
+def bent_by(xt, t, cond):
+    """A guess of eps that depends on the picture, the step and the condition."""
+    level = t.to(xt).view(-1, 1, 1, 1) / 7
+    return torch.tanh(xt + level) * (1 + cond.to(xt).view(-1, 1, 1, 1))
+
+
+def counted(model) -> tuple:
+    """The model, made to refuse batches that do not fit, and the conditions of each call to it."""
+    calls = []
+
+    def careful(x, step, cond):
+        if not len(x) == len(step) == len(cond):
+            raise Wrong(f"the model got {len(x)} pictures, {len(step)} steps and {len(cond)} "
+                        "conditions: repeat xt and t as often as there are conditions.")
+        calls.append(cond.clone())
+        return model(x, step, cond)
+
+    return careful, calls
+
+
+@exercise("gligen_lessons.guidance:classifier_free")
+def classifier_free(attempt):
+    """The mixture of both guesses, the calls it costs, and what is refused."""
+    xt, *_ = four_draws()
+    t, cond, null_cond = torch.tensor([9, 4, 0]), torch.tensor([1., 2, 3]), -torch.ones(3) / 2
+    model, calls = counted(bent_by)
+    without, with_c = bent_by(xt, t, null_cond), bent_by(xt, t, cond)
+    want = own.guide(without, with_c, 3.)
+    wrongs = {
+        "The halves are exchanged: what came from the empty condition must be eps_uncond. Mind the "
+        "order of the batch.": own.guide(with_c, without, 3.),
+        "The guidance scale is not used: this is the guess with the condition alone.": with_c,
+        "This is Ho and Salimans' w, one more than s: hand guidance_scale to `guide` as it is.":
+            own.guide(without, with_c, 4.)}
+    guided = attempt(model, cond.clone(), null_cond.clone(), 3.)
+    if not callable(guided):
+        raise Wrong("return the inner function itself, not what it returns: a sampler will call "
+                    "it with xt and t.")
+    got = guided(xt.clone(), t)
+    if isinstance(got, torch.Tensor) and len(got) == 2 * len(xt):
+        raise Wrong("twice as many pictures came back: cut the guesses in two along the first "
+                    "axis and mix the halves.")
+    error = expect_close(got, want, "Guide from the guess with null_cond to that with cond.",
+                         wrongs=wrongs)
+    if len(calls) != 1:
+        raise Wrong(f"the model was called {len(calls)} times. Put both conditions into one batch, "
+                    "which is faster.")
+    expect_close(calls[0], torch.cat([null_cond, cond]), "The batch holds the empty condition "
+                 "first, then the wished one, as in diffusers.")
+    calls.clear()
+    expect_close(attempt(model, cond, null_cond, 1.)(xt.clone(), t), with_c, "A scale of 1 gives "
+                 "the guess with the condition.")
+    if sum(map(len, calls)) != len(xt):
+        raise Wrong("a scale of 1 needs no guess without the condition: call the model once, on "
+                    "xt as it is.")
+    expect_close(attempt(model, cond, null_cond, 0.)(xt.clone(), t), without, "A scale of 0 gives "
+                 "the guess without the condition.")
+    expect_refusal(attempt, model, cond, null_cond)
+    return f"guides 3 pictures in 1 call (largest difference {error:.0e})"
+
+
+def expect_refusal(attempt, *arguments):
+    """A scale below 0 or that is no number must be refused before any walk."""
+    for scale in (-1., float("nan")):
+        try:
+            attempt(*arguments, scale)
+        except ValueError:
+            continue
+        raise Wrong(f"a guidance scale of {scale} was taken. Keep `check_scale` first, outside of "
+                    "the inner function.")
+
+
+@exercise("gligen_lessons.guidance:classifier_guided")
+def classifier_guided(attempt):
+    """A function for samplers that asks the model and the classifier at the same place."""
+    xt, *_ = four_draws()
+    t, scale = torch.tensor([9, 4, 0]), 2.5
+
+    def model(x, step):
+        return bent_by(x, step, torch.tensor([1., 2, 3]))
+    gradient, eps_hat = own.classifier_gradient(uneven_log_prob, xt, t), model(xt, t)
+    guess = predict_x0(eps_hat, xt, t, SHORT)
+    at_guess = own.classifier_gradient(uneven_log_prob, guess, t)
+    at_zero = own.classifier_gradient(uneven_log_prob, xt, torch.zeros_like(t))
+    want = own.classifier_eps(eps_hat, gradient, t, SHORT, scale)
+    wrongs = {
+        "The classifier does not take part: this is the model's own guess.": eps_hat,
+        "This is the gradient alone; `classifier_eps` adds it to the model's guess.": gradient,
+        "The classifier was asked about the guess of x0; this one reads the noisy xt.":
+            own.classifier_eps(eps_hat, at_guess, t, SHORT, scale),
+        "The classifier was asked about step 0; it must be told the step of xt.":
+            own.classifier_eps(eps_hat, at_zero, t, SHORT, scale),
+        "The guidance scale is missing.":
+            own.classifier_eps(eps_hat, gradient, t, SHORT, 1.),
+        "The scale works twice: classifier_eps multiplies by it already.":
+            own.classifier_eps(eps_hat, gradient, t, SHORT, scale**2),
+        "The gradient was added to eps without sqrt(1 - alpha_bar) and with the wrong sign: let "
+        "classifier_eps do it.": eps_hat + scale * gradient}
+    guided = attempt(model, uneven_log_prob, SHORT, scale)
+    if not callable(guided):
+        raise Wrong("return the inner function itself, not what it returns: a sampler will call "
+                    "it with xt and t.")
+    with torch.no_grad():
+        got = guided(xt.clone(), t)
+    error = expect_close(got, want, "Inside: classifier_gradient at xt and t, then classifier_eps "
+                         "of the model's guess.", wrongs=wrongs)
+    expect_refusal(attempt, model, uneven_log_prob, SHORT)
+    return f"steers 3 pictures as the library does (largest difference {error:.0e})"

@@ -1,0 +1,581 @@
+"""What people answer to the exercises of lesson 4."""
+
+from collections import Counter, defaultdict
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+
+from gligen_lessons import bpe
+from gligen_lessons import clip as own
+
+# commonest_pair
+
+def counted(words, pairs_of=lambda pieces: list(pairwise(pieces)), weigh=lambda count: count):
+    pairs = Counter()
+    for pieces, count in words.items():
+        for pair in pairs_of(pieces):
+            pairs[pair] += weigh(count)
+    if not pairs:
+        raise ValueError("nothing is left to merge")
+    return pairs
+
+
+def pair_by_words(words):
+    pairs = counted(words, weigh=lambda count: 1)
+    return min(pairs, key=lambda pair: (-pairs[pair], pair))
+
+
+def pair_once_a_word(words):
+    pairs = counted(words, lambda pieces: set(pairwise(pieces)))
+    return min(pairs, key=lambda pair: (-pairs[pair], pair))
+
+
+def pair_across_words(words):
+    pairs = Counter()
+    for pieces, count in words.items():
+        for pair in pairwise(pieces):
+            pairs[pair] += count
+    for (before, count), (after, _) in pairwise(words.items()):
+        pairs[before[-1], after[0]] += count
+    return min(pairs, key=lambda pair: (-pairs[pair], pair))
+
+
+def pair_last_in_the_alphabet(words):
+    pairs = counted(words)
+    return max(pairs, key=lambda pair: (pairs[pair], pair))
+
+
+def pair_met_first(words):
+    return counted(words).most_common(1)[0][0]
+
+
+def pair_met_least(words):
+    pairs = counted(words)
+    return min(pairs, key=lambda pair: (pairs[pair], pair))
+
+
+def pair_joined(words):
+    return "".join(bpe.commonest_pair(words))
+
+
+def pair_as_list(words):
+    return list(bpe.commonest_pair(words))
+
+
+def pair_without_end(words):
+    pairs = Counter()
+    for pieces, count in words.items():
+        for pair in pairwise(pieces):
+            pairs[pair] += count
+    return sorted(pairs, key=lambda pair: (-pairs[pair], pair))[0]
+
+
+def pair_none_at_the_end(words):
+    try:
+        return bpe.commonest_pair(words)
+    except ValueError:
+        return None
+
+
+def pair_without_return(words):
+    bpe.commonest_pair(words)
+
+
+def pair_by_sorting(words):
+    pairs = defaultdict(int)
+    for pieces in words:
+        for i in range(len(pieces) - 1):
+            pairs[pieces[i], pieces[i + 1]] += words[pieces]
+    if len(pairs) == 0:
+        raise ValueError("no pair")
+    return sorted(sorted(pairs), key=pairs.get, reverse=True)[0]
+
+
+def pair_by_largest_count(words):
+    pairs = counted(words)
+    most = max(pairs.values())
+    return min(pair for pair, count in pairs.items() if count == most)
+
+
+# merged
+
+def merged_once(pieces, pair):
+    for i in range(len(pieces) - 1):
+        if pieces[i:i + 2] == pair:
+            return (*pieces[:i], "".join(pair), *pieces[i + 2:])
+    return pieces
+
+
+def merged_overlapping(pieces, pair):
+    done = []
+    for i, piece in enumerate(pieces):
+        if pieces[i:i + 2] == pair:
+            done.append("".join(pair))
+        elif i == 0 or pieces[i - 1:i + 1] != pair:
+            done.append(piece)
+    return tuple(done)
+
+
+def merged_from_the_right(pieces, pair):
+    done, i = [], len(pieces)
+    while i > 0:
+        both = i > 1 and pieces[i - 2:i] == pair
+        done.insert(0, "".join(pair) if both else pieces[i - 1])
+        i -= 2 if both else 1
+    return tuple(done)
+
+
+def merged_as_text(pieces, pair):
+    done, i = [], 0
+    while i < len(pieces):
+        both = "".join(pieces[i:i + 2]) == "".join(pair)
+        done.append("".join(pieces[i:i + 2]) if both else pieces[i])
+        i += 2 if both else 1
+    return tuple(done)
+
+
+def merged_in_any_order(pieces, pair):
+    done, i = [], 0
+    while i < len(pieces):
+        both = sorted(pieces[i:i + 2]) == sorted(pair)
+        done.append("".join(pieces[i:i + 2]) if both else pieces[i])
+        i += 2 if both else 1
+    return tuple(done)
+
+
+def merged_but_the_end(pieces, pair):
+    if len(pieces) < 3:
+        return pieces
+    return (*bpe.merged(pieces[:-1], pair), pieces[-1])
+
+
+def merged_as_list(pieces, pair):
+    return list(bpe.merged(pieces, pair))
+
+
+def merged_past_the_end(pieces, pair):
+    done, i = [], 0
+    while i < len(pieces):
+        both = pieces[i] == pair[0] and pieces[i + 1] == pair[1]
+        done.append("".join(pair) if both else pieces[i])
+        i += 2 if both else 1
+    return tuple(done)
+
+
+def merged_by_recursion(pieces, pair):
+    if len(pieces) < 2:
+        return tuple(pieces)
+    if pieces[:2] == pair:
+        return ("".join(pair), *merged_by_recursion(pieces[2:], pair))
+    return (pieces[0], *merged_by_recursion(pieces[1:], pair))
+
+
+def merged_with_a_pile(pieces, pair):
+    done, free = [], False
+    for piece in pieces:
+        if free and (done[-1], piece) == pair:
+            done[-1] += piece
+            free = False
+        else:
+            done.append(piece)
+            free = True
+    return tuple(done)
+
+
+# quick_gelu
+
+def gelu_exact(x):
+    return F.gelu(x)
+
+
+def gelu_silu(x):
+    return F.silu(x)
+
+
+def gelu_gate(x):
+    return torch.sigmoid(1.702 * x)
+
+
+def gelu_factor_in_front(x):
+    return 1.702 * x * torch.sigmoid(x)
+
+
+def gelu_factor_twice(x):
+    x = 1.702 * x
+    return x * torch.sigmoid(x)
+
+
+def gelu_divided(x):
+    return x * torch.sigmoid(x / 1.702)
+
+
+def gelu_by_exp(x):
+    return x / (1 + torch.exp(-1.702 * x))
+
+
+def gelu_by_silu(x):
+    return F.silu(1.702 * x) / 1.702
+
+
+def gelu_by_tanh(x):
+    return x * (1 + torch.tanh(.851 * x)) / 2
+
+
+# pool
+
+def pool_last(states, ids, eos):
+    return states[:, -1]
+
+
+def pool_largest_number(states, ids, eos):
+    return states[torch.arange(len(ids)), ids.argmax(1)]
+
+
+def pool_mean(states, ids, eos):
+    return states.mean(1)
+
+
+def pool_mean_of_tokens(states, ids, eos):
+    kept = ((ids == eos).cumsum(1) - (ids == eos).int() == 0)[..., None]
+    return (states * kept).sum(1) / kept.sum(1)
+
+
+def pool_one_early(states, ids, eos):
+    return states[torch.arange(len(ids)), (ids == eos).int().argmax(1) - 1]
+
+
+def pool_last_end(states, ids, eos):
+    place = torch.where(ids == eos, torch.arange(ids.shape[1]), -1).amax(1)
+    return states[torch.arange(len(ids)), place]
+
+
+def pool_start(states, ids, eos):
+    return states[:, 0]
+
+
+def pool_largest_values(states, ids, eos):
+    return states.amax(1)
+
+
+def pool_without_error(states, ids, eos):
+    return states[torch.arange(len(ids)), (ids == eos).int().argmax(1)]
+
+
+def pool_all_pairs(states, ids, eos):
+    return states[:, (ids == eos).int().argmax(1)]
+
+
+def pool_row_by_row(states, ids, eos):
+    return torch.stack([x[row.tolist().index(eos)] for x, row in zip(states, ids, strict=True)])
+
+
+def pool_by_gather(states, ids, eos):
+    ends = ids == eos
+    if not ends.any(1).all():
+        raise ValueError("no end")
+    place = (ends.cumsum(1) == 0).sum(1)
+    return states.gather(1, place[:, None, None].expand(-1, 1, states.shape[2]))[:, 0]
+
+
+def pool_by_one_hot(states, ids, eos):
+    ends = (ids == eos).int()
+    if (ends.sum(1) == 0).any():
+        raise ValueError("no end")
+    first = ends * (ends.cumsum(1) == 1)
+    return (states * first[..., None]).sum(1)
+
+
+# similarity
+
+def table_of_products(images, texts, log_scale):
+    return log_scale.exp() * images @ texts.T
+
+
+def table_unit_images(images, texts, log_scale):
+    return log_scale.exp() * F.normalize(images, dim=-1) @ texts.T
+
+
+def table_unit_texts(images, texts, log_scale):
+    return log_scale.exp() * images @ F.normalize(texts, dim=-1).T
+
+
+def table_with_the_logarithm(images, texts, log_scale):
+    return log_scale * F.normalize(images, dim=-1) @ F.normalize(texts, dim=-1).T
+
+
+def table_divided(images, texts, log_scale):
+    return F.normalize(images, dim=-1) @ F.normalize(texts, dim=-1).T / log_scale.exp()
+
+
+def table_of_cosines(images, texts, log_scale):
+    return F.normalize(images, dim=-1) @ F.normalize(texts, dim=-1).T
+
+
+def table_over_the_batch(images, texts, log_scale):
+    return log_scale.exp() * F.normalize(images, dim=0) @ F.normalize(texts, dim=0).T
+
+
+def table_turned(images, texts, log_scale):
+    return own.similarity(images, texts, log_scale).T
+
+
+def table_of_pairs(images, texts, log_scale):
+    return log_scale.exp() * F.cosine_similarity(images, texts)
+
+
+def table_by_cosine_similarity(images, texts, log_scale):
+    return torch.exp(log_scale) * F.cosine_similarity(images[:, None], texts[None], dim=2)
+
+
+def table_by_einsum(images, texts, log_scale):
+    lengths = images.norm(dim=1)[:, None] * texts.norm(dim=1)
+    return torch.einsum("bd,md->bm", images, texts) / lengths * log_scale.exp()
+
+
+# clip_loss
+
+def loss_of_rows(logits):
+    return F.cross_entropy(logits, torch.arange(len(logits)))
+
+
+def loss_of_columns(logits):
+    return F.cross_entropy(logits.T, torch.arange(len(logits)))
+
+
+def loss_of_rows_twice(logits):
+    own_ = torch.arange(len(logits))
+    return (F.cross_entropy(logits, own_) + F.cross_entropy(logits, own_)) / 2
+
+
+def loss_added(logits):
+    return 2 * own.clip_loss(logits)
+
+
+def loss_of_zeros(logits):
+    zeros = torch.zeros(len(logits), dtype=torch.long)
+    return (F.cross_entropy(logits, zeros) + F.cross_entropy(logits.T, zeros)) / 2
+
+
+def loss_of_probabilities(logits):
+    return -(logits.softmax(0) + logits.softmax(1)).diagonal().mean() / 2
+
+
+def loss_over_the_batch(logits):
+    return len(logits) * own.clip_loss(logits)
+
+
+def loss_of_the_whole_table(logits):
+    return -logits.flatten().log_softmax(0).view_as(logits).diagonal().mean()
+
+
+def loss_upside_down(logits):
+    return -own.clip_loss(logits)
+
+
+def loss_by_sigmoid(logits):
+    return F.binary_cross_entropy_with_logits(logits, torch.eye(len(logits)))
+
+
+def loss_detached(logits):
+    return own.clip_loss(logits).detach()
+
+
+def loss_of_each_row(logits):
+    return F.cross_entropy(logits, torch.arange(len(logits)), reduction="none")
+
+
+def loss_by_logsumexp(logits):
+    both = torch.logsumexp(logits, 0) + torch.logsumexp(logits, 1)
+    return (both / 2 - logits.diagonal()).mean()
+
+
+def loss_by_log_softmax(logits):
+    return -(logits.log_softmax(0) + logits.log_softmax(1)).trace() / (2 * len(logits))
+
+
+def loss_against_an_identity(logits):
+    target = torch.eye(len(logits))
+    return .5 * F.cross_entropy(logits, target) + .5 * F.cross_entropy(logits.T, target)
+
+
+# retrieval
+
+def found_by_pictures(logits):
+    return float((logits.argmax(1) == torch.arange(len(logits))).float().mean())
+
+
+def found_as_a_number(logits):
+    return float((logits.argmax(0) == torch.arange(len(logits))).sum())
+
+
+def found_in_percent(logits):
+    return 100 * own.retrieval(logits)
+
+
+def found_above_the_mean(logits):
+    return float((logits.diagonal() > logits.mean(0)).float().mean())
+
+
+def found_not(logits):
+    return 1 - own.retrieval(logits)
+
+
+def found_among_eight(logits):
+    return float((logits.argmax(0) == torch.arange(len(logits))).sum() / 8)
+
+
+def found_by_loop(logits):
+    hits = [logits[:, k].argmax().item() == k for k in range(len(logits))]
+    return sum(hits) / len(hits)
+
+
+def found_by_maximum(logits):
+    return float((logits.diagonal() >= logits.amax(0)).double().mean())
+
+
+def found_by_ranks(logits):
+    better = (logits > logits.diagonal()).sum(0)
+    return (better == 0).float().mean().item()
+
+
+# zero_shot
+
+def parts(model, tokenize, prompts):
+    return [model.encode_text(tokenize(texts)) for texts in prompts]
+
+
+def scored(model, pixels, vectors):
+    return own.similarity(model.encode_image(pixels), torch.stack(vectors), model.logit_scale)
+
+
+def units_of(model, tokenize, prompts):
+    return [F.normalize(x, dim=-1) for x in parts(model, tokenize, prompts)]
+
+
+def classes_over_pictures(model, tokenize, pixels, prompts):
+    means = [x.mean(0) for x in units_of(model, tokenize, prompts)]
+    return scored(model, pixels, means).softmax(0)
+
+
+def classes_as_scores(model, tokenize, pixels, prompts):
+    return scored(model, pixels, [x.mean(0) for x in units_of(model, tokenize, prompts)])
+
+
+def classes_of_one_prompt(model, tokenize, pixels, prompts):
+    return own.zero_shot(model, tokenize, pixels, [texts[:1] for texts in prompts])
+
+
+def classes_of_long_vectors(model, tokenize, pixels, prompts):
+    means = [x.mean(0) for x in parts(model, tokenize, prompts)]
+    return scored(model, pixels, means).softmax(1)
+
+
+def classes_by_mean_score(model, tokenize, pixels, prompts):
+    columns = [scored(model, pixels, [*x]).mean(1) for x in parts(model, tokenize, prompts)]
+    return torch.stack(columns, 1).softmax(1)
+
+
+def classes_by_best_score(model, tokenize, pixels, prompts):
+    columns = [scored(model, pixels, [*x]).amax(1) for x in parts(model, tokenize, prompts)]
+    return torch.stack(columns, 1).softmax(1)
+
+
+def classes_by_added_shares(model, tokenize, pixels, prompts):
+    found = parts(model, tokenize, prompts)
+    shares = scored(model, pixels, [row for x in found for row in x]).softmax(1)
+    return torch.stack([s.sum(1) for s in shares.split([len(x) for x in found], 1)], 1)
+
+
+def classes_without_temperature(model, tokenize, pixels, prompts):
+    means = torch.stack([x.mean(0) for x in units_of(model, tokenize, prompts)])
+    images = F.normalize(model.encode_image(pixels), dim=-1)
+    return (images @ F.normalize(means, dim=-1).T).softmax(1)
+
+
+def classes_as_numbers(model, tokenize, pixels, prompts):
+    return own.zero_shot(model, tokenize, pixels, prompts).argmax(1)
+
+
+def classes_prompt_by_prompt(model, tokenize, pixels, prompts):
+    means = [F.normalize(torch.cat([model.encode_text(tokenize(text)) for text in texts]),
+                         dim=-1).mean(0) for texts in prompts]
+    return scored(model, pixels, means).softmax(1)
+
+
+def classes_from_sums(model, tokenize, pixels, prompts):
+    """A sum points where the mean does."""
+    return F.softmax(scored(model, pixels, [
+        x.sum(0) for x in units_of(model, tokenize, prompts)]), dim=-1)
+
+
+def classes_all_at_once(model, tokenize, pixels, prompts):
+    texts = F.normalize(model.encode_text(tokenize(sum(prompts, []))), dim=-1)
+    member = torch.block_diag(*[torch.ones(1, len(p)) / len(p) for p in prompts])
+    images = F.normalize(model.encode_image(pixels), dim=-1)
+    weights = F.normalize(member @ texts, dim=-1)
+    return (model.logit_scale.exp() * images @ weights.T).softmax(1)
+
+
+WRONG = {
+    "commonest_pair": [
+        (pair_by_words, "as often as it was met"), (pair_once_a_word, "not once a word"),
+        (pair_across_words, "do not touch each other"),
+        (pair_last_in_the_alphabet, "first in the alphabet"),
+        (pair_met_first, "first in the alphabet"), (pair_met_least, "rarest pair"),
+        (pair_joined, "not joined"), (pair_as_list, "Return a tuple"),
+        (pair_without_end, "stops with IndexError"),
+        (pair_none_at_the_end, "raise a ValueError"), (pair_without_return, "returned None")],
+    "merged": [
+        (merged_once, "not only the first"), (merged_overlapping, "BEHIND both halves"),
+        (merged_from_the_right, "from the left"), (merged_as_text, "Compare pieces, not text"),
+        (merged_in_any_order, "order counts"), (merged_but_the_end, "at the very end"),
+        (merged_as_list, "not a list"), (merged_past_the_end, "IndexError")],
+    "quick_gelu": [
+        (gelu_exact, "exact GELU"), (gelu_silu, "this is the SiLU"), (gelu_gate, "only the gate"),
+        (gelu_factor_in_front, "not in front"), (gelu_factor_twice, "stays as it is"),
+        (gelu_divided, "Divide nothing")],
+    "pool": [
+        (pool_last, "last place"), (pool_largest_number, "equals `eos`"),
+        (pool_mean, "averages over all places"), (pool_mean_of_tokens, "state alone"),
+        (pool_one_early, "one place too early"), (pool_last_end, "last end token"),
+        (pool_start, "start token"), (pool_largest_values, "largest value"),
+        (pool_without_error, "must raise a ValueError"), (pool_all_pairs, "has shape")],
+    "similarity": [
+        (table_of_products, "long ones would win"), (table_unit_images, "captions are not"),
+        (table_unit_texts, "pictures are not"), (table_with_the_logarithm, "by its exp"),
+        (table_divided, "This divides"), (table_of_cosines, "not used"),
+        (table_over_the_batch, "Each ROW"), (table_turned, "is turned"),
+        (table_of_pairs, "your line")],
+    "clip_loss": [
+        (loss_of_rows, "Only the pictures choose"), (loss_of_columns, "Only the captions choose"),
+        (loss_of_rows_twice, "Only the pictures choose"), (loss_added, "sum of the two"),
+        (loss_of_zeros, "torch.arange"), (loss_of_probabilities, "logarithm is missing"),
+        (loss_over_the_batch, "sums over the batch"),
+        (loss_of_the_whole_table, "whole table"), (loss_upside_down, "sign is wrong"),
+        (loss_by_sigmoid, "a sigmoid"), (loss_detached, "no gradient"),
+        (loss_of_each_row, "one number")],
+    "retrieval": [
+        (found_by_pictures, "pictures choose"), (found_as_a_number, "number of captions"),
+        (found_in_percent, "percent"), (found_above_the_mean, "above the mean"),
+        (found_not, "does NOT find"), (found_among_eight, "of seven")],
+    "zero_shot": [
+        (classes_over_pictures, "over the pictures"), (classes_as_scores, "These are scores"),
+        (classes_of_one_prompt, "first prompt"), (classes_of_long_vectors, "long ones count more"),
+        (classes_by_mean_score, "averages the prompts' scores"),
+        (classes_by_best_score, "best prompt"),
+        (classes_by_added_shares, "more prompts would win"),
+        (classes_without_temperature, "temperature is missing"),
+        (classes_as_numbers, "most likely class"),
+        (classes_prompt_by_prompt, "takes a list of captions")],
+}
+RIGHT = {
+    "commonest_pair": [pair_by_sorting, pair_by_largest_count],
+    "merged": [merged_by_recursion, merged_with_a_pile],
+    "quick_gelu": [gelu_by_exp, gelu_by_silu, gelu_by_tanh],
+    "pool": [pool_row_by_row, pool_by_gather, pool_by_one_hot],
+    "similarity": [table_by_cosine_similarity, table_by_einsum],
+    "clip_loss": [loss_by_logsumexp, loss_by_log_softmax, loss_against_an_identity],
+    "retrieval": [found_by_loop, found_by_maximum, found_by_ranks],
+    "zero_shot": [classes_from_sums, classes_all_at_once],
+}

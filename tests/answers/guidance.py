@@ -1,0 +1,479 @@
+"""What people answer to the exercises of lesson 5."""
+
+import torch
+
+from gligen_lessons import guidance as own
+from gligen_lessons.ddpm import ddpm_step, posterior, predict_eps, predict_x0
+from gligen_lessons.schedule import at, look_up, spread
+
+# classifier_gradient
+
+
+def without_enable_grad(log_prob, xt, t):
+    xt = xt.detach().requires_grad_()
+    return torch.autograd.grad(log_prob(xt, t).sum(), xt)[0]
+
+
+def leaf_forgotten(log_prob, xt, t):
+    with torch.enable_grad():
+        return torch.autograd.grad(log_prob(xt, t).sum(), xt)[0]
+
+
+def of_the_mean(log_prob, xt, t):
+    with torch.enable_grad():
+        xt = xt.detach().requires_grad_()
+        return torch.autograd.grad(log_prob(xt, t).mean(), xt)[0]
+
+
+def of_the_probability(log_prob, xt, t):
+    with torch.enable_grad():
+        xt = xt.detach().requires_grad_()
+        return torch.autograd.grad(log_prob(xt, t).exp().sum(), xt)[0]
+
+
+def of_a_loss(log_prob, xt, t):
+    with torch.enable_grad():
+        xt = xt.detach().requires_grad_()
+        return torch.autograd.grad((-log_prob(xt, t)).sum(), xt)[0]
+
+
+def of_length_one(log_prob, xt, t):
+    gradient = own.classifier_gradient(log_prob, xt, t)
+    return gradient / gradient.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+
+
+def whole_tuple(log_prob, xt, t):
+    with torch.enable_grad():
+        xt = xt.detach().requires_grad_()
+        return torch.autograd.grad(log_prob(xt, t).sum(), xt)
+
+
+def callers_xt(log_prob, xt, t):
+    with torch.enable_grad():
+        xt.requires_grad_()
+        return torch.autograd.grad(log_prob(xt, t).sum(), xt)[0]
+
+
+def keeps_the_graph(log_prob, xt, t):
+    with torch.enable_grad():
+        xt = xt.detach().requires_grad_()
+        return torch.autograd.grad(log_prob(xt, t).sum(), xt, create_graph=True)[0]
+
+
+def by_backward(log_prob, xt, t):
+    leaf = xt.detach().clone()
+    leaf.requires_grad = True
+    with torch.enable_grad():
+        log_prob(leaf, t).sum().backward()
+    return leaf.grad
+
+
+def with_a_vector_of_ones(log_prob, xt, t):
+    with torch.enable_grad():
+        leaf = xt.detach().requires_grad_()
+        each = log_prob(leaf, t)
+        gradient, = torch.autograd.grad(each, leaf, torch.ones_like(each))
+    return gradient
+
+
+# classifier_eps
+
+def plus_the_gradient(eps_hat, gradient, t, schedule, guidance_scale):
+    return eps_hat + guidance_scale * at((1 - schedule.alpha_bar).sqrt(), t, eps_hat) * gradient
+
+
+def root_missing(eps_hat, gradient, t, schedule, guidance_scale):
+    return eps_hat - guidance_scale * at(1 - schedule.alpha_bar, t, eps_hat) * gradient
+
+
+def signal_for_noise(eps_hat, gradient, t, schedule, guidance_scale):
+    return eps_hat - guidance_scale * at(schedule.alpha_bar.sqrt(), t, eps_hat) * gradient
+
+
+def factor_missing(eps_hat, gradient, t, schedule, guidance_scale):
+    return eps_hat - guidance_scale * gradient
+
+
+def divided(eps_hat, gradient, t, schedule, guidance_scale):
+    return eps_hat - guidance_scale * gradient / at((1 - schedule.alpha_bar).sqrt(), t, eps_hat)
+
+
+def unscaled_eps(eps_hat, gradient, t, schedule, guidance_scale):
+    return own.classifier_eps(eps_hat, gradient, t, schedule, 1.)
+
+
+def betas_for_noise(eps_hat, gradient, t, schedule, guidance_scale):
+    return eps_hat - guidance_scale * at(schedule.betas.sqrt(), t, eps_hat) * gradient
+
+
+def eps_in_float64(eps_hat, gradient, t, schedule, guidance_scale):
+    noise = (1 - schedule.alpha_bar[t]).sqrt().view(-1, *[1] * (eps_hat.ndim - 1))
+    return (eps_hat.double() - guidance_scale * noise * gradient.double()).to(eps_hat.dtype)
+
+
+def eps_by_spread(eps_hat, gradient, t, schedule, guidance_scale):
+    score = -eps_hat / spread((1 - look_up(schedule.alpha_bar, t))**.5, eps_hat)
+    score = score + guidance_scale * gradient
+    return -score * spread((1 - look_up(schedule.alpha_bar, t))**.5, eps_hat)
+
+
+# guide
+
+def with_w(eps_uncond, eps_cond, guidance_scale):
+    return (1 + guidance_scale) * eps_cond - guidance_scale * eps_uncond
+
+
+def exchanged(eps_uncond, eps_cond, guidance_scale):
+    return eps_cond + guidance_scale * (eps_uncond - eps_cond)
+
+
+def turned(eps_uncond, eps_cond, guidance_scale):
+    return eps_uncond - guidance_scale * (eps_cond - eps_uncond)
+
+
+def unsubtracted(eps_uncond, eps_cond, guidance_scale):
+    return eps_uncond + guidance_scale * eps_cond
+
+
+def clamped_scale(eps_uncond, eps_cond, guidance_scale):
+    return torch.lerp(eps_uncond, eps_cond, min(guidance_scale, 1.))
+
+
+def by_lerp(eps_uncond, eps_cond, guidance_scale):
+    return torch.lerp(eps_uncond, eps_cond, guidance_scale)
+
+
+def by_weights(eps_uncond, eps_cond, guidance_scale):
+    w = guidance_scale - 1
+    return (1 + w) * eps_cond - w * eps_uncond
+
+
+# classifier_ddpm_step
+
+def stepped(change, clip_anyway=None):
+    """A step whose shift is `change(variance)` times s times the gradient."""
+    def step(eps_hat, xt, t, schedule, noise, gradient, guidance_scale, clip=False):
+        x0_hat = predict_x0(eps_hat, xt, t, schedule)
+        if clip and clip_anyway is None:
+            x0_hat = x0_hat.clamp(-1, 1)
+        mean, variance = posterior(x0_hat, xt, t, schedule)
+        shift = guidance_scale * change(variance) * gradient
+        return mean + shift + variance.sqrt() * noise
+    return step
+
+
+def unscaled_step(eps_hat, xt, t, schedule, noise, gradient, guidance_scale, clip=False):
+    return own.classifier_ddpm_step(eps_hat, xt, t, schedule, noise, gradient, 1., clip)
+
+
+def step_without_guidance(eps_hat, xt, t, schedule, noise, gradient, guidance_scale, clip=False):
+    return ddpm_step(eps_hat, xt, t, schedule, noise, clip=clip)
+
+
+def step_without_noise(eps_hat, xt, t, schedule, noise, gradient, guidance_scale, clip=False):
+    return own.classifier_ddpm_step(eps_hat, xt, t, schedule, 0 * noise, gradient,
+                                    guidance_scale, clip)
+
+
+def step_with_much_noise(eps_hat, xt, t, schedule, noise, gradient, guidance_scale, clip=False):
+    x0_hat = predict_x0(eps_hat, xt, t, schedule)
+    mean, variance = posterior(x0_hat.clamp(-1, 1) if clip else x0_hat, xt, t, schedule)
+    return mean + guidance_scale * variance * gradient + variance * noise
+
+
+def guess_moved(eps_hat, xt, t, schedule, noise, gradient, guidance_scale, clip=False):
+    x0_hat = predict_x0(eps_hat, xt, t, schedule) + guidance_scale * gradient
+    mean, variance = posterior(x0_hat.clamp(-1, 1) if clip else x0_hat, xt, t, schedule)
+    return mean + variance.sqrt() * noise
+
+
+def betas_for_variance(eps_hat, xt, t, schedule, noise, gradient, guidance_scale, clip=False):
+    step = ddpm_step(eps_hat, xt, t, schedule, noise, clip=clip)
+    return step + guidance_scale * at(schedule.betas, t, xt) * gradient
+
+
+def ddpm_step_then_shift(eps_hat, xt, t, schedule, noise, gradient, guidance_scale, clip=False):
+    x_prev = ddpm_step(eps_hat, xt, t, schedule, noise, clip=clip)
+    variance = posterior(xt, xt, t, schedule)[1]
+    return x_prev + guidance_scale * variance * gradient
+
+
+def noise_and_push_together(eps_hat, xt, t, schedule, noise, gradient, guidance_scale,
+                            clip=False):
+    x0_hat = predict_x0(eps_hat, xt, t, schedule)
+    if clip:
+        eps_hat = predict_eps(torch.clamp(x0_hat, -1, 1), xt, t, schedule)
+        x0_hat = predict_x0(eps_hat, xt, t, schedule)
+    mean, variance = posterior(x0_hat, xt, t, schedule)
+    sigma = variance**.5
+    return mean + sigma * (noise + guidance_scale * sigma * gradient)
+
+
+# drop
+
+def keeps_instead(cond, null_cond, p_drop, g):
+    return own.drop(cond, null_cond, 1 - p_drop, g)
+
+
+def one_coin(cond, null_cond, p_drop, g):
+    if torch.rand(1, generator=g) < p_drop:
+        return null_cond.to(cond).expand_as(cond).clone()
+    return cond
+
+
+def a_coin_a_number(cond, null_cond, p_drop, g):
+    return torch.where(torch.rand(cond.shape, generator=g) < p_drop, null_cond.to(cond), cond)
+
+
+def weakened(cond, null_cond, p_drop, g):
+    return torch.lerp(cond.float(), null_cond.float().expand_as(cond), p_drop).to(cond.dtype)
+
+
+def global_coins(cond, null_cond, p_drop, g):
+    dropped = torch.rand(len(cond)) < p_drop
+    return torch.where(dropped.view(-1, *[1] * (cond.ndim - 1)), null_cond.to(cond), cond)
+
+
+def the_first_ones(cond, null_cond, p_drop, g):
+    cond = cond.clone()
+    cond[:round(p_drop * len(cond))] = null_cond.to(cond)
+    return cond
+
+
+def half_of_them(cond, null_cond, p_drop, g):
+    return own.drop(cond, null_cond, p_drop and .5, g)
+
+
+def by_index(cond, null_cond, p_drop, g):
+    kept = cond.clone()
+    kept[torch.rand(len(cond), generator=g) < p_drop] = null_cond.to(cond)
+    return kept
+
+
+def by_bernoulli(cond, null_cond, p_drop, g):
+    coins = torch.bernoulli(torch.full((len(cond),), float(p_drop)), generator=g).bool()
+    return torch.stack([null_cond.to(one) if coin else one
+                        for one, coin in zip(cond, coins.tolist(), strict=True)])
+
+
+# classifier_free
+
+def halves_exchanged(model, cond, null_cond, guidance_scale):
+    own.check_scale(guidance_scale)
+
+    def guided(xt, t):
+        if guidance_scale == 1:
+            return model(xt, t, cond)
+        eps_hat = model(torch.cat([xt, xt]), torch.cat([t, t]), torch.cat([cond, null_cond]))
+        return own.guide(*eps_hat.chunk(2), guidance_scale)
+    return guided
+
+
+def scale_ignored(model, cond, null_cond, guidance_scale):
+    own.check_scale(guidance_scale)
+    return lambda xt, t: model(xt, t, cond)
+
+
+def free_with_w(model, cond, null_cond, guidance_scale):
+    own.check_scale(guidance_scale)
+    return own.classifier_free(model, cond, null_cond, guidance_scale + 1)
+
+
+def two_calls(model, cond, null_cond, guidance_scale):
+    own.check_scale(guidance_scale)
+    return lambda xt, t: own.guide(model(xt, t, null_cond), model(xt, t, cond), guidance_scale)
+
+
+def order_turned(model, cond, null_cond, guidance_scale):
+    own.check_scale(guidance_scale)
+
+    def guided(xt, t):
+        if guidance_scale == 1:
+            return model(xt, t, cond)
+        eps_hat = model(torch.cat([xt, xt]), torch.cat([t, t]), torch.cat([cond, null_cond]))
+        return own.guide(*eps_hat.chunk(2)[::-1], guidance_scale)
+    return guided
+
+
+def always_both(model, cond, null_cond, guidance_scale):
+    own.check_scale(guidance_scale)
+
+    def guided(xt, t):
+        eps_hat = model(xt.repeat(2, 1, 1, 1), t.repeat(2), torch.cat([null_cond, cond]))
+        return own.guide(*eps_hat.chunk(2), guidance_scale)
+    return guided
+
+
+def pictures_once(model, cond, null_cond, guidance_scale):
+    own.check_scale(guidance_scale)
+    return lambda xt, t: own.guide(*model(xt, t, torch.cat([null_cond, cond])).chunk(2),
+                                   guidance_scale)
+
+
+def uncut(model, cond, null_cond, guidance_scale):
+    own.check_scale(guidance_scale)
+    both = torch.cat([null_cond, cond])
+    return lambda xt, t: guidance_scale * model(torch.cat([xt, xt]), torch.cat([t, t]), both)
+
+
+def cut_along_channels(model, cond, null_cond, guidance_scale):
+    own.check_scale(guidance_scale)
+
+    def guided(xt, t):
+        eps_hat = model(torch.cat([xt, xt]), torch.cat([t, t]), torch.cat([null_cond, cond]))
+        return own.guide(*eps_hat.chunk(2, dim=1), guidance_scale)
+    return guided
+
+
+def called_already(model, cond, null_cond, guidance_scale):
+    return model(torch.zeros(3, 2, 4, 5), torch.zeros(3).long(), cond)
+
+
+def any_scale(model, cond, null_cond, guidance_scale):
+    def guided(xt, t):
+        if guidance_scale == 1:
+            return model(xt, t, cond)
+        eps_hat = model(torch.cat([xt, xt]), torch.cat([t, t]), torch.cat([null_cond, cond]))
+        return own.guide(*eps_hat.chunk(2), guidance_scale)
+    return guided
+
+
+def free_by_split(model, cond, null_cond, guidance_scale):
+    own.check_scale(guidance_scale)
+
+    def one(xt, t):
+        return model(xt, t, cond)
+
+    def two(xt, t):
+        twice = [torch.cat([x, x]) for x in (xt, t)]
+        without, with_c = model(*twice, torch.cat([null_cond, cond])).split(len(xt))
+        return without + guidance_scale * (with_c - without)
+    return one if guidance_scale == 1 else two
+
+
+def free_by_repeat(model, cond, null_cond, guidance_scale):
+    own.check_scale(guidance_scale)
+    plain, both = guidance_scale == 1, torch.cat((null_cond, cond), dim=0)
+
+    def guided(xt, t):
+        b = len(xt)
+        if plain:
+            return model(xt, t, cond)
+        eps_hat = model(xt.repeat(2, *[1] * (xt.ndim - 1)), t.repeat(2), both)
+        return torch.lerp(eps_hat[:b], eps_hat[b:], guidance_scale)
+    return guided
+
+
+# classifier_guided
+
+def steered(change):
+    """A guided model made of `change(model, log_prob, schedule, s, xt, t)`."""
+    def classifier_guided(model, log_prob, schedule, guidance_scale):
+        own.check_scale(guidance_scale)
+        return lambda xt, t: change(model, log_prob, schedule, guidance_scale, xt, t)
+    return classifier_guided
+
+
+def model_alone(model, log_prob, schedule, s, xt, t):
+    return model(xt, t)
+
+
+def gradient_alone(model, log_prob, schedule, s, xt, t):
+    return own.classifier_gradient(log_prob, xt, t)
+
+
+def at_the_guess(model, log_prob, schedule, s, xt, t):
+    eps_hat = model(xt, t)
+    gradient = own.classifier_gradient(log_prob, predict_x0(eps_hat, xt, t, schedule), t)
+    return own.classifier_eps(eps_hat, gradient, t, schedule, s)
+
+
+def at_step_zero(model, log_prob, schedule, s, xt, t):
+    gradient = own.classifier_gradient(log_prob, xt, torch.zeros_like(t))
+    return own.classifier_eps(model(xt, t), gradient, t, schedule, s)
+
+
+def scale_twice(model, log_prob, schedule, s, xt, t):
+    gradient = s * own.classifier_gradient(log_prob, xt, t)
+    return own.classifier_eps(model(xt, t), gradient, t, schedule, s)
+
+
+def bare_sum(model, log_prob, schedule, s, xt, t):
+    return model(xt, t) + s * own.classifier_gradient(log_prob, xt, t)
+
+
+def scale_left_out(model, log_prob, schedule, s, xt, t):
+    gradient = own.classifier_gradient(log_prob, xt, t)
+    return own.classifier_eps(model(xt, t), gradient, t, schedule, 1.)
+
+
+def guided_at_any_scale(model, log_prob, schedule, guidance_scale):
+    def guided(xt, t):
+        gradient = own.classifier_gradient(log_prob, xt, t)
+        return own.classifier_eps(model(xt, t), gradient, t, schedule, guidance_scale)
+    return guided
+
+
+def by_scores(model, log_prob, schedule, s, xt, t):
+    noise = at((1 - schedule.alpha_bar).sqrt(), t, xt)
+    score = -model(xt, t) / noise + s * own.classifier_gradient(log_prob, xt, t)
+    return -noise * score
+
+
+def scaled_gradient(model, log_prob, schedule, s, xt, t):
+    def louder(x, step):
+        return s * log_prob(x, step)
+    return own.classifier_eps(model(xt, t), own.classifier_gradient(louder, xt, t), t, schedule, 1.)
+
+
+WRONG = {
+    "classifier_gradient": [
+        (without_enable_grad, "torch.enable_grad"), (leaf_forgotten, "torch.enable_grad"),
+        (of_the_mean, "gradient of the mean"), (of_the_probability, "of the probability"),
+        (of_a_loss, "sign is turned"), (of_length_one, "direction of length 1"),
+        (whole_tuple, "take [0]"), (callers_xt, "caller's xt"),
+        (keeps_the_graph, "still requires a gradient")],
+    "classifier_eps": [
+        (plus_the_gradient, "gradient is subtracted"), (root_missing, "root is missing"),
+        (signal_for_noise, "root of alpha_bar"), (factor_missing, "factor sqrt(1 - alpha_bar)"),
+        (divided, "must be multiplied"), (unscaled_eps, "scale is missing"),
+        (betas_for_noise, "uses betas")],
+    "guide": [
+        (with_w, "Ho and Salimans"), (exchanged, "exchanged"), (turned, "difference is turned"),
+        (unsubtracted, "not subtracted"), (clamped_scale, "not be clamped"),
+        (lambda u, c, s: c + s * (c - u), "it starts at eps_cond")],
+    "classifier_ddpm_step": [
+        (stepped(torch.sqrt), "standard deviation"), (stepped(torch.ones_like), "as large at"),
+        (stepped(lambda v: -v), "sign is turned"), (stepped(lambda v: v, True), "not clamped"),
+        (unscaled_step, "scale is missing"), (step_without_guidance, "not moved"),
+        (step_without_noise, "No noise"), (step_with_much_noise, "needs the root"),
+        (guess_moved, "guess of x0 was moved"), (betas_for_variance, "betas stand")],
+    "drop": [
+        (keeps_instead, "keeps the part"), (one_coin, "batch as a whole"),
+        (a_coin_a_number, "one coin a sample"), (weakened, "neither the condition"),
+        (global_coins, "generator `g`"), (the_first_ones, "side by side"),
+        (half_of_them, "where p_drop is 20%")],
+    "classifier_free": [
+        (halves_exchanged, "halves are exchanged"), (scale_ignored, "scale is not used"),
+        (free_with_w, "Ho and Salimans"), (two_calls, "called 2 times"),
+        (order_turned, "empty condition first"), (always_both, "call the model once"),
+        (pictures_once, "repeat xt and t"), (uncut, "twice as many"),
+        (cut_along_channels, "twice as many"), (called_already, "inner function itself"),
+        (any_scale, "check_scale")],
+    "classifier_guided": [
+        (steered(model_alone), "does not take part"), (steered(gradient_alone), "gradient alone"),
+        (steered(at_the_guess), "guess of x0"), (steered(at_step_zero), "step 0"),
+        (steered(scale_twice), "works twice"), (steered(bare_sum), "without sqrt"),
+        (steered(scale_left_out), "scale is missing"), (guided_at_any_scale, "check_scale"),
+        (lambda model, log_prob, schedule, s: model(torch.zeros(3, 2, 4, 5), torch.zeros(3).long()),
+         "inner function itself")],
+}
+RIGHT = {
+    "classifier_gradient": [by_backward, with_a_vector_of_ones],
+    "classifier_eps": [eps_in_float64, eps_by_spread],
+    "guide": [by_lerp, by_weights],
+    "classifier_ddpm_step": [ddpm_step_then_shift, noise_and_push_together],
+    "drop": [by_index, by_bernoulli],
+    "classifier_free": [free_by_split, free_by_repeat],
+    "classifier_guided": [steered(by_scores), steered(scaled_gradient)],
+}
