@@ -65,7 +65,7 @@ def vocabulary(merges: Iterable[Pair]) -> dict[str, int]:
     return {token: i for i, token in enumerate(tokens)}
 
 
-def learn(captions: Iterable[str], most: int = 1024) -> list[Pair]:
+def learn_merges(captions: Iterable[str], most: int = 1024) -> list[Pair]:
     """The merges that shorten these captions most, up to `most`, with the tokenizers library."""
     from tokenizers import trainers
 

@@ -18,8 +18,9 @@ from .unet import UNet
 from .vae import VAE
 
 FOLDER = Path(__file__).resolve().parent.parent / "data" / "weights"
-BUILDERS = {"ddpm": UNet, "vae": VAE, "clip": CLIP,
-            "labelled": LabelledUNet, "noisy-classifier": NoisyClassifier, "ldm": UNet,
+TOKENS = 64                                      # of a caption, the special ones included
+BUILDERS = {"ddpm": UNet, "vae": VAE, "clip": CLIP, "labelled": LabelledUNet,
+            "noisy-classifier": NoisyClassifier, "ldm": UNet,
             "referee-crop": CropReferee, "referee-scene": SceneReferee}
 
 
@@ -59,8 +60,8 @@ def fill(model: nn.Module, tensors: dict[str, Tensor], source: str | Path) -> nn
 
 
 def tokenizer() -> Tokenizer:
-    """The course's tokenizer, as long as the shipped CLIP reads."""
-    return Tokenizer.load(FOLDER.parent / "tokenizer", length=64)
+    """The course's tokenizer, for as many tokens as its CLIP reads."""
+    return Tokenizer.load(FOLDER.parent / "tokenizer", TOKENS)
 
 
 def text_to_image(device: str | torch.device = "cpu", unet: UNet | None = None,

@@ -66,7 +66,7 @@ def test_learning_merges_by_hand_gives_what_the_library_gives():
     words = Counter()
     for word in " ".join(text).split():
         words[bpe.split_up(word)] += 1
-    library = bpe.learn(text)
+    library = bpe.learn_merges(text)
     for pair in library:
         counts = Counter()
         for pieces, n in words.items():

@@ -10,14 +10,13 @@ from .. import bpe, device
 from ..clip import CLIP, clamp_scale, clip_loss, initialise, retrieval, similarity, zero_shot
 from ..ddpm import to_model
 from ..fit import step_generator
-from ..weights import tokenizer
+from ..weights import TOKENS, tokenizer
 from ..world import render, scene, seeds
 from ..world.language import captions, named
 from ..world.scene import Scene, Thing
 from ..world.vocabulary import BASE, COLOURS, HELD_OUT, NOVEL, article
 from . import Recipe, on_device, scenes
 
-LENGTH = 64                                               # tokens, special ones included
 WIDTH = 256
 WORDS = BASE + NOVEL                                      # the categories that CLIP has met
 
@@ -30,7 +29,7 @@ def tower(layers: int, heads: int = 4) -> dict:
 
 def config(read: bpe.Tokenizer) -> dict:
     """The config of the course's CLIP, for a tokenizer's vocabulary."""
-    text = tower(4) | {"vocab_size": len(read.vocabulary), "max_position_embeddings": LENGTH,
+    text = tower(4) | {"vocab_size": len(read.vocabulary), "max_position_embeddings": TOKENS,
                        "bos_token_id": read.start, "eos_token_id": read.end,
                        "pad_token_id": read.end}
     vision = tower(5) | {"image_size": 128, "patch_size": 16}
@@ -40,12 +39,12 @@ def config(read: bpe.Tokenizer) -> dict:
 def learnt_tokenizer(count: int = 5_000) -> bpe.Tokenizer:
     """The tokenizer that the course ships in data/tokenizer: from captions of `count` scenes."""
     texts = (text for seed in seeds("train", count) for text in captions(scene(seed)))
-    return bpe.Tokenizer(bpe.learn(texts), LENGTH)
+    return bpe.Tokenizer(bpe.learn_merges(texts), TOKENS)
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pictures (n,128,128,3) uint8 and the ids (n,5,LENGTH) of their five captions."""
+    """Pictures (n,128,128,3) uint8 and the ids (n,5,TOKENS) of their five captions."""
 
     images: Tensor
     ids: Tensor
