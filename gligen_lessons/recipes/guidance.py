@@ -60,7 +60,7 @@ def labelled(steps: int | None = None, batch: int | None = None) -> Recipe:
         return F.mse_loss(model(q_sample(x0, t, eps, schedule), t, cond), eps)
 
     def report(model) -> dict:
-        return labelled_report(model, min(200, 8 + steps), min(30, 1 + steps))
+        return labelled_report(model, min(100, 8 + steps), min(30, 1 + steps))
 
     return Recipe("labelled", model, LABELLED, f"{count} single-train scenes at 32 px, from the "
                   "weights of ddpm", batch_of, loss, steps, 5e-4, report, options={"ema": .999})
