@@ -131,7 +131,7 @@ def wished(found: list[Scene], counts: Callable = lambda thing: True) -> Tensor:
 
 
 def ldm_report(parts: TextToImage, count: int = 1000, steps: int = 30,
-               guidance_scale: float = 5., batch: int = 50) -> dict:
+               guidance_scale: float = 5., batch: int = 16) -> dict:
     """Captions of held-out scenes as pictures: what the referee finds of what they name.
 
     `named, found` is the part of named things present in their colour, also for renders of the
