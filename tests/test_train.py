@@ -31,7 +31,8 @@ def test_training_needs_neither_jupyter_nor_matplotlib_nor_diffusers(tmp_path):
                           str(tmp_path / "out")], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-2000:]
     card = files.card(tmp_path / "out" / "referee-crop.safetensors")
-    assert card["steps"] == 2 and card["command"].endswith("train referee-crop --steps 2")
+    assert card["steps"] == 2
+    assert card["command"].endswith("train referee-crop --steps 2 --batch 64")
     assert weights.load("referee-crop", folder=tmp_path / "out").training is False
 
 

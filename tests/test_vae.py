@@ -143,9 +143,9 @@ def test_the_loss_is_the_sum_of_its_two_parts_for_each_number():
     eps = torch.randn(2, 4, 2, 3, generator=torch.Generator().manual_seed(3))
     mean, logvar = model.encode(x)
     x_hat = model.decode(mean + (logvar / 2).exp() * eps)
-    expected = sum(float(vae.reconstruction_error(x_hat[i:i + 1], x[i:i + 1])
-                         + .3 * vae.kl(mean[i:i + 1], logvar[i:i + 1])) for i in (0, 1)) / 2 / 288
-    assert float(vae.vae_loss(model, x, eps, .3)) == pytest.approx(expected, rel=1e-5)
+    expected = sum((vae.reconstruction_error(x_hat[i:i + 1], x[i:i + 1])
+                    + .3 * vae.kl(mean[i:i + 1], logvar[i:i + 1])).item() for i in (0, 1)) / 2 / 288
+    assert vae.vae_loss(model, x, eps, .3).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_scaling_factor_makes_the_spread_one():
