@@ -21,7 +21,7 @@ LATENT_VAE = {
 }
 KL_WEIGHT = .02
 CROP = 64                                                 # px of the pieces it learns from first
-WHOLE = .9                                                # the part of the run after which ...
+WHOLE = .9                                                # of the run; then it sees whole pictures
 
 
 def vae(steps: int | None = None, batch: int | None = None) -> Recipe:
@@ -88,8 +88,8 @@ def latents(model: VAE, images: Tensor, generator: torch.Generator, batch: int =
 @torch.no_grad()
 def round_trip(model: VAE, x: Tensor, batch: int = 32) -> Tensor:
     """Pictures (b,3,h,w) encoded to the mean and decoded again, clipped, on the CPU."""
-    device = next(model.parameters()).device
-    return torch.cat([model.decode(model.encode(part.to(device))[0]).clamp(-1, 1).cpu()
+    where = next(model.parameters()).device
+    return torch.cat([model.decode(model.encode(part.to(where))[0]).clamp(-1, 1).cpu()
                       for part in x.split(batch)])
 
 
