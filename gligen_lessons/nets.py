@@ -138,7 +138,8 @@ class SpatialAttention(Attention):
     def forward(self, x: Tensor, context=None, objs=None) -> Tensor:
         tokens = self.group_norm(x).flatten(2).transpose(1, 2)  # (b,h*w,c)
         y = super().forward(tokens).transpose(1, 2)             # (b,c,h*w)
-        return x + y.reshape(x.shape)                           # (b,c,h,w)
+        # y first: the sum keeps y's order in memory, which convolutions on a CPU like better
+        return y.reshape(x.shape) + x                           # (b,c,h,w)
 
 
 class GEGLU(nn.Module):
