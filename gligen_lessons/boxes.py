@@ -23,24 +23,28 @@ def area(boxes_xyxy: Tensor) -> Tensor:
 
 
 def iou(a_xyxy: Tensor, b_xyxy: Tensor) -> tuple[Tensor, Tensor]:
-    """Shared over joint area of every pair, (n,m), and the joint area, (n,m)."""
-    a, b = a_xyxy[:, None], b_xyxy[None]                           # (n,1,4) and (1,m,4)
+    """Shared over joint area of every pair, (...,n,m), and the joint area, (...,n,m).
+
+    a_xyxy (...,n,4), b_xyxy (...,m,4).
+    """
+    a, b = a_xyxy[..., :, None, :], b_xyxy[..., None, :, :]     # (...,n,1,4) (...,1,m,4)
     low = torch.maximum(a[..., :2], b[..., :2])        # the later left and top
     high = torch.minimum(a[..., 2:], b[..., 2:])       # the earlier right and bottom
-    shared = (high - low).clamp(min=0).prod(-1)                    # (n,m)
+    shared = (high - low).clamp(min=0).prod(-1)                 # (...,n,m)
     union = area(a) + area(b) - shared
     return shared / union.clamp(min=1e-9), union
 
 
 def giou(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
-    """Generalised IoU of every pair, (n,m) in (-1, 1] (Rezatofighi et al. 2019).
+    """Generalised IoU of every pair, (...,n,m) in (-1, 1] (Rezatofighi et al. 2019).
 
-    IoU less the part of the smallest frame around both that neither fills, so that boxes which
-    do not touch still tell how far apart they are.
+    IoU less the part of the smallest frame around both that neither fills, so that
+    boxes which do not touch still tell how far apart they are.
     """
     overlap, union = iou(a_xyxy, b_xyxy)
-    a, b = a_xyxy[:, None], b_xyxy[None]
-    low, high = torch.minimum(a[..., :2], b[..., :2]), torch.maximum(a[..., 2:], b[..., 2:])
+    a, b = a_xyxy[..., :, None, :], b_xyxy[..., None, :, :]
+    low = torch.minimum(a[..., :2], b[..., :2])
+    high = torch.maximum(a[..., 2:], b[..., 2:])
     frame = (high - low).clamp(min=0).prod(-1).clamp(min=1e-9)
     return overlap - (frame - union) / frame
 

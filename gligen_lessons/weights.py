@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from . import files, layout
 from .bpe import Tokenizer
 from .clip import CLIP
+from .detr import DETR
 from .guidance import LabelledUNet, NoisyClassifier
 from .latent import TextToImage
 from .referee import CropReferee, SceneReferee
+from .resnet import PlaceNamer
 from .schedule import Schedule
 from .unet import UNet
 from .vae import VAE
@@ -20,8 +22,8 @@ from .vae import VAE
 FOLDER = Path(__file__).resolve().parent.parent / "data" / "weights"
 TOKENS = 64                                      # of a caption, the special ones included
 BUILDERS = {"ddpm": UNet, "vae": VAE, "clip": CLIP, "labelled": LabelledUNet,
-            "noisy-classifier": NoisyClassifier, "ldm": UNet,
-            "referee-crop": CropReferee, "referee-scene": SceneReferee}
+            "noisy-classifier": NoisyClassifier, "ldm": UNet, "detr-backbone": PlaceNamer,
+            "detr": DETR, "referee-crop": CropReferee, "referee-scene": SceneReferee}
 
 
 def path(name: str, folder: Path | None = None) -> Path:

@@ -4,14 +4,15 @@ Each shows a still picture where no widget can live (on a web page, in a deck, o
 """
 
 import base64
-import io
 from dataclasses import replace
 
 import ipywidgets
-from PIL import Image
 
 from . import show, world
+from .canvas import BoxCanvas, BoxMatcher, box_matcher, png
 from .world.vocabulary import PATTERNS, STYLES, TIMES, WEATHERS
+
+__all__ = ["BoxCanvas", "BoxMatcher", "SceneSlider", "box_matcher", "png", "scene_slider"]
 
 SIZE = 192                                                # pixels drawn; shown twice as wide
 FALLS = tuple(word for word in WEATHERS if word != "clear")
@@ -28,13 +29,6 @@ def scene_slider(scene: world.Scene | None = None, index: int = 0) -> "SceneSlid
         raise ValueError(f"The scene has no thing number {index}; it holds {len(scene.things)}, "
                          "counted from 0.")
     return SceneSlider(scene, index)
-
-
-def png(image) -> bytes:
-    """A picture (h,w,3) uint8 as the bytes of a PNG file."""
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, format="png")
-    return file.getvalue()
 
 
 class SceneSlider(ipywidgets.HBox):

@@ -1,4 +1,4 @@
-"""The course in JupyterLab, in a real Chromium: Run All, a slider, no request to the outside."""
+"""The course in JupyterLab, in a real Chromium: Run All, what one moves, no outside request."""
 
 import json
 import os
@@ -19,9 +19,17 @@ import course
 ROOT = Path(__file__).resolve().parent.parent
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 TOKEN = "a-token-for-this-test"
+COUNT_MESSAGES = """() => {
+  const send = WebSocket.prototype.send;
+  window.messages = 0;
+  WebSocket.prototype.send = function (data) { window.messages++; return send.call(this, data); };
+}"""
 CELLS = ".jp-Notebook .jp-CodeCell"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
          "--disable-background-networking", "--disable-component-update"]
+MATCHER = nbformat.v4.new_notebook(
+    cells=[nbformat.v4.new_code_cell("from gligen_lessons import widgets\nwidgets.box_matcher()")],
+    metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
 
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="no chromium on this machine (Debian: apt-get install chromium)")
@@ -35,6 +43,7 @@ def lab(tmp_path_factory):
                     ignore=shutil.ignore_patterns(".ipynb_checkpoints", ".cache"))
     for path in (home / "notebooks").glob("*.ipynb"):
         forget_outputs(path)
+    nbformat.write(MATCHER, home / "notebooks" / "matcher.ipynb")
     course.quiet(Path(sys.prefix))
     tracker = home / "settings" / "@jupyterlab" / "notebook-extension"
     tracker.mkdir(parents=True)
@@ -152,5 +161,63 @@ def test_in_lesson_0_a_slider_changes_its_picture(lab, browser):
     for _ in range(4):
         page.keyboard.press("ArrowRight")
     wait_for(lambda: picture.get_attribute("src") != before, 20, "the picture did not change")
+    assert outside == []
+    page.close()
+
+
+def drag(page, what, dx: float, dy: float) -> None:
+    """Drag the middle of an element by parts of the canvas, with the mouse."""
+    box, whole = what.bounding_box(), page.locator(".box-layer").bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + dx * whole["width"], y + dy * whole["height"], steps=12)
+    page.mouse.up()
+
+
+def last_cells(page, table: str) -> list[str]:
+    """What stands last in each row of a table's body."""
+    return page.locator(f"{table} tbody tr > :last-child").all_inner_texts()
+
+
+def box_in_words(page, name: str) -> list[int]:
+    """Left, top, right, bottom of a box in percent, as a screen reader says them."""
+    words = page.get_by_role("button", name=name).get_attribute("aria-label")
+    return [int(number) for number in re.findall(r"\d+", words.split(":")[1])]
+
+
+def test_a_predicted_box_is_moved_by_mouse_and_by_keys(lab, browser):
+    page, outside = run_all(browser, lab, "matcher.ipynb")
+    tree = page.get_by_role("button", name="3 tree")
+    tree.wait_for()
+    assert last_cells(page, ".box-costs") == ["boat", "person", "tree", "nothing"]
+    before = last_cells(page, ".box-losses")
+    drag(page, tree, .3, .02)                            # onto the tree: now it answers for it
+    wait_for(lambda: last_cells(page, ".box-costs") == ["boat", "person", "nothing", "tree"], 20,
+             "the matching did not change")
+    wait_for(lambda: float(last_cells(page, ".box-losses")[-1]) < float(before[-1]) - 1, 20,
+             "the loss did not fall")
+
+    placed = box_in_words(page, "3 tree")
+    drag(page, page.locator(".box-nw"), -.1, -.2)        # a corner of the box that is chosen
+    left, top, *rest = box_in_words(page, "3 tree")
+    assert rest == placed[2:] and abs(placed[0] - left - 10) < 2 and abs(placed[1] - top - 20) < 2
+
+    page.keyboard.press("Shift+Tab")                     # from here on without the mouse
+    page.keyboard.press("Shift+Tab")
+    assert "1 person" in page.evaluate("document.activeElement.getAttribute('aria-label')")
+    placed, costs = box_in_words(page, "1 person"), page.locator(".box-costs").inner_text()
+    for key in ["ArrowRight"] * 5 + ["ArrowUp"] * 3 + ["Shift+ArrowLeft"] * 2:
+        page.keyboard.press(key)
+    moved = [new - old for new, old in zip(box_in_words(page, "1 person"), placed, strict=True)]
+    assert moved == [5, -3, 3, -3]
+    assert "1 person: left" in page.locator(".box-status").inner_text()
+    wait_for(lambda: page.locator(".box-costs").inner_text() != costs, 20, "the costs stayed")
+    page.evaluate(COUNT_MESSAGES)
+    start = time.monotonic()
+    for _ in range(99):
+        page.keyboard.press("ArrowLeft")
+    assert 1 <= page.evaluate("window.messages") <= 20 * (time.monotonic() - start) + 2
+    assert box_in_words(page, "1 person")[0] == 0        # it goes no further than the edge
     assert outside == []
     page.close()

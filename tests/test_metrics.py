@@ -9,6 +9,7 @@ from gligen_lessons.device import generator
 from gligen_lessons.metrics import (
     average_precision,
     bootstrap,
+    detection_precision,
     frechet_distance,
     kernel_distance,
     psnr,
@@ -184,3 +185,45 @@ def test_the_bootstrap_interval_has_the_width_of_theory_and_is_reproducible():
     low, high = bootstrap(values)
     assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=.1)
     assert (low, high) == bootstrap(values) != bootstrap(values, seed=1)
+
+
+# Detections, as COCO counts them.
+
+BOXES = torch.tensor([[.1, .1, .3, .3], [.5, .5, .9, .9]])
+
+
+def detections(scores, labels, boxes):
+    return torch.tensor(scores), torch.tensor(labels), boxes
+
+
+def test_perfect_detections_have_precision_one_and_none_have_none():
+    true = [(torch.tensor([3, 7]), BOXES)]
+    perfect = detection_precision([detections([.9, .8], [3, 7], BOXES)], true)
+    for name in ("AP", "AP50", "AP75", "AP small", "AP medium"):
+        assert perfect[name] == pytest.approx(1)
+    assert perfect["AP large"] is None and perfect["of labels"] == pytest.approx({3: 1, 7: 1})
+    nothing = detections([], [], torch.zeros(0, 4))
+    for found in (nothing, detections([.9, .8], [7, 3], BOXES)):              # labels exchanged
+        assert detection_precision([found], true)["AP"] == 0
+
+
+def test_precision_counts_only_overlaps_above_its_bar():
+    """A box moved by a sixth of its width shares 5/7 with the true one: .50 to .70 hold."""
+    moved = BOXES[:1] + torch.tensor([.2 / 6, 0., .2 / 6, 0.])
+    found = detection_precision([detections([.5], [0], moved)], [(torch.tensor([0]), BOXES[:1])])
+    assert found["AP50"] == pytest.approx(1) and found["AP75"] == 0
+    assert found["AP"] == pytest.approx(.5)
+
+
+def test_a_second_answer_to_one_thing_is_a_false_one():
+    """Two pictures: .9 right, .8 the same thing again, .7 the other: precisions 1 and 2/3."""
+    true = [(torch.tensor([0]), BOXES[:1]), (torch.tensor([0]), BOXES[1:])]
+    found = [detections([.9, .8], [0, 0], BOXES[[0, 0]]), detections([.7], [0], BOXES[1:])]
+    recalls = np.linspace(0, 1, 101)
+    want = np.where(recalls <= .5, 1, 2 / 3).mean()
+    assert detection_precision(found, true)["AP50"] == pytest.approx(want)
+
+
+def test_precision_prints_nothing(capsys):
+    detection_precision([detections([.9, .8], [3, 7], BOXES)], [(torch.tensor([3, 7]), BOXES)])
+    assert capsys.readouterr() == ("", "")

@@ -79,8 +79,9 @@ def test_unknown_names_are_refused_in_one_sentence(tmp_path):
 
 @pytest.mark.parametrize("name, metric", [
     ("vae", "psnr"), ("clip", "retrieval"), ("noisy-classifier", "colour, t = 0"),
-    ("labelled", "frechet floor"), ("ldm", "named, found, renders")])
-def test_a_recipe_of_lessons_3_to_6_trains_stops_and_goes_on(tmp_path, name, metric):
+    ("labelled", "frechet floor"), ("ldm", "named, found, renders"),
+    ("detr-backbone", "places with a thing"), ("detr", "AP50")])
+def test_a_recipe_of_lessons_3_to_7_trains_stops_and_goes_on(tmp_path, name, metric):
     """As on a GPU lent for minutes: `--minutes` ends a run, `--resume` brings it to its end."""
     assert train.train(name, 2, minutes=0., out=tmp_path, ship=False, batch=4) is None
     made = train.train(name, 2, out=tmp_path, resume=True, ship=False, batch=4)

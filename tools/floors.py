@@ -13,14 +13,15 @@ PACKAGE = "gligen_lessons"
 FLOORS = (
     (False, "boxes schedule show device world"),
     (True, "nets files ema fit metrics referee"),
-    (True, "ddpm ddim unet vae bpe clip guidance latent detr gligen inpaint reground diffedit "
-           "prompt2prompt pix2pix odise"),
-    (True, "layout weights recipes train evaluate checks widgets student slides cli"),
+    (True, "ddpm ddim unet vae bpe clip guidance latent resnet transformer detr gligen "
+           "inpaint reground diffedit prompt2prompt pix2pix odise"),
+    (True, "layout weights recipes train evaluate checks canvas widgets student slides cli"),
 )
 
 # Third-party modules and the only modules of the library that may import them, at any depth.
 KEPT_TO = {"matplotlib": {"show", "widgets"}, "IPython": {"show", "widgets"},
-           "ipywidgets": {"widgets"}, "anywidget": {"widgets"}, "accelerate": {"fit"}}
+           "ipywidgets": {"canvas", "widgets"}, "anywidget": {"canvas"},
+           "accelerate": {"fit"}}
 
 # Imported inside a function only, so that the library loads without them.
 INSIDE = {"accelerate", "diffusers", "transformers", "matplotlib", "pycocotools", "IPython"}

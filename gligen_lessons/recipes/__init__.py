@@ -11,7 +11,8 @@ from .. import device
 from ..world.cache import Renders, renders
 
 HOMES = {"ddpm": "ddpm", "vae": "vae", "clip": "clip", "labelled": "guidance",
-         "noisy-classifier": "guidance", "ldm": "latent", "referee-crop": "referee",
+         "noisy-classifier": "guidance", "ldm": "latent", "detr-backbone": "detr",
+         "detr": "detr", "referee-crop": "referee",
          "referee-scene": "referee"}
 
 

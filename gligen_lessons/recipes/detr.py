@@ -1,0 +1,218 @@
+"""Training lesson 7's detector: its backbone first, then the whole network."""
+
+from dataclasses import dataclass
+from importlib import import_module
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .. import device
+from ..boxes import area, cxcywh_from_xyxy, xyxy_from_cxcywh
+from ..ddpm import to_model
+from ..detr import DETR, detect, detection_loss, match
+from ..fit import step_generator
+from ..metrics import detection_precision
+from ..referee import crops
+from ..resnet import PlaceNamer
+from ..weights import load
+from ..world.vocabulary import BASE, CATEGORIES
+from . import Recipe, on_device, scenes
+from .referee import labelled, pictures, places
+
+SMALL_DETR = {
+    "num_labels": len(BASE), "num_queries": 20, "d_model": 128,
+    "encoder_layers": 3, "encoder_attention_heads": 4, "encoder_ffn_dim": 512,
+    "decoder_layers": 3, "decoder_attention_heads": 4, "decoder_ffn_dim": 512, "dropout": 0.,
+    "backbone_config": {"embedding_size": 32, "hidden_sizes": (64, 128), "depths": (2, 2),
+                        "layer_type": "basic"},
+}
+RATE = 4e-4                                               # of AdamW, at its height
+SMALLEST = .03                                            # a side of a box that counts, 4 px
+ZOOM = .6                                                 # the smallest window of a picture
+KEPT = .4                                                 # of a box, or a window loses it
+WATCHED = 48                                              # pictures whose matching the log follows
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """Pictures and their boxes: images (N,128,128,3) uint8, labels (N,6), boxes_xyxy (N,6,4).
+
+    Things come first; where a picture has fewer, labels are -1 and boxes zero.
+    """
+
+    images: Tensor | np.ndarray
+    labels: Tensor
+    boxes_xyxy: Tensor
+
+
+def annotated(split: str, count: int) -> Annotated:
+    """The first scenes of a split with everything that a detector should find in them.
+
+    A thing counts, however much is covered, as long as 4 px of it show either way.
+    """
+    data = labelled(split, count)
+    boxes = torch.tensor(data.renders.boxes_xyxy)
+    return Annotated(data.renders.images, *tidy(data.category, boxes))
+
+
+def tidy(labels: Tensor, boxes_xyxy: Tensor) -> tuple[Tensor, Tensor]:
+    """Drop what is too small to count and move the rest to the front, in order."""
+    large = (boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]).amin(-1) >= SMALLEST
+    labels = torch.where(large, labels, -1)
+    order = (labels < 0).int().argsort(dim=1, stable=True)
+    labels = labels.gather(1, order)
+    boxes = boxes_xyxy.gather(1, order[..., None].expand_as(boxes_xyxy))
+    return labels, torch.where((labels >= 0)[..., None], boxes, 0.)
+
+
+def lists(labels: Tensor, boxes_xyxy: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """Padded labels (b,6) and boxes (b,6,4) as what DETR's loss reads: a tensor a picture."""
+    counts, boxes = (labels >= 0).sum(1).tolist(), cxcywh_from_xyxy(boxes_xyxy)
+    return ([row[:n] for row, n in zip(labels, counts, strict=True)],
+            [row[:n] for row, n in zip(boxes, counts, strict=True)])
+
+
+def augment(x: Tensor, labels: Tensor, boxes_xyxy: Tensor,
+            g: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Mirror half of the pictures (b,3,h,w), look at a part of half of them, at any brightness.
+
+    A box that is cut down to less than `KEPT` of itself no longer counts.
+    """
+    b = len(x)
+    side = torch.where(torch.rand(b, 1, generator=g) < .5,
+                       ZOOM + (1 - ZOOM) * torch.rand(b, 1, generator=g), 1.)
+    low = (1 - side) * torch.rand(b, 2, generator=g)
+    mirrored = torch.rand(b, 1, generator=g) < .5
+    window = torch.cat([low, low + side], 1)                                        # (b,4)
+    x = crops(x, window, torch.arange(b), x.shape[-1])
+    moved = (boxes_xyxy - low.repeat(1, 2)[:, None]) / side[:, None]
+    seen = moved.clamp(0, 1)
+    labels = torch.where(area(seen) >= KEPT * area(moved), labels, -1)
+    flipped = torch.stack([1 - seen[..., 2], seen[..., 1], 1 - seen[..., 0], seen[..., 3]], -1)
+    seen = torch.where(mirrored[..., None], flipped, seen)
+    x = torch.where(mirrored.to(x.device)[..., None, None], x.flip(-1), x)
+    light = 1 + .15 * (2 * torch.rand(b, 1, 1, 1, generator=g) - 1)
+    return ((x + 1) * light.to(x) - 1, *tidy(labels, seen))
+
+
+def detr(steps: int | None = None, batch: int | None = None) -> Recipe:
+    """The detector, from the backbone that `detr-backbone` trained.
+
+    Its backbone learns at a fifth of the rate, as it knows something already (the paper: a tenth).
+    """
+    full = device.dial() == "full"
+    steps, batch = steps or (60_000 if full else 20_000), batch or (64 if full else 8)
+    data = annotated("grounding-train", len(scenes("grounding-train", steps, batch).images))
+    images, val = on_device(data.images), annotated("grounding-val", 200)
+    import_module("pycocotools")                # the log needs it: say now if it is missing
+    model = DETR(**SMALL_DETR)
+    model.model.backbone["model"].load_state_dict(load("detr-backbone").model.state_dict())
+
+    def draw(step: int) -> tuple[Tensor, Tensor, Tensor]:
+        g = step_generator(9, step)
+        rows = torch.randint(len(images), (batch,), generator=g)
+        x = to_model(images[rows.to(images.device)])
+        return augment(x, data.labels[rows], data.boxes_xyxy[rows], g)
+
+    def loss(model, x, labels, boxes_xyxy):
+        logits, boxes = model.every_layer(x)
+        return detection_loss(logits.float(), boxes.float(), *lists(labels, boxes_xyxy))
+
+    def sample(model, step: int) -> dict:
+        ap = detection_figures(model, val)
+        return {"AP": ap["AP"], "AP50": ap["AP50"], "matches": matches(model, val, WATCHED)}
+
+    def report(model) -> dict:
+        return detr_report(model, min(1000, 8 + steps))
+
+    return Recipe("detr", model, SMALL_DETR, f"{len(images)} grounding-train scenes at 128 px, "
+                  "mirrored, zoomed and dimmed; backbone from detr-backbone", draw, loss, steps,
+                  RATE, report, sample, tuple((i + 1) / 40 for i in range(40)),
+                  {"ema": .999, "weight_decay": 1e-4, "clip": .1, "groups": backbone_slower})
+
+
+def backbone_slower(model: DETR) -> list[dict]:
+    """AdamW's two groups: the backbone at a fifth of the rate."""
+    backbone = list(model.model.backbone.parameters())
+    own = {id(p) for p in backbone}
+    return [{"params": [p for p in model.parameters() if id(p) not in own], "lr": RATE},
+            {"params": backbone, "lr": RATE / 5}]
+
+
+def detr_backbone(steps: int | None = None, batch: int | None = None) -> Recipe:
+    """The backbone's first school: the category at each of 16 x 16 places, or none."""
+    full = device.dial() == "full"
+    steps, batch = steps or (6_000 if full else 2_000), batch or (128 if full else 16)
+    data = labelled("grounding-train", len(scenes("grounding-train", steps, batch).images))
+    config = {key: SMALL_DETR[key] for key in ("num_labels", "backbone_config")}
+
+    def draw(step: int) -> tuple[Tensor, Tensor]:
+        g = step_generator(8, step)
+        rows = torch.randint(len(data.category), (batch,), generator=g)
+        x, shown = pictures(data, rows), base_places(data, rows)
+        mirrored = torch.rand(batch, generator=g) < .5
+        return (torch.where(mirrored[:, None, None, None], x.flip(-1), x),
+                torch.where(mirrored[:, None, None], shown.flip(-1), shown))
+
+    def loss(model, x, shown):
+        return F.cross_entropy(model(x), shown)
+
+    def report(model) -> dict:
+        return backbone_report(model, min(500, 8 + steps))
+
+    return Recipe("detr-backbone", PlaceNamer(**config), config, f"{len(data.category)} "
+                  "grounding-train scenes at 128 px", draw, loss, steps, 1e-3, report,
+                  options={"ema": .998, "weight_decay": 1e-2})
+
+
+def base_places(data, rows: Tensor) -> Tensor:
+    """The base category at each of the 16 x 16 places, (b,16,16); len(BASE) where none is."""
+    shown = places(data, rows)[0]
+    return torch.where(shown < len(BASE), shown, len(BASE))
+
+
+@torch.no_grad()
+def backbone_report(model: PlaceNamer, count: int) -> dict:
+    """How often a place is named right, where there is a thing and where there is none."""
+    data, where = labelled("grounding-test", count), next(model.parameters()).device
+    right = []
+    for rows in torch.arange(count).split(64):
+        shown = base_places(data, rows)
+        named = model(pictures(data, rows).to(where)).argmax(1).cpu()
+        right.append(torch.stack([named == shown, shown < len(BASE)]))
+    hit, thing = torch.cat(right, 1)
+    return {"places with a thing": float(hit[thing].float().mean()),
+            "places without": float(hit[~thing].float().mean()), "scenes": count}
+
+
+def stacked(images, rows: slice) -> Tensor:
+    """Rows of uint8 pictures as model pictures (b,3,128,128)."""
+    return to_model(torch.tensor(np.ascontiguousarray(images[rows])))
+
+
+def detection_figures(model: nn.Module, data: Annotated) -> dict:
+    """COCO's average precision of a detector on annotated pictures."""
+    found = detect(model, stacked(data.images, slice(None)), threshold=0.)
+    answers = [(one.scores, one.labels, one.boxes_xyxy) for one in found]
+    labels, boxes = lists(data.labels, data.boxes_xyxy)
+    return detection_precision(
+        answers, [(label, xyxy_from_cxcywh(box)) for label, box in zip(labels, boxes, strict=True)])
+
+
+@torch.no_grad()
+def matches(model: DETR, data: Annotated, count: int) -> list[list[int]]:
+    """Which query answers for each target of the first `count` pictures, targets in order."""
+    where = next(model.parameters()).device
+    logits, boxes = model(stacked(data.images, slice(count)).to(where))
+    pairs = match(logits.cpu(), boxes.cpu(), *lists(data.labels[:count], data.boxes_xyxy[:count]))
+    return [rows[cols.argsort()].tolist() for rows, cols in pairs]
+
+
+def detr_report(model: DETR, count: int = 1000) -> dict:
+    """Average precision on held-out scenes, all of them and by category."""
+    ap = detection_figures(model, annotated("grounding-test", count))
+    by_label = ap.pop("of labels")
+    return ap | {"AP50 of " + CATEGORIES[label]: value for label, value in by_label.items()
+                 } | {"scenes": count}
