@@ -42,7 +42,6 @@ class BoxView {
     this.sent = 0;
     this.stage = add(el, "div", "box-stage");
     this.stage.setAttribute("role", "group");
-    this.stage.setAttribute("data-lm-suppress-shortcuts", "true");   // arrows are ours, not Lab's
     this.image = add(this.stage, "img", "box-picture");
     this.image.alt = "";
     this.image.draggable = false;
@@ -109,6 +108,7 @@ class BoxView {
     if (this.movable(i)) {
       box.tabIndex = 0;
       box.setAttribute("aria-roledescription", "movable box");
+      box.setAttribute("data-lm-suppress-shortcuts", "true");      // keys are ours, not Lab's
       box.addEventListener("focus", () => this.choose(i));
       box.addEventListener("keydown", (event) => this.key(event, i));
       this.draggable(box, () => i, moved);

@@ -69,10 +69,8 @@ def _cut(box, least: float) -> list[float]:
     if len(box) != 4 or not all(isinstance(x, Real) and math.isfinite(x) for x in box):
         raise traitlets.TraitError("A box is four finite numbers: left, top, right, bottom; got "
                                    f"{box}.")
-    low = [min(max(part, 0.), 1 - least) for part in box[:2]]
-    high = [max(min(part, 1.), start + least)
-            for part, start in zip(box[2:], low, strict=True)]
-    return [*low, *high]
+    x0, y0 = (min(max(part, 0.), 1 - least) for part in box[:2])
+    return [x0, y0, max(min(box[2], 1.), x0 + least), max(min(box[3], 1.), y0 + least)]
 
 
 def box_matcher(image: np.ndarray | None = None, labels: Tensor | None = None,
@@ -122,20 +120,18 @@ class BoxMatcher(ipywidgets.HBox):
         p, word = self.logits.softmax(-1).max(-1)
         self.said = [(WORDS[k], p) for p, k in zip(p.tolist(), word.tolist(), strict=True)]
         n, q = len(labels), len(logits)
-        queries = [show.COLOURS[i % len(show.COLOURS)] for i in range(q)]
         self.canvas = BoxCanvas(
             picture=png(self.image), fixed=list(range(n)),
             boxes=xyxy_from_cxcywh(torch.cat([self.targets, self._given])).tolist(),
-            names=[WORDS[k] for k in labels.tolist()] + [f"{i} {word}" for i, (word, _) in
-                                                enumerate(self.said)],
-            colours=[show.INK] * n + queries,
+            names=_told_apart([WORDS[k] for k in labels.tolist()]) + [
+                f"{i} {word}" for i, (word, _) in enumerate(self.said)],
+            colours=[show.INK] * n + [show.COLOURS[i % len(show.COLOURS)] for i in range(q)],
             label=f"A picture with {n} true boxes, which stay, and {q} predicted ones to move")
         self._first = torch.tensor(self.canvas.boxes[n:])     # as shown: the canvas cuts at edges
         self.costs, self.sums = ipywidgets.HTML(), ipywidgets.HTML()
         self.costs.add_class("box-costs")
         self.sums.add_class("box-losses")
-        panel = ipywidgets.VBox([self.costs, self.sums])
-        super().__init__([self.canvas, panel],
+        super().__init__([self.canvas, ipywidgets.VBox([self.costs, self.sums])],
                          layout={"flex_flow": "row wrap", "grid_gap": "0 20px"})
         self.add_class("box-matcher")
         self.canvas.observe(lambda change: self.judge(), "boxes")
@@ -249,6 +245,12 @@ class BoxMatcher(ipywidgets.HBox):
             "text/plain": "Predicted boxes to drag, their matching costs and losses (they move "
                           "where a kernel runs).",
             "image/png": still}
+
+
+def _told_apart(words: list[str]) -> list[str]:
+    """The words, with a letter after each that comes more than once."""
+    return [word if words.count(word) == 1 else f"{word} {chr(97 + words[:i].count(word))}"
+            for i, word in enumerate(words)]
 
 
 def _number(value: float) -> str:

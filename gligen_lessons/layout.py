@@ -19,12 +19,19 @@ PIPELINE = {
     "unet": ["diffusers", "UNet2DConditionModel"],
 }
 def write_pipeline(parts: TextToImage, folder: Path) -> None:
-    """Write every part of a text-to-image model into a new folder, in 32 bits."""
-    write_json(folder / "model_index.json", PIPELINE)
+    """Write every part of a text-to-image model into a new folder, in 32 bits.
+
+    A U-Net with gates makes it a StableDiffusionGLIGENPipeline.
+    """
+    gated = parts.unet.position_net is not None
+    kind = {"_class_name": "StableDiffusionGLIGENPipeline"} if gated else {}
+    write_json(folder / "model_index.json", PIPELINE | kind)
     write_json(folder / "scheduler" / "scheduler_config.json", scheduler(parts.schedule))
     for name, model, published in (("unet", parts.unet, "UNet2DConditionModel"),
                                    ("vae", parts.vae, "AutoencoderKL")):
-        write_json(folder / name / "config.json", {"_class_name": published} | model.config)
+        extra = {"attention_type": "gated"} if gated and model is parts.unet else {}
+        write_json(folder / name / "config.json",
+                   {"_class_name": published} | model.config | extra)
         write_tensors(model, folder / name / "diffusion_pytorch_model.safetensors")
     about = {"architectures": ["CLIPTextModel"], "model_type": "clip_text_model"}
     write_json(folder / "text_encoder" / "config.json", about | parts.text.config)

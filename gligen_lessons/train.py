@@ -38,7 +38,8 @@ def publish(recipe: recipes.Recipe, target: Path, folder: Path, minutes: float) 
     computed = f"{where}, bfloat16" if device.bf16(where) else str(where)
     card = files.make_card(recipe.name, command, recipe.steps, recipe.data, computed, minutes,
                            recipe.report(model), recipe.config | recipe.learned(model))
-    files.save(model.state_dict(), target, card)
+    tensors = model.state_dict()
+    files.save({name: tensors[name] for name in recipe.kept(model)}, target, card)
     files.atomic_write(target.with_suffix(".jsonl"), (folder / "log.jsonl").read_bytes())
     return target
 

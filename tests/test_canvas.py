@@ -134,7 +134,8 @@ def test_the_own_scene_tells_its_story():
 def test_lines_join_what_is_matched_and_targets_stay():
     matcher = widgets.box_matcher(*problem())
     first = [list(box) for box in matcher.canvas.boxes[:2]]
-    drag(matcher, 1, matcher.targets[0])
+    drag(matcher, 3, matcher.targets[0])
+    assert [0, 5] in matcher.canvas.links
     assert sorted(matcher.canvas.links) == sorted([t, 2 + q] for q, t in matcher.pairs)
     assert matcher.canvas.fixed == [0, 1] and matcher.canvas.boxes[:2] == first
     torch.testing.assert_close(cxcywh_from_xyxy(torch.tensor(first)), matcher.targets)
@@ -199,6 +200,14 @@ def test_scripts_find_it_by_its_classes():
     assert len(matcher.canvas.names) == len(matcher.canvas.boxes) == 6
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(matcher.canvas.picture))),
                                   matcher.image)
+
+
+def test_targets_of_one_kind_are_told_apart():
+    image, labels, targets, logits, boxes = problem()
+    matcher = widgets.box_matcher(image, torch.tensor([2, 2]), targets, logits, boxes)
+    assert matcher.canvas.names[:2] == ["cat a", "cat b"]
+    words, _ = rows(matcher.costs.value)
+    assert sorted(row[-1] for row in words) == ["cat a", "cat b", "nothing", "nothing"]
 
 
 def test_nothing_is_printed(capsys):

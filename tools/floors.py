@@ -14,7 +14,7 @@ FLOORS = (
     (False, "boxes schedule show device world"),
     (True, "nets files ema fit metrics referee"),
     (True, "ddpm ddim unet vae bpe clip guidance latent resnet transformer detr gligen "
-           "inpaint reground diffedit prompt2prompt pix2pix odise"),
+           "grounded inpaint reground diffedit prompt2prompt pix2pix odise"),
     (True, "layout weights recipes train evaluate checks canvas widgets student slides cli"),
 )
 

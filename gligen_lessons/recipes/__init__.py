@@ -12,7 +12,7 @@ from ..world.cache import Renders, renders
 
 HOMES = {"ddpm": "ddpm", "vae": "vae", "clip": "clip", "labelled": "guidance",
          "noisy-classifier": "guidance", "ldm": "latent", "detr-backbone": "detr",
-         "detr": "detr", "referee-crop": "referee",
+         "detr": "detr", "gligen": "gligen", "referee-crop": "referee",
          "referee-scene": "referee"}
 
 
@@ -23,7 +23,8 @@ class Recipe:
     `draw(step)` gives the whole batch of a step, `loss(model, *batch)` its mean loss;
     `sample(model, step)` what the log shows of the model at `milestones` (parts of the run);
     `report(model)` the metrics on the model's card; `learned(model)` what its config gains from
-    training; `options` go to `fit` as they are.
+    training; `kept(model)` names the tensors to save where others come from another model's file;
+    `options` go to `fit` as they are.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Recipe:
     milestones: tuple[float, ...] = (.02, .05, .1, .25, .5, 1.)
     options: dict = field(default_factory=dict)
     learned: Callable = lambda model: {}
+    kept: Callable = lambda model: list(model.state_dict())
 
 
 def scenes(split: str, steps: int, batch: int, most: int | None = None) -> Renders:

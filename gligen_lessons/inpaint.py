@@ -1,0 +1,130 @@
+"""Grounded inpainting (GLIGEN, section 4.2 and appendix): paint inside boxes, keep the rest.
+
+A mask (b,1,h,w) is 1 where the picture is kept and 0 where it is painted, of the size of what it
+lies on: latents, or pixels.
+"""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from gligen_lessons import boxes as boxes_
+from gligen_lessons import ddim
+from gligen_lessons.ddpm import q_sample
+from gligen_lessons.device import noise
+from gligen_lessons.gligen import Grounding
+from gligen_lessons.grounded import grounded_guess, ready, step_strengths
+from gligen_lessons.latent import TextToImage
+from gligen_lessons.schedule import Schedule
+from gligen_lessons.unet import UNet
+
+
+def masks_of(boxes: list, side: int) -> Tensor:
+    """The masks (b,1,side,side) of each picture's boxes (n,4) xyxy: 0 inside, 1 elsewhere.
+
+    Edges are cut down to whole places, as in GLIGEN's code.
+    """
+    masks = torch.ones(len(boxes), 1, side, side)
+    for i, places in enumerate(boxes):
+        found = torch.as_tensor(places, dtype=torch.float32).reshape(-1, 4)
+        corners = (boxes_.check(found, f"Picture {i}: boxes") * side).int()
+        for x0, y0, x1, y1 in corners.tolist():
+            masks[i, :, y0:y1, x0:x1] = 0
+    return masks
+
+
+def widen(unet: UNet) -> UNet:
+    """Give the first layer five more channels, all zero: the kept latent and the mask.
+
+    In place. Until something is learnt the network takes no notice of them.
+    """
+    old, cfg = unet.conv_in, unet.config
+    if old.in_channels != cfg.get("out_channels", 4):
+        raise ValueError(f"This U-Net already reads {old.in_channels} channels.")
+    new = nn.Conv2d(2 * old.in_channels + 1, old.out_channels, 3, padding=1).to(old.weight)
+    with torch.no_grad():
+        new.weight.zero_()[:, :old.in_channels].copy_(old.weight)
+        new.bias.copy_(old.bias)
+    unet.conv_in, unet.config = new, cfg | {"in_channels": new.in_channels}
+    return unet
+
+
+def with_known(unet: Callable, z0: Tensor, mask: Tensor) -> Callable:
+    """A network that is shown, beside zt, what is kept and where: [zt, z0 * mask, mask]."""
+    known = torch.cat([z0 * mask, mask], dim=1)                 # (b,5,h,w)
+
+    def shown(zt: Tensor, *rest) -> Tensor:
+        copies = len(zt) // len(known)                          # guidance asks for two
+        return unet(torch.cat([zt, known.repeat(copies, 1, 1, 1)], dim=1), *rest)
+
+    return shown
+
+
+def keep_known(zt: Tensor, z0: Tensor, mask: Tensor, t: Tensor, eps: Tensor,
+               schedule: Schedule) -> Tensor:
+    """Before a step: outside the mask's zeros zt becomes z0, noised to step t."""
+    return q_sample(z0, t, eps, schedule) * mask + zt * (1 - mask)
+
+
+def l_inpaint(unet: UNet, z0: Tensor, t: Tensor, eps: Tensor, context: Tensor,
+              grounding: Grounding, mask: Tensor, schedule: Schedule) -> Tensor:
+    """The loss of grounded inpainting: L_LDM of a network that is shown what is kept."""
+    zt = q_sample(z0, t, eps, schedule)                         # (b,4,h,w)
+    eps_hat = with_known(unet, z0, mask)(zt, t, context, grounding)
+    return nn.functional.mse_loss(eps_hat, eps)
+
+
+def paste(painted: Tensor, x: Tensor, mask: Tensor) -> Tensor:
+    """The painted picture inside, the given one outside, exactly: (b,3,h,w)."""
+    return torch.where(mask > .5, x, painted)
+
+
+def repaint(parts: TextToImage, captions: list[str], grounding: Grounding, z0: Tensor,
+            mask: Tensor, seed: int = 0, steps: int = 30, guidance_scale: float = 5.,
+            tau: float = 1., negative: str = "") -> Iterator[tuple[int, Tensor]]:
+    """Paint latents z0 (b,4,h,w) anew where mask (b,1,h,w) is 0, as grounding says.
+
+    Before each step what is kept is put back with fresh noise, as GLIGEN does; nothing is
+    after the last (`paste` does it in the picture). All noise of picture i comes from
+    seed + i. Yields (t, z) after each step.
+    """
+    ready(parts.unet, captions, grounding, z0)
+    check_mask(mask, z0)
+    strength = step_strengths(parts.schedule, steps, tau)
+    context = parts.context(captions)                           # (b,n,d)
+    null_context = parts.context([negative]).expand_as(context)
+    model = grounded_guess(parts.unet, context, null_context, grounding, guidance_scale,
+                           strength, with_known(parts.unet, z0, mask))
+    return inpaint_steps(model, z0, mask, parts.schedule, list(strength), seed)
+
+
+def inpaint_steps(model: Callable, z0: Tensor, mask: Tensor, schedule: Schedule,
+                  visited: list[int], seed: int) -> Iterator[tuple[int, Tensor]]:
+    """The walk itself, over the steps `visited`: put back what is kept, guess, step down."""
+    sources = [torch.Generator().manual_seed(seed + i) for i in range(len(z0))]
+    zt, end = fresh(z0, sources), float(schedule.alpha_bar[0])
+    for step in visited:
+        t = torch.full((len(zt),), step, device=zt.device)      # (b,)
+        zt = keep_known(zt, z0, mask, t, fresh(z0, sources), schedule)
+        with torch.no_grad():
+            eps_hat = model(zt, t)
+        t_prev = t - schedule.T // len(visited)                 # (b,)
+        zt = ddim.ddim_step(eps_hat, zt, t, t_prev, schedule, end=end)
+        yield step, zt
+
+
+def fresh(like: Tensor, sources: list[torch.Generator]) -> Tensor:
+    """Noise of the shape of `like`, each picture's from its own generator."""
+    return torch.cat([noise((1, *like.shape[1:]), g, like.device) for g in sources])
+
+
+def check_mask(mask: Tensor, like: Tensor) -> None:
+    """Refuse a mask of another size, or one that is not of zeros and ones (ValueError)."""
+    if mask.shape != (len(like), 1, *like.shape[2:]):
+        raise ValueError(f"The mask must be {(len(like), 1, *like.shape[2:])}, as large as what it "
+                         f"lies on, got {tuple(mask.shape)}.")
+    if not bool(((mask == 0) | (mask == 1)).all()):
+        raise ValueError("A mask is 1 where the picture is kept and 0 where it is painted; this "
+                         f"one holds values from {float(mask.min()):.3g} to "
+                         f"{float(mask.max()):.3g}: round it, `(mask > .5).float()`.")

@@ -1,0 +1,141 @@
+"""Grounded inpainting: what is kept stays, what is painted is inside, a seed gives one picture."""
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from oracles import draw, relative_error
+from test_gligen import inputs, open_gates, pair, theirs_says, unet_keys
+
+from gligen_lessons import gligen, inpaint, weights
+from gligen_lessons.ddpm import q_sample
+from gligen_lessons.gligen import add_gates
+from gligen_lessons.inpaint import check_mask, keep_known, masks_of, paste, repaint, widen
+from gligen_lessons.unet import UNet
+
+BOXES = [[[.1, .5, .5, .9], [.6, .2, .9, .8]], [[.2, .3, .71, .8]]]
+
+
+def test_masks_cut_edges_down_as_diffusers_does():
+    from diffusers import StableDiffusionGLIGENPipeline as Theirs
+    found = masks_of(BOXES, 16)
+    for mask, boxes in zip(found, BOXES, strict=True):
+        assert torch.equal(mask[0], Theirs.draw_inpaint_mask_from_boxes(None, boxes, (16, 16)))
+    assert found[1, 0].sum() == 16**2 - (11 - 3) * (12 - 4)
+
+
+@torch.no_grad()
+def test_five_new_channels_change_nothing_at_first():
+    narrow = UNet(**unet_keys()).eval()
+    draw(narrow)
+    xt, t, context, _ = inputs(unet_keys())
+    want = narrow(xt, t, context)
+    wide = widen(narrow)
+    assert wide.config["in_channels"] == 9 and wide.conv_in.weight.shape[1] == 9
+    mask = masks_of(BOXES, 16)
+    found = inpaint.with_known(wide, torch.randn_like(xt), mask)(xt, t, context)
+    assert relative_error(found, want) < 1e-6
+    with pytest.raises(ValueError, match="already reads 9"):
+        widen(wide)
+
+
+@torch.no_grad()
+def test_the_channels_are_in_gligens_order():
+    """[noisy z, z * mask, mask]: Stable Diffusion's own inpainting has the mask before."""
+    ours, theirs = pair(unet_keys(in_channels=9))
+    xt, t, context, grounding = inputs(unet_keys())
+    z0, mask = torch.randn_like(xt), masks_of(BOXES, 16)
+    want = theirs_says(theirs, torch.cat([xt, z0 * mask, mask], 1), t, context, grounding)
+    found = inpaint.with_known(ours, z0, mask)(xt, t, context, grounding)
+    assert relative_error(found, want) < 1e-5
+    assert isinstance(theirs, UNet2DConditionModel)
+
+
+@pytest.fixture(scope="module")
+def parts():
+    """The shipped parts, widened, with gates and new channels that do something."""
+    made = weights.text_to_image()
+    add_gates(widen(made.unet))
+    open_gates(made.unet)
+    with torch.no_grad():
+        g = torch.Generator().manual_seed(0)
+        made.unet.conv_in.weight[:, 4:] = .05 * torch.randn(64, 5, 3, 3, generator=g)
+    return made
+
+
+def given(parts, b: int = 2):
+    z0 = torch.randn(b, 4, 16, 16, generator=torch.Generator().manual_seed(5))
+    grounding = gligen.ground(parts, [["a red car", "a tree"], ["a blue cat"]][:b], BOXES[:b])
+    return ["a car", "a cat"][:b], grounding, z0, masks_of(BOXES[:b], 16)
+
+
+def final(walk) -> torch.Tensor:
+    *_, (_, z) = walk
+    return z
+
+
+def test_outside_the_latent_stays_near_and_inside_it_is_new(parts):
+    captions, grounding, z0, mask = given(parts)
+    z = final(repaint(parts, captions, grounding, z0, mask, steps=10))
+    away = (z - z0).abs()
+    outside, inside = (away * mask).sum() / mask.sum() / 4, (away * (1 - mask)).sum() / (
+        1 - mask).sum() / 4
+    assert outside < inside / 3
+
+
+def test_what_is_kept_is_noised_to_the_step_before_every_guess():
+    parts = weights.text_to_image()
+    _, _, z0, mask = given_plain()
+    t, eps, zt = torch.tensor([500, 20]), torch.randn_like(z0), torch.randn_like(z0)
+    mixed = keep_known(zt, z0, mask, t, eps, parts.schedule)
+    keep = mask.expand_as(zt) > 0
+    assert torch.equal(mixed[~keep], zt[~keep])
+    assert torch.equal(mixed[keep], q_sample(z0, t, eps, parts.schedule)[keep])
+
+
+def given_plain():
+    z0 = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(5))
+    return None, None, z0, masks_of(BOXES, 16)
+
+
+def test_a_seed_gives_one_picture_whatever_else_is_drawn(parts):
+    captions, grounding, z0, mask = given(parts)
+    once = final(repaint(parts, captions, grounding, z0, mask, seed=7, steps=3))
+    torch.manual_seed(123)
+    torch.randn(5)
+    again = final(repaint(parts, captions, grounding, z0, mask, seed=7, steps=3))
+    assert torch.equal(once, again)
+    other = final(repaint(parts, captions, grounding, z0, mask, seed=8, steps=3))
+    assert relative_error(other, once) > .01
+    second = final(repaint(parts, captions[1:], grounding.each(lambda x: x[1:]), z0[1:], mask[1:],
+                           seed=8, steps=3))
+    assert relative_error(second, once[1:]) < 1e-4        # picture 1 of the batch has seed + 1
+
+
+def test_pasting_keeps_the_outside_exactly():
+    x, painted = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32)
+    mask = masks_of(BOXES, 32)
+    made = paste(painted, x, mask)
+    keep = mask.expand_as(x) > 0
+    assert torch.equal(made[keep], x[keep]) and torch.equal(made[~keep], painted[~keep])
+
+
+@pytest.mark.parametrize("mask, problem", [
+    (torch.ones(2, 1, 8, 8), r"must be \(2, 1, 16, 16\)"),
+    (torch.ones(2, 16, 16), r"must be \(2, 1, 16, 16\)"),
+    (torch.full((2, 1, 16, 16), .5), "holds values from 0.5 to 0.5: round it"),
+    (torch.full((2, 1, 16, 16), float("nan")), "round it")])
+def test_masks_that_cannot_be(mask, problem):
+    with pytest.raises(ValueError, match=problem):
+        check_mask(mask, torch.zeros(2, 4, 16, 16))
+
+
+def test_a_network_without_gates_or_with_other_boxes_is_refused_at_once(parts):
+    captions, grounding, z0, mask = given(parts)
+    with pytest.raises(ValueError, match="no gates"):
+        repaint(weights.text_to_image(), captions, grounding, z0, mask)
+    with pytest.raises(ValueError, match="tau must lie"):
+        repaint(parts, captions, grounding, z0, mask, tau=-.1)
+    with pytest.raises(ValueError, match="as large as what it lies on"):
+        repaint(parts, captions, grounding, z0, mask[:, :, :8])
+    with pytest.raises(ValueError, match=r"boxes \[0\] have no width"):
+        masks_of([[[.5, .5, .4, .9]]], 16)
