@@ -20,15 +20,19 @@ from gligen_lessons.schedule import Schedule
 from gligen_lessons.unet import UNet
 
 
-def masks_of(boxes: list, side: int) -> Tensor:
+def masks_of(boxes: list, side: int, touched: bool = False) -> Tensor:
     """The masks (b,1,side,side) of each picture's boxes (n,4) xyxy: 0 inside, 1 elsewhere.
 
-    Edges are cut down to whole places, as in GLIGEN's code.
+    Edges are cut down to whole places, as in GLIGEN's code; on a coarse map a thing then
+    looks out at the right and below. `touched` masks every place that a box touches.
     """
     masks = torch.ones(len(boxes), 1, side, side)
     for i, places in enumerate(boxes):
         found = torch.as_tensor(places, dtype=torch.float32).reshape(-1, 4)
-        corners = (boxes_.check(found, f"Picture {i}: boxes") * side).int()
+        corners = boxes_.check(found, f"Picture {i}: boxes") * side
+        if touched:
+            corners[:, 2:] = (corners[:, 2:] - 1e-4).ceil()     # rounding touches nothing
+        corners = corners.int()
         for x0, y0, x1, y1 in corners.tolist():
             masks[i, :, y0:y1, x0:x1] = 0
     return masks

@@ -1,5 +1,6 @@
 """The weights that the course ships: load them by name, export them for other libraries."""
 
+import hashlib
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,6 +12,7 @@ from . import files, layout
 from .bpe import Tokenizer
 from .clip import CLIP
 from .detr import DETR
+from .gligen import add_gates, gate_names
 from .guidance import LabelledUNet, NoisyClassifier
 from .latent import TextToImage
 from .referee import CropReferee, SceneReferee
@@ -24,11 +26,13 @@ TOKENS = 64                                      # of a caption, the special one
 BUILDERS = {"ddpm": UNet, "vae": VAE, "clip": CLIP, "labelled": LabelledUNet,
             "noisy-classifier": NoisyClassifier, "ldm": UNet, "detr-backbone": PlaceNamer,
             "detr": DETR, "referee-crop": CropReferee, "referee-scene": SceneReferee}
+# files that hold only what they add: to which model, what makes room for it, and its names
+ADDED = {"gligen": ("ldm", add_gates, gate_names)}
 
 
 def path(name: str, folder: Path | None = None) -> Path:
     """Where a model's weights lie; raises ValueError for a name that the course does not know."""
-    if name not in BUILDERS:
+    if name not in BUILDERS | ADDED:
         raise ValueError(f"There is no model {name!r}; the course ships {', '.join(BUILDERS)}.")
     return (folder or FOLDER) / f"{name}.safetensors"
 
@@ -40,9 +44,32 @@ def load(name: str, device: str | torch.device = "cpu", folder: Path | None = No
     it; so does a card whose config does not fit the weights.
     """
     file = path(name, folder)
-    tensors = files.load(file, f"python course.py train {name}")
-    model = fill(BUILDERS[name](**files.card(file)["config"]), tensors, file)
+    tensors, config = files.load(file, f"python course.py train {name}"), files.card(file)["config"]
+    if name in ADDED:
+        model = added(name, tensors, config, file)
+    else:
+        model = fill(BUILDERS[name](**config), tensors, file)
     return model.eval().requires_grad_(False).to(device)
+
+
+def added(name: str, tensors: dict[str, Tensor], config: dict, file: Path) -> nn.Module:
+    """The shipped model that `name` stands on, with what its file adds.
+
+    ValueError where that model is not the one it was trained on.
+    """
+    base, make_room, names = ADDED[name]
+    if config["_on"] != fingerprint(base):
+        raise ValueError(f"{file} was trained on other weights of {base!r} than those in {FOLDER}: "
+                         f"run python course.py train {name} again.")
+    model = make_room(load(base))
+    new = set(names(model))
+    kept = {key: value for key, value in model.state_dict().items() if key not in new}
+    return fill(model, kept | tensors, file)
+
+
+def fingerprint(name: str) -> str:
+    """Twelve letters that change when the shipped weights of a model change."""
+    return hashlib.sha256(path(name).read_bytes()).hexdigest()[:12]
 
 
 def fill(model: nn.Module, tensors: dict[str, Tensor], source: str | Path) -> nn.Module:

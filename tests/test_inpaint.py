@@ -23,6 +23,14 @@ def test_masks_cut_edges_down_as_diffusers_does():
     assert found[1, 0].sum() == 16**2 - (11 - 3) * (12 - 4)
 
 
+def test_a_mask_can_cover_all_that_a_box_touches():
+    touched = masks_of([[[.1, .5, .5, .9]]], 16, touched=True)[0, 0]
+    covered = (touched == 0).nonzero()
+    assert covered.amin(0).tolist() == [8, 1] and covered.amax(0).tolist() == [14, 7]
+    assert torch.equal(masks_of([[[.25, .25, .5, .75]]], 16, True), masks_of(
+        [[[.25, .25, .5, .75]]], 16))                      # edges on the grid: nothing to add
+
+
 @torch.no_grad()
 def test_five_new_channels_change_nothing_at_first():
     narrow = UNet(**unet_keys()).eval()

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from gligen_lessons import evaluate, files, recipes, train, weights
+from gligen_lessons.gligen import gate_names
 from gligen_lessons.recipes.latent import cached_latents
 from gligen_lessons.recipes.vae import piece_corners
 
@@ -80,8 +81,9 @@ def test_unknown_names_are_refused_in_one_sentence(tmp_path):
 @pytest.mark.parametrize("name, metric", [
     ("vae", "psnr"), ("clip", "retrieval"), ("noisy-classifier", "colour, t = 0"),
     ("labelled", "frechet floor"), ("ldm", "named, found, renders"),
-    ("detr-backbone", "places with a thing"), ("detr", "AP50")])
-def test_a_recipe_of_lessons_3_to_7_trains_stops_and_goes_on(tmp_path, name, metric):
+    ("detr-backbone", "places with a thing"), ("detr", "AP50"),
+    ("gligen", "boxes right, grounded")])
+def test_a_recipe_of_lessons_3_to_9_trains_stops_and_goes_on(tmp_path, name, metric):
     """As on a GPU lent for minutes: `--minutes` ends a run, `--resume` brings it to its end."""
     assert train.train(name, 2, minutes=0., out=tmp_path, ship=False, batch=4) is None
     made = train.train(name, 2, out=tmp_path, resume=True, ship=False, batch=4)
@@ -92,6 +94,15 @@ def test_a_recipe_of_lessons_3_to_7_trains_stops_and_goes_on(tmp_path, name, met
     assert model.state_dict().keys() == untrained.state_dict().keys()
     assert any(not torch.equal(p.half(), untrained.get_parameter(n).half())
                for n, p in model.named_parameters())
+
+
+def test_gates_are_shipped_alone_and_only_for_their_own_base(tmp_path):
+    made = train.train("gligen", 1, out=tmp_path, ship=False, batch=4)
+    assert set(files.load(made, "")) == set(gate_names(weights.load("gligen", folder=tmp_path)))
+    card = made.with_suffix(".json")
+    card.write_text(card.read_text().replace(weights.fingerprint("ldm"), "another"))
+    with pytest.raises(ValueError, match="trained on other weights of 'ldm'"):
+        weights.load("gligen", folder=tmp_path)
 
 
 def test_a_trained_autoencoder_knows_its_scale(tmp_path):

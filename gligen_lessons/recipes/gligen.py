@@ -47,14 +47,17 @@ class Instruction:
     boxes_xyxy: Tensor
 
 
-def instruction(one: Scene, boxes_xyxy: Tensor, kind: str, g: torch.Generator) -> Instruction:
+def instruction(one: Scene, boxes_xyxy: Tensor, kind: str,
+                g: torch.Generator) -> Instruction:
     """One scene as one of three kinds of training data (GLIGEN, section 4.1).
 
-    boxes_xyxy (n,4) of its things, zero where nothing of one shows. "grounding": phrases as the
-    caption says them; "detection": no caption, bare categories; "detection and caption": both.
+    boxes_xyxy (n,4) of its things, zero where nothing of one shows. "grounding":
+    phrases as the caption says them; "detection": no caption, bare categories;
+    "detection and caption": both.
     """
     if kind not in KINDS:
-        raise ValueError(f"There is no kind {kind!r} of data; choose from {', '.join(KINDS)}.")
+        raise ValueError(f"There is no kind {kind!r} of data; choose from "
+                         f"{', '.join(KINDS)}.")
     seen = [i for i, box in enumerate(boxes_xyxy[:len(one.things)].tolist())
             if min(box[2] - box[0], box[3] - box[1]) >= SMALLEST]
     pick = FULL_CAPTIONS[int(torch.randint(len(FULL_CAPTIONS), (1,), generator=g))]
@@ -137,19 +140,19 @@ def gligen(steps: int | None = None, batch: int | None = None) -> Recipe:
         return l_grounding(model, z0, t, eps, context, slots(table, phrases, boxes_xyxy),
                            parts.schedule)
 
-    held = Held.of(64 if big else 16)
+    held = Held.of(64 if big else min(16, 2 + steps))
 
     def log_sample(model, step: int) -> dict:
         x = held.painted(parts_with(parts, model), True, steps=walk)
         return {"png": sheet(x[:8]), "held": held.right(x), "gates": gates_of(model)}
 
     def report(model) -> dict:
-        return gligen_report(parts_with(parts, model), min(200, 8 + steps), walk)
+        return gligen_report(parts_with(parts, model), min(200, 4 + steps), walk)
 
     return Recipe("gligen", unet, LATENT_UNET, f"latents of {len(data.z)} scenes of "
                   "grounding-train, on top of ldm", batch_of, loss, steps, RATE, report, log_sample,
                   tuple((i + 1) / 20 for i in range(20)), {"ema": .995, "groups": fast_gates},
-                  kept=gate_names)
+                  learned=lambda model: {"_on": weights.fingerprint("ldm")}, kept=gate_names)
 
 
 def drawn_kind(data: Layouts, rows: Tensor, empty: Tensor,

@@ -1,7 +1,6 @@
 """Training lesson 6's latent diffusion: captions to latents of the shipped autoencoder."""
 
 import base64
-import hashlib
 import io
 import os
 from collections.abc import Callable
@@ -46,8 +45,7 @@ def cached_latents(split: str, steps: int, batch: int, most: int) -> tuple[range
 
     They lie beside the cache of renders, under a name that the autoencoder's weights decide.
     """
-    drawn, vae_file = scenes(split, steps, batch, most), weights.path("vae")
-    mark = hashlib.sha256(vae_file.read_bytes()).hexdigest()[:12]
+    drawn, mark = scenes(split, steps, batch, most), weights.fingerprint("vae")
     file = Path(default_folder()).parent / "latents" / f"{split}-{len(drawn.seeds)}-{mark}.npy"
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{file}.lock"):
