@@ -27,7 +27,7 @@ def iou(a_xyxy: Tensor, b_xyxy: Tensor) -> tuple[Tensor, Tensor]:
 
     a_xyxy (...,n,4), b_xyxy (...,m,4).
     """
-    a, b = a_xyxy[..., :, None, :], b_xyxy[..., None, :, :]     # (...,n,1,4) (...,1,m,4)
+    a, b = a_xyxy[..., :, None, :], b_xyxy[..., None, :, :]     # (..,n,1,4) (..,1,m,4)
     low = torch.maximum(a[..., :2], b[..., :2])        # the later left and top
     high = torch.minimum(a[..., 2:], b[..., 2:])       # the earlier right and bottom
     shared = (high - low).clamp(min=0).prod(-1)                 # (...,n,m)

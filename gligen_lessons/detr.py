@@ -23,6 +23,7 @@ from gligen_lessons.resnet import ResNet
 from gligen_lessons.transformer import DetrDecoder, DetrEncoder, sine_positions
 
 WEIGHTS = {"loss_ce": 1., "loss_bbox": 5., "loss_giou": 2.}     # paper, appendix A.4
+EVEN_ODDS = 1 / (1 + .1)            # the score that is as often right as wrong, eos_coef .1
 DEFAULTS = {
     "backbone_config": {}, "num_labels": 91, "num_queries": 100, "d_model": 256, "dropout": .1,
     "encoder_layers": 6, "encoder_attention_heads": 8, "encoder_ffn_dim": 2048,
@@ -114,7 +115,8 @@ def cheapest_by_trying(cost: Tensor) -> Tensor:
     """
     q, n = cost.shape
     columns, tries = torch.arange(n), permutations(range(q), n)
-    return torch.tensor(min(tries, key=lambda rows: cost[list(rows), columns].sum()))
+    best = min(tries, key=lambda rows: cost[list(rows), columns].sum())
+    return torch.tensor(best, dtype=torch.long)
 
 
 def matching_cost(logits: Tensor, boxes: Tensor, labels: Tensor,
@@ -142,7 +144,7 @@ def match(logits: Tensor, boxes: Tensor, labels: list[Tensor],
     cost = matching_cost(logits.float(), boxes.float(), pad_sequence(labels, True),
                          pad_sequence(targets, True)).cpu()     # (b,q,most targets)
     if not bool(cost.isfinite().all()):
-        raise ValueError("The matching costs hold NaN or infinity: so do the predictions.")
+        raise ValueError("The matching costs hold NaN or infinity: so do the answers.")
     pairs = [linear_sum_assignment(one[:, :len(label)])
              for one, label in zip(cost.numpy(), labels, strict=True)]
     return [(torch.from_numpy(rows), torch.from_numpy(cols)) for rows, cols in pairs]
@@ -172,7 +174,8 @@ def hungarian_loss(logits: Tensor, boxes: Tensor, labels: list[Tensor],
 
 def in_order(values: list[Tensor], pairs: list[tuple[Tensor, Tensor]]) -> Tensor:
     """What belongs to each matched query, picture after picture, (all targets,...)."""
-    return torch.cat([value[cols] for value, (_, cols) in zip(values, pairs, strict=True)])
+    return torch.cat([value[cols]
+                      for value, (_, cols) in zip(values, pairs, strict=True)])
 
 
 def detection_loss(logits: Tensor, boxes: Tensor, labels: list[Tensor],
@@ -248,24 +251,27 @@ class Detections:
 
 def postprocess(logits: Tensor, boxes: Tensor,
                 threshold: float = 0.) -> list[Detections]:
-    """Each picture's answers that are surer than `threshold` of being something (A.4).
+    """Each picture's answers surer than `threshold` of being something (A.4).
 
-    The score is the largest probability of a class; "nothing" is left out of the choice,
-    not of the softmax. No suppression: queries were taught not to repeat each other.
+    The score is the largest probability of a class; "nothing" is left out of the
+    choice, not of the softmax. No suppression: queries were taught not to repeat each
+    other.
     """
     scores, labels = logits.softmax(-1)[..., :-1].max(-1)       # (b,q) twice
     corners, found = xyxy_from_cxcywh(boxes), []
     for score, label, box in zip(scores, labels, corners, strict=True):
-        queries = (score > threshold).nonzero().flatten()
-        found.append(Detections(score[queries], label[queries], box[queries], queries))
+        sure = (score > threshold).nonzero().flatten()
+        found.append(Detections(score[sure], label[sure], box[sure], sure))
     return found
 
 
 @torch.no_grad()
-def detect(model: DETR, x: Tensor, threshold: float = .5, batch: int = 64) -> list[Detections]:
+def detect(model: DETR, x: Tensor, threshold: float = EVEN_ODDS,
+           batch: int = 64) -> list[Detections]:
     """What a trained model finds in pictures (b,3,h,w) of any size, on the CPU.
 
     They are brought to the 128 px that it was trained on; boxes are parts of the picture.
+    As "nothing" weighs little in the loss, scores are high: see EVEN_ODDS (lesson 7).
     """
     where, found = next(model.parameters()).device, []
     for part in x.split(batch):

@@ -87,7 +87,7 @@ class PositionNet(nn.Module):
 class GatedSelfAttentionDense(nn.Module):
     """Pixels look at pixels and grounded things; a gate lets the answer in (eq. 8).
 
-    Both gates begin at zero: then this returns x. `scale` is the beta of eq. 9.
+    Both gates begin at zero: then this returns x. `scale` is the beta of eqs. 8 and 10.
     """
 
     def __init__(self, d: int, heads: int, d_objs: int):
@@ -101,7 +101,7 @@ class GatedSelfAttentionDense(nn.Module):
 
     def forward(self, x: Tensor, objs: Tensor) -> Tensor:
         both = torch.cat([x, self.linear(objs)], dim=1)         # (b,n_pixels+n,d)
-        seen = self.attn(self.norm1(both))[:, :x.shape[1]]      # keep the pixels' tokens
+        seen = self.attn(self.norm1(both))[:, :x.shape[1]]    # the pixels' tokens
         x = x + self.scale * self.alpha_attn.tanh() * seen
         return x + self.scale * self.alpha_dense.tanh() * self.ff(self.norm2(x))
 
@@ -112,14 +112,14 @@ def transformer_blocks(unet: UNet) -> list[BasicTransformerBlock]:
 
 
 def add_gates(unet: UNet) -> UNet:
-    """Fill the empty slots of a U-Net in place: a gate a transformer block, a position net.
+    """Fill a U-Net's empty slots in place: a gate in each block, a position net.
 
     Until something is learnt the network paints exactly what it painted before.
     """
     d, where = unet.context_width, unet.conv_in.weight
     if d is None:
-        raise ValueError("This U-Net has no CrossAttn blocks, so there is nowhere to put "
-                         "a gate.")
+        raise ValueError("This U-Net has no CrossAttn blocks, so there is nowhere to "
+                         "put a gate.")
     for block in transformer_blocks(unet):
         attention = block.attn1
         block.fuser = GatedSelfAttentionDense(
@@ -147,7 +147,7 @@ def freeze(unet: UNet) -> UNet:
 
 def l_grounding(unet: UNet, z0: Tensor, t: Tensor, eps: Tensor, context: Tensor,
                 grounding: Grounding, schedule: Schedule) -> Tensor:
-    """The loss of latent diffusion with grounding at hand (paper, eq. 10)."""
+    """The loss of latent diffusion with grounding at hand (paper, eq. 9)."""
     zt = q_sample(z0, t, eps, schedule)                         # (b,4,16,16)
     return F.mse_loss(unet(zt, t, context, grounding), eps)
 
@@ -158,8 +158,8 @@ def ground(parts: TextToImage, phrases: list[list[str]], boxes: list,
     """Phrases and boxes (xyxy in 0..1) of each picture as a Grounding of `limit` slots.
 
     A phrase's feature is the text tower's state of its end token, after the last norm.
-    ValueError names the picture whose phrases and boxes do not fit; what goes beyond the
-    limit is dropped with a warning that says which.
+    ValueError names the picture whose phrases and boxes do not fit; what goes beyond
+    the limit is dropped with a warning that says which.
     """
     if len(phrases) != len(boxes):
         raise ValueError(f"{len(phrases)} lists of phrases and {len(boxes)} of boxes: "

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .. import device, weights
-from ..detr import DETR, Detections, detect
+from ..detr import DETR, EVEN_ODDS, Detections, detect
 from ..fit import step_generator
 from ..gligen import (
     LIMIT,
@@ -67,7 +67,7 @@ def instruction(one: Scene, boxes_xyxy: Tensor, kind: str,
     return Instruction(caption, phrases, boxes_xyxy[seen])
 
 
-def pseudo_boxes(detector: DETR, x: Tensor, threshold: float = .7) -> list[Detections]:
+def pseudo_boxes(detector: DETR, x: Tensor, threshold: float = EVEN_ODDS) -> list[Detections]:
     """What a detector says of captioned pictures that nobody has annotated (as GLIP did)."""
     return detect(detector, x, threshold)
 

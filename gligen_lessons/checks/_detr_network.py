@@ -1,0 +1,149 @@
+"""Checks of lesson 7 on the transformer."""
+
+import math
+
+import torch
+
+from gligen_lessons import transformer
+from gligen_lessons.checks import Wrong, exercise, expect_close
+
+
+def waves_of(n: int, d: int, first: int = 1, whole: float = 2 * math.pi, rate=None,
+             apart: bool = False) -> torch.Tensor:
+    """The numbers of one axis, (n,d), by loops; the arguments make typical mistakes."""
+    table = torch.zeros(n, d, dtype=torch.float64)
+    for i in range(n):
+        angle = (i + first) / (n + 1e-6) * whole if whole else i + first
+        for j in range(d // 2):
+            theta = angle / 10000 ** (2 * j / (rate or d))
+            at = (j, d // 2 + j) if apart else (2 * j, 2 * j + 1)
+            table[i, at[0]], table[i, at[1]] = math.sin(theta), math.cos(theta)
+    return table
+
+
+def placed(rows, columns) -> torch.Tensor:
+    """Both axes for every place, row after row: rows (h,d/2) and columns (w,d/2) to (h*w,d)."""
+    return torch.cat([rows.repeat_interleave(len(columns), 0), columns.repeat(len(rows), 1)], 1)
+
+
+@exercise("gligen_lessons.transformer:sine_positions")
+def sine_positions(attempt):
+    """A map that is not square, in 24 numbers."""
+    def both(**wrong):
+        return placed(waves_of(3, 12, **wrong), waves_of(5, 12, **wrong))
+    rows, columns = waves_of(3, 12), waves_of(5, 12)
+    wrongs = {
+        "Rows and columns count from 1 here, not from 0.": both(first=0),
+        "The angles are not scaled: divide by the number of rows (or columns), times 2 pi.":
+            both(whole=0),
+        "The angles run to 1. They run to 2 pi.": both(whole=1.),
+        "Columns come first here. The first half is for the row.":
+            torch.cat([columns.repeat(3, 1), rows.repeat_interleave(5, 0)], 1),
+        "All sines come before all cosines. They alternate: stack, then flatten.":
+            both(apart=True),
+        "The rates use d. Each axis has d/2 numbers, so the exponent is over d/2.":
+            both(rate=24),
+        "The places go column after column. A map is flattened row after row.":
+            torch.cat([rows.repeat(5, 1), columns.repeat_interleave(3, 0)], 1)}
+    told = attempt(3, 5, 24)
+    if isinstance(told, torch.Tensor) and told.shape == (3, 5, 24):
+        raise Wrong("the places are not flattened yet: (h*w,d), row after row.")
+    told = told.double() if isinstance(told, torch.Tensor) else told
+    error = expect_close(told, placed(rows, columns), "Compare row 1, column 1: the angle is "
+                         "2 pi / h for the first half, 2 pi / w for the second.", wrongs=wrongs)
+    expect_close(attempt(4, 2, 8).double(), placed(waves_of(4, 4), waves_of(2, 4)), "It is right "
+                 "for one size and wrong for another: is a size written into it?")
+    return f"writes 15 places as waves (largest difference {error:.0e})"
+
+
+def attended(layer, x, place, source, source_place, q="qp", k="sp", v="s", out=True, scale=True):
+    """DetrAttention by einsum; the arguments make typical mistakes."""
+    parts = {"q": x, "qp": x + place, "s": source, "sp": source + source_place}
+    heads = layer.heads
+
+    def cut(linear, value):
+        return linear(value).unflatten(2, (heads, -1))            # (b,n,k,d)
+    q, k, v = cut(layer.q_proj, parts[q]), cut(layer.k_proj, parts[k]), cut(layer.v_proj, parts[v])
+    z = torch.einsum("bnkd,bmkd->bknm", q, k) / (q.shape[-1] ** .5 if scale else 1)
+    y = torch.einsum("bknm,bmkd->bnkd", z.softmax(-1), v).flatten(2)
+    return layer.o_proj(y) if out else y
+
+
+@exercise("gligen_lessons.transformer:DetrAttention")
+def DetrAttention(attempt):                              # noqa: N802
+    """Three answers look at five places, in two heads."""
+    own_layer, layer = transformer.DetrAttention(8, 2), attempt(8, 2)
+    for value in own_layer.parameters():
+        torch.nn.init.normal_(value, std=.6)
+    layer.load_state_dict(own_layer.state_dict())
+    x, place, source, source_place = (torch.randn(2, n, 8) for n in (3, 3, 5, 5))
+    given = x, place, source, source_place
+    tangled = own_layer.split(own_layer.v_proj(source))           # (b,k,m,d/k)
+    weights = own_layer.map(*given)
+    tangled = own_layer.o_proj((weights @ tangled).reshape(2, 3, 8))
+    wrongs = {
+        "The values carry places here. Hand over contents only: v_proj(source).":
+            attended(own_layer, *given, v="sp"),
+        "What asks does not know its place: q_proj(x + place).": attended(own_layer, *given, q="q"),
+        "What is asked does not know its place: k_proj(source + source_place).":
+            attended(own_layer, *given, k="s"),
+        "The last projection is missing: o_proj.": attended(own_layer, *given, out=False),
+        "The scores are not divided by the root of a head's width. "
+        "F.scaled_dot_product_attention does it.": attended(own_layer, *given, scale=False),
+        "The heads are joined in the wrong order: transpose first, then flatten.": tangled}
+    told = layer(*(part.clone() for part in given))
+    error = expect_close(told, attended(own_layer, *given), "Compare with the formula: q and k "
+                         "carry places, v does not.", wrongs=wrongs)
+    return f"attends from 3 to 5 tokens in 2 heads (largest difference {error:.0e})"
+
+
+def decoded(layer, x, query, memory, place, wrong=""):
+    """DetrDecoderLayer step by step, or with one of the typical mistakes."""
+    none, norm = torch.zeros_like(query), layer.self_attn_layer_norm
+    asks = none if wrong == "silent" else query
+    if wrong == "looks first":
+        x = layer.encoder_attn_layer_norm(x + layer.encoder_attn(x, query, memory, place))
+        x = norm(x + layer.self_attn(x, query, x, query))
+        return layer.final_layer_norm(x + layer.mlp(x))
+    if wrong == "pre-norm":
+        y = norm(x)
+        x = x + layer.self_attn(y, query, y, query)
+        x = x + layer.encoder_attn(layer.encoder_attn_layer_norm(x), query, memory, place)
+        return x + layer.mlp(layer.final_layer_norm(x))
+    kept = 0 if wrong == "no shortcut" else 1
+    x = norm(kept * x + layer.self_attn(x, asks, x, asks))
+    seen = layer.encoder_attn(x, none if wrong == "no query" else query, memory,
+                              torch.zeros_like(place) if wrong == "no place" else place)
+    x = layer.encoder_attn_layer_norm(kept * x + seen)
+    return layer.final_layer_norm(kept * x + (0 if wrong == "no mlp" else 1) * layer.mlp(x))
+
+
+@exercise("gligen_lessons.transformer:DetrDecoderLayer")
+def DetrDecoderLayer(attempt):                           # noqa: N802
+    """Three answers and six places; then with a dropout that drops everything."""
+    own_layer, layer = (kind(8, 2, 16, 0.) for kind in (transformer.DetrDecoderLayer, attempt))
+    for value in own_layer.parameters():
+        torch.nn.init.normal_(value, std=.5)
+    layer.load_state_dict(own_layer.state_dict())
+    given = (torch.randn(2, 3, 8), torch.randn(3, 8), torch.randn(2, 6, 8), torch.randn(6, 8))
+    messages = {
+        "silent": "Between each other the answers need their queries as places: "
+                  "self_attn(x, query, x, query).",
+        "no query": "When they look at the picture, the queries are still their places.",
+        "no place": "The memory needs its places, or nobody finds anything by where it is.",
+        "looks first": "The order is: each other first, then the picture, then the MLP.",
+        "pre-norm": "The norms come AFTER each sum here, not before each part.",
+        "no shortcut": "The sums are missing: each part's result is added to x.",
+        "no mlp": "The MLP is missing."}
+    wrongs = {message: decoded(own_layer, *given, wrong) for wrong, message in messages.items()}
+    told = layer(*(part.clone() for part in given))
+    error = expect_close(told, decoded(own_layer, *given), "Compare each of the three parts with "
+                         "the text.", wrongs=wrongs)
+    dropping = attempt(8, 2, 16, 1.).train()
+    dropping.load_state_dict(own_layer.state_dict())
+    x = given[0]
+    for norm in ("self_attn_layer_norm", "encoder_attn_layer_norm", "final_layer_norm"):
+        x = getattr(own_layer, norm)(x)
+    expect_close(dropping(*given), x, "Dropout is missing in a part, or stands behind the sum: it "
+                 "is for what a part adds.")
+    return f"lets 3 answers talk and look at 6 places (largest difference {error:.0e})"

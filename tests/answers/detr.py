@@ -1,0 +1,756 @@
+"""What people answer to the exercises of lesson 7."""
+
+import math
+from itertools import combinations, permutations
+
+import torch
+import torch.nn.functional as F
+from scipy.optimize import linear_sum_assignment
+from torch import nn
+
+from gligen_lessons import boxes as own_boxes
+from gligen_lessons import detr as own
+from gligen_lessons import transformer
+
+# cheapest_by_trying
+
+def column_of_each_row(cost):
+    rows, cols = linear_sum_assignment(cost.numpy())
+    return torch.from_numpy(cols)
+
+
+def sigma_from_one(cost):
+    return own.cheapest_by_trying(cost) + 1
+
+
+def sigma_of_the_dearest(cost):
+    return own.cheapest_by_trying(-cost)
+
+
+def sigma_and_its_cost(cost):
+    sigma = own.cheapest_by_trying(cost)
+    return sigma, cost[sigma, torch.arange(len(sigma))].sum()
+
+
+def sigma_greedy(cost):
+    sigma = []
+    for column in cost.T.tolist():
+        free = [row for row in range(len(column)) if row not in sigma]
+        sigma.append(min(free, key=column.__getitem__))
+    return torch.tensor(sigma) if cost.shape[0] > cost.shape[1] else own.cheapest_by_trying(cost)
+
+
+def sigma_sharing_rows(cost):
+    return cost.argmin(0) if cost.shape[0] > cost.shape[1] else own.cheapest_by_trying(cost)
+
+
+def sigma_of_the_first_rows(cost):
+    n = cost.shape[1]
+    return torch.tensor(min(permutations(range(n)),
+                            key=lambda rows: cost[list(rows), torch.arange(n)].sum()))
+
+
+def sigma_by_scipy(cost):
+    rows, cols = linear_sum_assignment(cost.T.numpy())
+    return torch.from_numpy(cols)
+
+
+def sigma_by_a_loop(cost):
+    best, least, n = None, math.inf, cost.shape[1]
+    for chosen in combinations(range(len(cost)), n):
+        for rows in permutations(chosen):
+            paid = sum(float(cost[row, i]) for i, row in enumerate(rows))
+            if paid < least:
+                best, least = rows, paid
+    return torch.tensor(best)
+
+
+# xyxy_from_cxcywh
+
+def corners_by_whole_size(boxes):
+    cx, cy, w, h = boxes.unbind(-1)
+    return torch.stack([cx - w, cy - h, cx + w, cy + h], -1)
+
+
+def corners_of_xywh(boxes):
+    x, y, w, h = boxes.unbind(-1)
+    return torch.stack([x, y, x + w, y + h], -1)
+
+
+def corners_turned(boxes):
+    cx, cy, w, h = boxes.unbind(-1)
+    return torch.stack([cx - h / 2, cy - w / 2, cx + h / 2, cy + w / 2], -1)
+
+
+def corners_backwards(boxes):
+    return own_boxes.cxcywh_from_xyxy(boxes)
+
+
+def corners_in_another_order(boxes):
+    x0, y0, x1, y1 = own_boxes.xyxy_from_cxcywh(boxes).unbind(-1)
+    return torch.stack([x0, x1, y0, y1], -1)
+
+
+def corners_in_front(boxes):
+    return own_boxes.xyxy_from_cxcywh(boxes).movedim(-1, 0)
+
+
+def corners_by_halves(boxes):
+    centre, half = boxes[..., :2], boxes[..., 2:] / 2
+    return torch.cat([centre - half, centre + half], -1)
+
+
+def corners_by_matrix(boxes):
+    turn = torch.tensor([[1, 0, 1, 0], [0, 1, 0, 1], [-.5, 0, .5, 0], [0, -.5, 0, .5]])
+    return boxes @ turn
+
+
+# iou and giou
+
+def measured(a, b, clamp=True):
+    """Shared area, both areas, and the frame, of all pairs."""
+    a, b = a[..., :, None, :], b[..., None, :, :]
+    sides = torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])
+    shared = (sides.clamp(min=0) if clamp else sides).prod(-1)
+    first, second = ((x[..., 2:] - x[..., :2]).prod(-1).expand_as(shared) for x in (a, b))
+    frame = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])
+    return shared, first, second, frame.prod(-1)
+
+
+def iou_unclamped(a, b):
+    shared, first, second, _ = measured(a, b, clamp=False)
+    return shared / (first + second - shared), first + second - shared
+
+
+def iou_counting_twice(a, b):
+    shared, first, second, _ = measured(a, b)
+    return shared / (first + second), first + second
+
+
+def iou_of_the_smaller(a, b):
+    shared, first, second, _ = measured(a, b)
+    return shared / torch.minimum(first, second), first + second - shared
+
+
+def iou_alone(a, b):
+    return own_boxes.iou(a, b)[0]
+
+
+def iou_and_shared(a, b):
+    shared, first, second, _ = measured(a, b)
+    return shared / (first + second - shared), shared
+
+
+def iou_turned(a, b):
+    return tuple(part.T for part in own_boxes.iou(a, b))
+
+
+def iou_without_batches(a, b):
+    return own_boxes.iou(a.flatten(0, -2), b.flatten(0, -2))
+
+
+def iou_not_a_number(a, b):
+    shared, first, second, _ = measured(a, b)
+    union = first + second - shared
+    return shared / union, union
+
+
+def iou_carefully(a, b):
+    shared, first, second, _ = measured(a, b)
+    union = first + second - shared
+    return torch.where(union > 0, shared / union.clamp(min=1e-12), 0.), union
+
+
+def iou_by_sides(a, b):
+    def along(k):
+        low = torch.maximum(a[..., :, None, k], b[..., None, :, k])
+        high = torch.minimum(a[..., :, None, k + 2], b[..., None, :, k + 2])
+        return F.relu(high - low)
+    shared = along(0) * along(1)
+    union = own_boxes.area(a)[..., :, None] + own_boxes.area(b)[..., None, :] - shared
+    return shared / (union + 1e-12), union
+
+
+def giou_is_iou(a, b):
+    return own_boxes.iou(a, b)[0]
+
+
+def giou_over_the_union(a, b):
+    overlap, union = own_boxes.iou(a, b)
+    return overlap - (measured(a, b)[3] - union) / union
+
+
+def giou_outside_the_shared(a, b):
+    shared, _, _, frame = measured(a, b)
+    return own_boxes.iou(a, b)[0] - (frame - shared) / frame
+
+
+def giou_rewarding(a, b):
+    overlap, union = own_boxes.iou(a, b)
+    frame = measured(a, b)[3]
+    return overlap + (frame - union) / frame
+
+
+def giou_as_a_loss(a, b):
+    return 1 - own_boxes.giou(a, b)
+
+
+def giou_without_slope(a, b):
+    return own_boxes.giou(a.detach(), b) + 0 * a.sum()
+
+
+def giou_with_a_pair(a, b):
+    return own_boxes.giou(a, b), own_boxes.iou(a, b)[1]
+
+
+def giou_from_the_parts(a, b):
+    shared, first, second, frame = measured(a, b)
+    union = first + second - shared
+    return shared / union - 1 + union / frame
+
+
+def giou_by_one_frame(a, b):
+    overlap, union = own_boxes.iou(a, b)
+    both = torch.stack(torch.broadcast_tensors(a[..., :, None, :], b[..., None, :, :]))
+    size = both[..., 2:].amax(0) - both[..., :2].amin(0)
+    frame = size[..., 0] * size[..., 1]
+    return overlap - 1 + union / frame
+
+
+# matching_cost
+
+def costing(name=lambda p: -p, l1=5., overlap=-2., over=-1, corners=True, cut=None):
+    """A matching cost of one picture or a batch with some part of it changed."""
+    def cost(logits, boxes, labels, targets):
+        index = labels[..., None, :].expand(*logits.shape[:-1], labels.shape[-1])
+        p = (logits[..., :cut] if over is None else logits[..., :cut].softmax(over))
+        far = (boxes[..., :, None, :] - targets[..., None, :, :]).abs().sum(-1)
+        pair = (boxes, targets)
+        if corners:
+            pair = tuple(map(own_boxes.xyxy_from_cxcywh, pair))
+        return name(p.gather(-1, index)) + l1 * far + overlap * own_boxes.giou(*pair)
+    return cost
+
+
+def cost_turned(*given):
+    return own.matching_cost(*given).transpose(-2, -1)
+
+
+def cost_by_squares(logits, boxes, labels, targets):
+    far = (boxes[..., :, None, :] - targets[..., None, :, :]).norm(dim=-1)
+    return costing(l1=0.)(logits, boxes, labels, targets) + 5 * far
+
+
+def cost_of_one_picture(logits, boxes, labels, targets):
+    p = logits.softmax(-1)[..., labels]
+    corners = own_boxes.xyxy_from_cxcywh(boxes), own_boxes.xyxy_from_cxcywh(targets)
+    return -p + 5 * torch.cdist(boxes, targets, p=1) - 2 * own_boxes.giou(*corners)
+
+
+def cost_by_one_hot(logits, boxes, labels, targets):
+    picked = F.one_hot(labels, logits.shape[-1]).float()
+    p = torch.einsum("...qc,...nc->...qn", logits.softmax(-1), picked)
+    corners = own_boxes.xyxy_from_cxcywh(boxes), own_boxes.xyxy_from_cxcywh(targets)
+    return 5 * torch.cdist(boxes, targets, p=1) - p - 2 * own_boxes.giou(*corners)
+
+
+def cost_by_exponents(logits, boxes, labels, targets):
+    return costing(name=lambda x: -x.exp(), over=None)(
+        logits - logits.logsumexp(-1, keepdim=True), boxes, labels, targets)
+
+
+# match
+
+def matched(logits, boxes, labels, targets):
+    """Each picture's cost, after the checks of the library."""
+    own.check_targets(logits, labels, targets)
+    costs = [own.matching_cost(*one) for one in zip(logits, boxes, labels, targets, strict=True)]
+    if any(not cost.isfinite().all() for cost in costs):
+        raise ValueError("The answers hold NaN.")
+    return costs
+
+
+def match_turned(*given):
+    return [tuple(map(torch.from_numpy, linear_sum_assignment(cost.T.numpy())))
+            for cost in matched(*given)]
+
+
+def match_with_padding(logits, boxes, labels, targets):
+    matched(logits, boxes, labels, targets)
+    pad = nn.utils.rnn.pad_sequence
+    costs = own.matching_cost(logits, boxes, pad(labels, True), pad(targets, True))
+    return [tuple(map(torch.from_numpy, linear_sum_assignment(cost.numpy()))) for cost in costs]
+
+
+def match_greedy(*given):
+    pairs = []
+    for cost in matched(*given):
+        free, found = cost.clone(), []
+        for column in range(cost.shape[1]):
+            row = int(free[:, column].argmin())
+            found.append((row, column))
+            free[row] = math.inf
+        found = torch.tensor(sorted(found), dtype=torch.long).view(-1, 2)
+        pairs.append((found[:, 0], found[:, 1]))
+    return pairs
+
+
+def match_the_dearest(*given):
+    return [tuple(map(torch.from_numpy, linear_sum_assignment(cost.numpy(), maximize=True)))
+            for cost in matched(*given)]
+
+
+def match_nearest(*given):
+    return [(cost.argmin(0), torch.arange(cost.shape[1])) for cost in matched(*given)]
+
+
+def match_in_numpy(*given):
+    return [linear_sum_assignment(cost.numpy()) for cost in matched(*given)]
+
+
+def match_by_targets(*given):
+    pairs = own.match(*given)
+    return [(rows[cols.argsort()], cols.sort().values) for rows, cols in pairs]
+
+
+def match_unchecked(logits, boxes, labels, targets):
+    costs = [own.matching_cost(*one) for one in zip(logits, boxes, labels, targets, strict=True)]
+    return [tuple(map(torch.from_numpy, linear_sum_assignment(cost.nan_to_num().numpy())))
+            for cost in costs]
+
+
+def match_one_by_one(*given):
+    return [tuple(map(torch.as_tensor, linear_sum_assignment(cost.numpy())))
+            for cost in matched(*given)]
+
+
+def match_by_targets_first(*given):
+    pairs = []
+    for cost in matched(*given):
+        cols, rows = map(torch.from_numpy, linear_sum_assignment(cost.T.numpy()))
+        order = rows.argsort()
+        pairs.append((rows[order], cols[order]))
+    return pairs
+
+
+# hungarian_loss and detection_loss
+
+def lost(ce=None, bbox=None, overlap=None, ordered=True, corners=True):
+    """The Hungarian loss with one part of it replaced; each part is handed what it may need."""
+    def loss(logits, boxes, labels, targets, eos_coef=.1):
+        pairs, nothing = own.match(logits, boxes, labels, targets), logits.shape[2] - 1
+        wanted = torch.full(logits.shape[:2], nothing)
+        for i, (rows, cols) in enumerate(pairs):
+            wanted[i, rows] = labels[i][cols]
+        each = F.cross_entropy(logits.transpose(1, 2), wanted, reduction="none")
+        weight = torch.where(wanted == nothing, eos_coef, 1.)
+        found = torch.cat([boxes[i, rows] for i, (rows, _) in enumerate(pairs)])
+        true = own.in_order(targets, pairs) if ordered else torch.cat(targets)
+        pair = (found, true)
+        if corners:
+            pair = tuple(map(own_boxes.xyxy_from_cxcywh, pair))
+        every, n = own_boxes.giou(*pair), max(1, len(true))
+        right = {"loss_ce": (each * weight).sum() / weight.sum(),
+                 "loss_bbox": (found - true).abs().sum() / n,
+                 "loss_giou": (1 - every.diagonal()).sum() / n}
+        changed = {"loss_ce": ce and ce(each, weight, wanted != nothing),
+                   "loss_bbox": bbox and bbox(found - true, len(logits)),
+                   "loss_giou": overlap and overlap(every, len(logits))}
+        return {name: right[name] if changed[name] is None else changed[name] for name in right}
+    return loss
+
+
+def lost_at_the_first_queries(logits, boxes, labels, targets, eos_coef=.1):
+    losses = own.hungarian_loss(logits, boxes, labels, targets, eos_coef)
+    nothing = logits.shape[2] - 1
+    wanted = torch.stack([F.pad(x, (0, logits.shape[1] - len(x)), value=nothing) for x in labels])
+    weight = torch.ones(nothing + 1)
+    weight[nothing] = eos_coef
+    return losses | {"loss_ce": F.cross_entropy(logits.transpose(1, 2), wanted, weight)}
+
+
+def lost_without_keys(*given):
+    return sum(own.hungarian_loss(*given).values())
+
+
+def lost_with_fixed_weight(logits, boxes, labels, targets, eos_coef=.1):
+    return own.hungarian_loss(logits, boxes, labels, targets)
+
+
+def lost_without_gradient(*given):
+    return {name: loss.detach() for name, loss in own.hungarian_loss(*given).items()}
+
+
+def lost_by_division(logits, boxes, labels, targets, eos_coef=.1):
+    losses = own.hungarian_loss(logits, boxes, labels, targets, eos_coef)
+    n = sum(map(len, labels))
+    return losses | {"loss_bbox": losses["loss_bbox"] / n * n}
+
+
+def lost_by_loops(logits, boxes, labels, targets, eos_coef=.1):
+    pairs, nothing = own.match(logits, boxes, labels, targets), logits.shape[2] - 1
+    total = weights = 0
+    l1, overlap, n = logits.sum() * 0, logits.sum() * 0, max(1, sum(map(len, labels)))
+    for i, (rows, cols) in enumerate(pairs):
+        partner = dict(zip(rows.tolist(), cols.tolist(), strict=True))
+        for q, p in enumerate(logits[i].log_softmax(-1)):
+            label = int(labels[i][partner[q]]) if q in partner else nothing
+            weight = 1. if q in partner else eos_coef
+            total, weights = total - weight * p[label], weights + weight
+        for q, j in partner.items():
+            a, b = boxes[i, q], targets[i][j]
+            l1 = l1 + (a - b).abs().sum() / n
+            a, b = (own_boxes.xyxy_from_cxcywh(box)[None] for box in (a, b))
+            overlap = overlap + (1 - own_boxes.giou(a, b)[0, 0]) / n
+    return {"loss_ce": total / weights, "loss_bbox": l1, "loss_giou": overlap}
+
+
+def weighed(losses):
+    return sum(own.WEIGHTS[name] * loss for name, loss in losses.items())
+
+
+def layers_averaged(logits, boxes, labels, targets):
+    return own.detection_loss(logits, boxes, labels, targets) / len(logits)
+
+
+def layers_last(logits, boxes, labels, targets):
+    return weighed(own.hungarian_loss(logits[-1], boxes[-1], labels, targets))
+
+
+def layers_unweighted(logits, boxes, labels, targets):
+    return sum(sum(own.hungarian_loss(*one, labels, targets).values())
+               for one in zip(logits, boxes, strict=True))
+
+
+def layers_tangled(logits, boxes, labels, targets):
+    n = len(logits)
+    return n * weighed(own.hungarian_loss(
+        logits.transpose(0, 1).flatten(0, 1), boxes.transpose(0, 1).flatten(0, 1), labels * n,
+        targets * n))
+
+
+def layers_as_a_dict(logits, boxes, labels, targets):
+    return own.hungarian_loss(logits[-1], boxes[-1], labels, targets)
+
+
+def layers_without_gradient(*given):
+    return own.detection_loss(*given).detach()
+
+
+def layers_one_by_one(logits, boxes, labels, targets):
+    return sum(weighed(own.hungarian_loss(*one, labels, targets))
+               for one in zip(logits, boxes, strict=True))
+
+
+def layers_reshaped(logits, boxes, labels, targets):
+    n, b = logits.shape[:2]
+    losses = own.hungarian_loss(logits.reshape(n * b, *logits.shape[2:]),
+                                boxes.reshape(n * b, *boxes.shape[2:]),
+                                [x for _ in range(n) for x in labels],
+                                [x for _ in range(n) for x in targets])
+    return n * losses["loss_ce"] + 5 * n * losses["loss_bbox"] + 2 * n * losses["loss_giou"]
+
+
+# sine_positions
+
+def waving(first=1, whole=2 * math.pi, scaled=True, over=None, apart=False, turned=False):
+    """Sine positions with one convention changed."""
+    def positions(h, w, d):
+        i = torch.arange(d // 4, dtype=torch.float64)
+        rates = 10000 ** (-2 * i / (over(d) if over else d // 2))
+
+        def axis(n):
+            count = torch.arange(first, first + n, dtype=torch.float64)
+            angle = (count / (n + 1e-6) * whole if scaled else count)[:, None] * rates
+            parts = angle.sin(), angle.cos()
+            return torch.cat(parts, 1) if apart else torch.stack(parts, 2).flatten(1)
+        rows, columns = axis(h), axis(w)
+        parts = rows.repeat_interleave(w, 0), columns.repeat(h, 1)
+        return torch.cat(parts[::-1] if turned else parts, 1)
+    return positions
+
+
+def waves_by_column(h, w, d):
+    return own_positions(h, w, d).view(h, w, d).transpose(0, 1).flatten(0, 1)
+
+
+def waves_as_a_map(h, w, d):
+    return own_positions(h, w, d).view(h, w, d)
+
+
+own_positions = transformer.sine_positions
+
+
+def waves_in_a_grid(h, w, d):
+    y, x = torch.meshgrid(torch.arange(1, h + 1), torch.arange(1, w + 1), indexing="ij")
+    table = torch.zeros(h, w, d)
+    for half, angle in enumerate((y / (h + 1e-6), x / (w + 1e-6))):
+        for j in range(d // 4):
+            theta = 2 * math.pi * angle / 10000 ** (2 * j / (d // 2))
+            table[..., half * d // 2 + 2 * j] = theta.sin()
+            table[..., half * d // 2 + 2 * j + 1] = theta.cos()
+    return table.flatten(0, 1)
+
+
+# DetrAttention and DetrDecoderLayer
+
+def attention(forward):
+    return type("DetrAttention", (transformer.DetrAttention,), {"forward": forward})
+
+
+def looked(self, q, k, v):
+    y = F.scaled_dot_product_attention(*map(self.split, (q, k, v)))
+    return self.o_proj(y.transpose(1, 2).flatten(2))
+
+
+def values_with_places(self, x, place, source, source_place):
+    there = source + source_place
+    return looked(self, self.q_proj(x + place), self.k_proj(there), self.v_proj(there))
+
+
+def asks_without_place(self, x, place, source, source_place):
+    return looked(self, self.q_proj(x), self.k_proj(source + source_place), self.v_proj(source))
+
+
+def keys_without_place(self, x, place, source, source_place):
+    return looked(self, self.q_proj(x + place), self.k_proj(source), self.v_proj(source))
+
+
+def without_last_projection(self, x, place, source, source_place):
+    parts = self.q_proj(x + place), self.k_proj(source + source_place), self.v_proj(source)
+    y = F.scaled_dot_product_attention(*map(self.split, parts))
+    return y.transpose(1, 2).flatten(2)
+
+
+def unscaled(self, x, place, source, source_place):
+    parts = self.q_proj(x + place), self.k_proj(source + source_place), self.v_proj(source)
+    y = F.scaled_dot_product_attention(*map(self.split, parts), scale=1.)
+    return self.o_proj(y.transpose(1, 2).flatten(2))
+
+
+def heads_tangled(self, x, place, source, source_place):
+    y = self.map(x, place, source, source_place) @ self.split(self.v_proj(source))
+    return self.o_proj(y.reshape(x.shape))
+
+
+def by_its_map(self, x, place, source, source_place):
+    y = self.map(x, place, source, source_place) @ self.split(self.v_proj(source))
+    return self.o_proj(y.transpose(1, 2).flatten(2))
+
+
+def head_by_head(self, x, place, source, source_place):
+    parts = self.q_proj(x + place), self.k_proj(source + source_place), self.v_proj(source)
+    heads = []
+    for q, k, v in zip(*(part.chunk(self.heads, 2) for part in parts), strict=True):
+        heads.append((q @ k.mT / q.shape[2] ** .5).softmax(2) @ v)
+    return self.o_proj(torch.cat(heads, 2))
+
+
+def layer(forward):
+    return type("DetrDecoderLayer", (transformer.DetrDecoderLayer,), {"forward": forward})
+
+
+def in_steps(self, x, query, memory, place, told=None, seen=None):
+    drop = self.dropout
+    asks, looks = told or (query, query), seen or (query, place)
+    x = self.self_attn_layer_norm(x + drop(self.self_attn(x, asks[0], x, asks[1])))
+    x = self.encoder_attn_layer_norm(x + drop(self.encoder_attn(x, looks[0], memory, looks[1])))
+    return self.final_layer_norm(x + drop(self.mlp(x)))
+
+
+def silent(self, x, query, memory, place):
+    none = torch.zeros_like(query)
+    return in_steps(self, x, query, memory, place, told=(none, none))
+
+
+def looking_without_query(self, x, query, memory, place):
+    return in_steps(self, x, query, memory, place, seen=(torch.zeros_like(query), place))
+
+
+def placeless(self, x, query, memory, place):
+    return in_steps(self, x, query, memory, place, seen=(query, torch.zeros_like(place)))
+
+
+def looking_first(self, x, query, memory, place):
+    x = self.encoder_attn_layer_norm(x + self.encoder_attn(x, query, memory, place))
+    x = self.self_attn_layer_norm(x + self.self_attn(x, query, x, query))
+    return self.final_layer_norm(x + self.mlp(x))
+
+
+def norms_before(self, x, query, memory, place):
+    y = self.self_attn_layer_norm(x)
+    x = x + self.self_attn(y, query, y, query)
+    x = x + self.encoder_attn(self.encoder_attn_layer_norm(x), query, memory, place)
+    return x + self.mlp(self.final_layer_norm(x))
+
+
+def never_dropping(self, x, query, memory, place):
+    x = self.self_attn_layer_norm(x + self.self_attn(x, query, x, query))
+    x = self.encoder_attn_layer_norm(x + self.encoder_attn(x, query, memory, place))
+    return self.final_layer_norm(x + self.mlp(x))
+
+
+def without_sums(self, x, query, memory, place):
+    x = self.self_attn_layer_norm(self.self_attn(x, query, x, query))
+    x = self.encoder_attn_layer_norm(self.encoder_attn(x, query, memory, place))
+    return self.final_layer_norm(self.mlp(x))
+
+
+def by_a_loop(self, x, query, memory, place):
+    parts = ((self.self_attn_layer_norm, lambda y: self.self_attn(y, query, y, query)),
+             (self.encoder_attn_layer_norm, lambda y: self.encoder_attn(y, query, memory, place)),
+             (self.final_layer_norm, self.mlp))
+    for norm, part in parts:
+        x = norm(x + self.dropout(part(x)))
+    return x
+
+
+# postprocess
+
+def kept(logits, boxes, threshold, choose):
+    """Detections of each picture whose queries `choose` picks from scores and probabilities."""
+    p = logits.softmax(-1)
+    scores, labels = p[..., :-1].max(-1)
+    return [own.Detections(s[q], k[q], b[q], q) for s, k, b, q in zip(
+        scores, labels, own_boxes.xyxy_from_cxcywh(boxes),
+        [choose(s, one) for s, one in zip(scores, p, strict=True)], strict=True)]
+
+
+def only_where_something_wins(logits, boxes, threshold=0.):
+    return kept(logits, boxes, threshold, lambda s, p: (
+        (p.argmax(-1) < p.shape[-1] - 1) & (s > threshold)).nonzero().flatten())
+
+
+def nothing_as_a_thing(logits, boxes, threshold=0.):
+    return kept(logits, boxes, threshold, lambda s, p: (
+        p.max(-1).values > threshold).nonzero().flatten())
+
+
+def sorted_by_score(logits, boxes, threshold=0.):
+    return kept(logits, boxes, threshold, lambda s, p: s.argsort(descending=True)[
+        :int((s > threshold).sum())])
+
+
+def every_answer(logits, boxes, threshold=0.):
+    return kept(logits, boxes, threshold, lambda s, p: torch.arange(len(s)))
+
+
+def without_corners(logits, boxes, threshold=0.):
+    found = own.postprocess(logits, boxes, threshold)
+    return [own.Detections(one.scores, one.labels, boxes[i][one.queries], one.queries)
+            for i, one in enumerate(found)]
+
+
+def softmax_of_things(logits, boxes, threshold=0.):
+    return own.postprocess(F.pad(logits[..., :-1], (0, 1), value=-math.inf), boxes, threshold)
+
+
+def as_tuples(logits, boxes, threshold=0.):
+    return [(one.scores, one.labels, one.boxes_xyxy)
+            for one in own.postprocess(logits, boxes, threshold)]
+
+
+def kept_by_a_list(logits, boxes, threshold=0.):
+    found = []
+    for says, box in zip(logits.softmax(-1), boxes, strict=True):
+        best = [(float(p[:-1].max()), int(p[:-1].argmax())) for p in says]
+        q = torch.tensor([i for i, (score, _) in enumerate(best) if score > threshold],
+                         dtype=torch.long)
+        found.append(own.Detections(says[q, :-1].amax(-1), torch.tensor(
+            [best[i][1] for i in q], dtype=torch.long), own_boxes.xyxy_from_cxcywh(box[q]), q))
+    return found
+
+
+def kept_by_a_mask(logits, boxes, threshold=0.):
+    return kept(logits, boxes, threshold, lambda s, p: torch.arange(len(s))[s > threshold])
+
+
+WRONG = {
+    "cheapest_by_trying": [
+        (column_of_each_row, "each COLUMN's row"), (sigma_from_one, "counted from 0"),
+        (sigma_of_the_dearest, "dearest"), (sigma_and_its_cost, "rows alone"),
+        (sigma_greedy, "greedy choice"), (sigma_sharing_rows, "may not share"),
+        (sigma_of_the_first_rows, "not only the first ones")],
+    "xyxy_from_cxcywh": [
+        (corners_by_whole_size, "half a width"), (corners_of_xywh, "left top corner"),
+        (corners_turned, "Width and height are exchanged"), (corners_backwards, "the way back"),
+        (corners_in_another_order, "left, top, right, bottom"),
+        (corners_in_front, "last dimension")],
+    "iou": [
+        (iou_unclamped, "Two negative sides"), (iou_counting_twice, "shared part twice"),
+        (iou_of_the_smaller, "smaller box"), (iou_alone, "Return two things"),
+        (iou_and_shared, "the joint area is wanted"), (iou_turned, "table is turned"),
+        (iou_without_batches, "for a batch"), (iou_not_a_number, "0 / 0")],
+    "giou": [
+        (giou_is_iou, "IoU still"), (giou_over_the_union, "part of the FRAME"),
+        (giou_outside_the_shared, "outside the JOINT area"), (giou_rewarding, "punishment"),
+        (giou_as_a_loss, "This is the loss"), (giou_without_slope, "no slope"),
+        (giou_with_a_pair, "GIoU alone")],
+    "matching_cost": [
+        (costing(name=lambda p: -p.log()), "logarithm has no place"),
+        (costing(over=None), "Take the softmax first"), (costing(cut=-1), "leaves 'nothing' out"),
+        (costing(over=-2), "runs over the queries"), (costing(name=lambda p: p), "sure name"),
+        (costing(overlap=2.), "More overlap"), (costing(corners=False), "into corners first"),
+        (costing(l1=2., overlap=-5.), "weights are exchanged"),
+        (costing(l1=1.25), "averaged over the four"), (cost_turned, "matrix is turned"),
+        (cost_by_squares, "L2 distance"), (cost_of_one_picture, "wrong for a batch")],
+    "match": [
+        (match_turned, "queries (rows) come first"), (match_with_padding, "must not be matched"),
+        (match_greedy, "this matching costs"), (match_the_dearest, "this matching costs"),
+        (match_nearest, "answers for two targets"), (match_in_numpy, "are tensors"),
+        (match_by_targets, "rows must rise"), (match_unchecked, "must raise a ValueError")],
+    "hungarian_loss": [
+        (lost(ce=lambda each, weight, thing: each.mean()), "weighs only eos_coef"),
+        (lost(ce=lambda each, weight, thing: (each * weight).mean()), "sum of the weights"),
+        (lost(ce=lambda each, weight, thing: each[thing].mean()), "Only matched queries"),
+        (lost(ce=lambda each, weight, thing: (each * weight).sum()), "sum over all queries"),
+        (lost_at_the_first_queries, "stand at the first queries"),
+        (lost(bbox=lambda off, b: off.abs().mean()), "averaged over the four"),
+        (lost(bbox=lambda off, b: off.abs().sum() / b), "targets of the batch"),
+        (lost(bbox=lambda off, b: off.square().sum() / len(off)), "squared error"),
+        (lost(ordered=False), "order of the matching"),
+        (lost(overlap=lambda every, b: (1 - every).mean()), "ONE partner"),
+        (lost(overlap=lambda every, b: every.diagonal().mean()), "GIoU itself"),
+        (lost(corners=False), "into corners first"), (lost_without_keys, "Return a dict"),
+        (lost_with_fixed_weight, "use the argument"),
+        (lost_without_gradient, "no gradient"), (lost_by_division, "divide by at least 1")],
+    "detection_loss": [
+        (layers_averaged, "adds them up"), (layers_last, "Only the last layer"),
+        (layers_unweighted, "weights are missing"), (layers_tangled, "layer after layer"),
+        (layers_as_a_dict, "one number"), (layers_without_gradient, "no gradient")],
+    "sine_positions": [
+        (waving(first=0), "count from 1"), (waving(scaled=False), "not scaled"),
+        (waving(whole=1.), "run to 2 pi"), (waving(turned=True), "first half is for the row"),
+        (waving(apart=True), "alternate"), (waving(over=lambda d: d), "exponent is over d/2"),
+        (waves_by_column, "column after column"), (waves_as_a_map, "not flattened")],
+    "DetrAttention": [
+        (attention(values_with_places), "contents only"),
+        (attention(asks_without_place), "What asks does not know"),
+        (attention(keys_without_place), "What is asked does not know"),
+        (attention(without_last_projection), "o_proj"), (attention(unscaled), "root of a head"),
+        (attention(heads_tangled), "transpose first")],
+    "DetrDecoderLayer": [
+        (layer(silent), "their queries as places"), (layer(looking_without_query), "still their"),
+        (layer(placeless), "memory needs its places"), (layer(looking_first), "order is"),
+        (layer(norms_before), "AFTER each sum"), (layer(never_dropping), "Dropout is missing"),
+        (layer(without_sums), "sums are missing")],
+    "postprocess": [
+        (only_where_something_wins, "only the threshold decides"),
+        (nothing_as_a_thing, "taken for a thing"), (sorted_by_score, "order of the queries"),
+        (every_answer, "surer"), (without_corners, "into corners"),
+        (softmax_of_things, "softmax leaves 'nothing' out"), (as_tuples, "come as `Detections")],
+}
+RIGHT = {
+    "cheapest_by_trying": [sigma_by_scipy, sigma_by_a_loop],
+    "xyxy_from_cxcywh": [corners_by_halves, corners_by_matrix],
+    "iou": [iou_carefully, iou_by_sides],
+    "giou": [giou_from_the_parts, giou_by_one_frame],
+    "matching_cost": [cost_by_one_hot, cost_by_exponents],
+    "match": [match_one_by_one, match_by_targets_first],
+    "hungarian_loss": [lost(), lost_by_loops],
+    "detection_loss": [layers_one_by_one, layers_reshaped],
+    "sine_positions": [waving(), waves_in_a_grid],
+    "DetrAttention": [attention(by_its_map), attention(head_by_head)],
+    "DetrDecoderLayer": [layer(in_steps), layer(by_a_loop)],
+    "postprocess": [kept_by_a_list, kept_by_a_mask],
+}
