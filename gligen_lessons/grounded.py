@@ -15,7 +15,7 @@ from gligen_lessons.unet import UNet
 
 
 def strengths(steps: int, stages: tuple[float, float, float]) -> list[float]:
-    """How far the gates are open at each step: wide open, closing evenly, shut (eq. 9).
+    """How far the gates are open at each step: wide open, closing evenly, shut (eq. 10).
 
     `stages` are the parts of the steps that each takes; they sum to one. Scheduled
     sampling with tau is (tau, 0, 1 - tau).
@@ -43,7 +43,7 @@ def gates_at(unet: UNet, strength: float) -> Iterator[None]:
 
 
 def step_strengths(schedule: Schedule, steps: int, tau: float) -> dict[int, float]:
-    """For each step t that the sampler visits, how far the gates are open: tau of eq. 9."""
+    """For each step t that the sampler visits, how far the gates are open: tau of eq. 10."""
     whole(steps, "The number of steps")
     if not 0 <= tau <= 1:
         raise ValueError("tau must lie in 0..1, the part of steps that is grounded; got "
@@ -84,7 +84,7 @@ def paint_grounded(parts: TextToImage, captions: list[str], grounding: Grounding
                    tau: float = 1., negative: str = "") -> Iterator[tuple[int, Tensor]]:
     """Caption and boxes to latents: `latent.paint` with the gates open in the first steps.
 
-    tau in 0..1 is the part of the steps in which grounding is heard (paper, eq. 9).
+    tau in 0..1 is the part of the steps in which grounding is heard (paper, eq. 10).
     Yields (t, z) after each step. Errors as in `latent.paint`, and ValueError for
     another tau.
     """

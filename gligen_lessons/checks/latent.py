@@ -192,7 +192,7 @@ def refuses(call, what: str) -> None:
         call()
     except ValueError:
         return
-    except (RuntimeError, IndexError, ZeroDivisionError) as error:
+    except (RuntimeError, IndexError, TypeError, AttributeError, ZeroDivisionError) as error:
         raise Wrong(f"{what}: the docstring promises a ValueError with a sentence that helps, "
                     f"and it stopped with {type(error).__name__}.") from None
     raise Wrong(f"{what}, and nothing was said: the docstring promises a ValueError.")

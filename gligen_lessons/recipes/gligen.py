@@ -36,6 +36,7 @@ SHARES = (.6, .2, .2)                                     # of a batch, for each
 P_CAPTION, P_GROUNDING = .1, .1                           # how often each is dropped
 GATE_RATE, RATE = 2e-2, 1e-3                              # of the two scalars; of the rest
 FULL_CAPTIONS = (0, 1, 2, 4)                              # those that say the colours
+MILESTONES = tuple((i + 1) / 20 for i in range(20))       # parts of the run, for the log
 
 
 @dataclass(frozen=True)
@@ -123,24 +124,21 @@ def gligen(steps: int | None = None, batch: int | None = None) -> Recipe:
     with torch.no_grad():
         table = phrase_features(parts, phrase_table())                      # (phrases,d)
     empty, walk = parts.tokenizer([""])[0], min(30, 1 + steps)
-    weights.load("referee-crop"), weights.load("referee-scene")     # the report needs them
+    held = Held.of(64 if big else min(16, 2 + steps))
 
     def batch_of(step: int) -> tuple[Tensor, ...]:
         g = step_generator(11, step)
         rows = torch.randint(len(data.z), (batch,), generator=g)
-        caption, phrases = drawn_kind(data, rows, empty, g)
         t = (parts.schedule.T * torch.rand(batch, generator=g).sqrt()).long()
         eps = torch.randn(batch, *data.z.shape[1:], generator=g)
-        return data.z[rows.to(data.z.device)].float(), t, eps, caption, phrases, \
-            data.boxes_xyxy[rows]
+        z0 = data.z[rows.to(data.z.device)].float()
+        return z0, t, eps, *drawn_kind(data, rows, empty, g), data.boxes_xyxy[rows]
 
     def loss(model, z0, t, eps, caption, phrases, boxes_xyxy):
         with torch.no_grad():
             context = parts.text(caption).float()                           # (b,n,d)
         return l_grounding(model, z0, t, eps, context, slots(table, phrases, boxes_xyxy),
                            parts.schedule)
-
-    held = Held.of(64 if big else min(16, 2 + steps))
 
     def log_sample(model, step: int) -> dict:
         x = held.painted(parts_with(parts, model), True, steps=walk)
@@ -151,7 +149,7 @@ def gligen(steps: int | None = None, batch: int | None = None) -> Recipe:
 
     return Recipe("gligen", unet, LATENT_UNET, f"latents of {len(data.z)} scenes of "
                   "grounding-train, on top of ldm", batch_of, loss, steps, RATE, report, log_sample,
-                  tuple((i + 1) / 20 for i in range(20)), {"ema": .995, "groups": fast_gates},
+                  MILESTONES, {"ema": .995, "groups": fast_gates},
                   learned=lambda model: {"_on": weights.fingerprint("ldm")}, kept=gate_names)
 
 
