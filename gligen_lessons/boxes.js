@@ -1,6 +1,7 @@
 // Boxes over a picture. Drag one, or a corner of the chosen one; or choose with Tab and press the
 // arrow keys. Nothing is fetched, no library is needed. A box is [x0, y0, x1, y1], parts of the
 // picture. Traits: picture, boxes, names, colours, fixed, links, step, label (see canvas.py).
+// Python adds the last line, which says what view to show: painter.js shares all this.
 
 const PAUSE = 50;                                     // ms at least between two messages
 const CORNERS = { nw: [0, 1], ne: [2, 1], sw: [0, 3], se: [2, 3] };   // the coordinates it holds
@@ -27,6 +28,12 @@ function stretched(box, [i, j], dx, dy, least) {
   return bent;
 }
 
+/** Lay an element over a box of the picture. */
+function lay(element, [x0, y0, x1, y1]) {
+  Object.assign(element.style, { left: percent(x0), top: percent(y0),
+    width: percent(x1 - x0), height: percent(y1 - y0) });
+}
+
 /** A new element with a class, put at the end of its parent. */
 function add(parent, tag, name, text = "") {
   const element = parent.appendChild(document.createElement(tag));
@@ -39,7 +46,23 @@ class BoxView {
   constructor(model, el) {
     this.model = model;
     this.chosen = this.timer = null;
+    this.held = false;                                // by a pointer, just now
     this.sent = 0;
+    this.make(el);
+    model.on("change:picture", () => this.paint());
+    model.on("change:boxes", () => this.follow());
+    model.on("change:links", () => this.link());
+    for (const trait of ["names", "colours", "fixed", "label"]) {
+      model.on(`change:${trait}`, () => this.build());
+    }
+    this.paint();
+    this.build();
+    this.watch = new ResizeObserver(() => this.name());
+    this.watch.observe(this.stage);
+  }
+
+  /** Make what stays whatever the boxes are: picture, layers, corners, words. */
+  make(el) {
     this.stage = add(el, "div", "box-stage");
     this.stage.setAttribute("role", "group");
     this.image = add(this.stage, "img", "box-picture");
@@ -52,20 +75,14 @@ class BoxView {
     this.tags = add(this.stage, "div", "box-tags");
     this.tags.setAttribute("aria-hidden", "true");
     this.handles = Object.entries(CORNERS).map(([corner, held]) => this.handle(corner, held));
-    add(el, "div", "box-hint", "Drag a box, or a corner of the chosen one. Keys: Tab chooses, "
-      + "arrows move, Shift + arrows resize.");
+    add(el, "div", "box-hint", this.hint());
     this.status = add(el, "div", "box-status");
     this.status.setAttribute("role", "status");
-    model.on("change:picture", () => this.paint());
-    model.on("change:boxes", () => this.follow());
-    model.on("change:links", () => this.link());
-    for (const trait of ["names", "colours", "fixed", "label"]) {
-      model.on(`change:${trait}`, () => this.build());
-    }
-    this.paint();
-    this.build();
-    this.watch = new ResizeObserver(() => this.name());
-    this.watch.observe(this.stage);
+  }
+
+  hint() {
+    return "Drag a box, or a corner of the chosen one. Keys: Tab chooses, arrows move, "
+      + "Shift + arrows resize.";
   }
 
   paint() {
@@ -132,6 +149,7 @@ class BoxView {
       element.setPointerCapture(event.pointerId);
       this.elements[which()].focus({ preventScroll: true });
       start = { x: event.clientX, y: event.clientY, box: this.boxes[which()] };
+      this.held = true;
     });
     element.addEventListener("pointermove", (event) => {
       if (!start) return;
@@ -141,6 +159,7 @@ class BoxView {
     });
     element.addEventListener("lostpointercapture", () => {
       start = null;
+      this.held = false;
       this.status.textContent = this.told(which());
     });
   }
@@ -164,6 +183,10 @@ class BoxView {
   put(i, box) {
     this.boxes[i] = box;
     this.place();
+    this.later();
+  }
+
+  later() {
     this.timer ??= setTimeout(() => this.send(), Math.max(0, this.sent + PAUSE - Date.now()));
   }
 
@@ -188,9 +211,8 @@ class BoxView {
     const order = this.boxes.map((_, i) => i)
       .sort((i, j) => this.movable(i) - this.movable(j) || size(this.boxes[j]) - size(this.boxes[i]));
     this.elements.forEach((element, i) => {
-      const [x0, y0, x1, y1] = this.boxes[i];
-      Object.assign(element.style, { left: percent(x0), top: percent(y0),
-        width: percent(x1 - x0), height: percent(y1 - y0), zIndex: order.indexOf(i) });
+      lay(element, this.boxes[i]);
+      element.style.zIndex = order.indexOf(i);
       element.classList.toggle("box-chosen", i === this.chosen);
       element.setAttribute("aria-label", this.told(i));
     });
@@ -245,9 +267,8 @@ class BoxView {
   }
 }
 
-export default {
-  render({ model, el }) {
-    const view = new BoxView(model, el);
-    return () => view.remove();
-  },
+/** What a page calls to show a view of this kind, and what it calls when it takes it away. */
+const shown = (View) => ({ model, el }) => {
+  const view = new View(model, el);
+  return () => view.remove();
 };

@@ -20,6 +20,7 @@ from .boxes import cxcywh_from_xyxy, xyxy_from_cxcywh
 from .world.vocabulary import BASE
 
 HERE = Path(__file__).parent
+SHOW = "export default {{ render: shown({}) }};\n"            # ends a widget's module
 WIDTH = "390px"                                           # of the canvas, on the screen
 WORDS = (*BASE, "nothing")                                # what a query can say
 FIRST_MATCH = 493                                           # of grounding-val: three things apart
@@ -41,7 +42,7 @@ class BoxCanvas(anywidget.AnyWidget):
     that a learner can leave a box. `label` says what is shown to those who cannot see it.
     """
 
-    _esm = (HERE / "boxes.js").read_text("utf-8")
+    _esm = (HERE / "boxes.js").read_text("utf-8") + SHOW.format("BoxView")
     _css = (HERE / "boxes.css").read_text("utf-8")
     picture = traitlets.Bytes().tag(sync=True)
     boxes = traitlets.List().tag(sync=True)

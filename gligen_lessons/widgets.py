@@ -10,9 +10,11 @@ import ipywidgets
 
 from . import show, world
 from .canvas import BoxCanvas, BoxMatcher, box_matcher, png
+from .painter import GroundingCanvas, grounding_canvas
 from .world.vocabulary import PATTERNS, STYLES, TIMES, WEATHERS
 
-__all__ = ["BoxCanvas", "BoxMatcher", "SceneSlider", "box_matcher", "png", "scene_slider"]
+__all__ = ["BoxCanvas", "BoxMatcher", "GroundingCanvas", "SceneSlider", "box_matcher",
+           "grounding_canvas", "png", "scene_slider"]
 
 SIZE = 192                                                # pixels drawn; shown twice as wide
 FALLS = tuple(word for word in WEATHERS if word != "clear")

@@ -15,6 +15,7 @@ import nbformat
 import pytest
 
 import course
+from gligen_lessons import canvas, painter
 
 ROOT = Path(__file__).resolve().parent.parent
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -22,9 +23,18 @@ TOKEN = "a-token-for-this-test"
 CELLS = ".jp-Notebook .jp-CodeCell"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
          "--disable-background-networking", "--disable-component-update"]
-MATCHER = nbformat.v4.new_notebook(
-    cells=[nbformat.v4.new_code_cell("from gligen_lessons import widgets\nwidgets.box_matcher()")],
-    metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
+OWN = {"matcher.ipynb": "from gligen_lessons import widgets\nwidgets.box_matcher()",
+       "painter.ipynb": """\
+import numpy as np
+from gligen_lessons import widgets
+
+def paint(caption, phrases, boxes_xyxy, seed, tau):
+    picture = np.full((60, 60, 3), 255, np.uint8)
+    for phrase, (x0, y0, x1, y1) in zip(phrases, (60 * boxes_xyxy).round().int().tolist()):
+        picture[y0:y1, x0:x1] = (255, 0, 0) if "red" in phrase else (0, 0, 255)
+    return picture
+
+widgets.grounding_canvas(paint)"""}
 
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="no chromium on this machine (Debian: apt-get install chromium)")
@@ -38,7 +48,11 @@ def lab(tmp_path_factory):
                     ignore=shutil.ignore_patterns(".ipynb_checkpoints", ".cache"))
     for path in (home / "notebooks").glob("*.ipynb"):
         forget_outputs(path)
-    nbformat.write(MATCHER, home / "notebooks" / "matcher.ipynb")
+    for name, code in OWN.items():
+        nbformat.write(nbformat.v4.new_notebook(
+            cells=[nbformat.v4.new_code_cell(code)],
+            metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}}),
+            home / "notebooks" / name)
     course.quiet(Path(sys.prefix))
     tracker = home / "settings" / "@jupyterlab" / "notebook-extension"
     tracker.mkdir(parents=True)
@@ -218,6 +232,84 @@ def test_a_predicted_box_is_moved_by_mouse_and_by_keys(lab, browser):
     page.close()
 
 
+COLOUR_AT = """(image, [x, y]) => {
+  const canvas = document.createElement("canvas"), pen = canvas.getContext("2d");
+  [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+  pen.drawImage(image, 0, 0);
+  return [...pen.getImageData(x * canvas.width, y * canvas.height, 1, 1).data].slice(0, 3);
+}"""
+WHITE, RED, BLUE = [255, 255, 255], [255, 0, 0], [0, 0, 255]
+
+
+def wait_for_colours(page, colours: dict, complaint: str) -> None:
+    """Wait until the painted picture has these colours at these places (x, y) in 0..1."""
+    picture = page.locator(".grounding-picture")
+    wait_for(lambda: picture.is_visible() and all(
+        picture.evaluate(COLOUR_AT, place) == colour for place, colour in colours.items()),
+        20, complaint)
+
+
+def pull(page, start: tuple[float, float], stop: tuple[float, float]) -> None:
+    """Press the mouse at one place of the paper and release it at another."""
+    paper = page.locator(".grounding-paper .box-layer").bounding_box()
+    (x0, y0), (x1, y1) = ((paper["x"] + x * paper["width"], paper["y"] + y * paper["height"])
+                          for x, y in (start, stop))
+    page.mouse.move(x0, y0)
+    page.mouse.down()
+    page.mouse.move(x1, y1, steps=12)
+    page.mouse.up()
+
+
+def tab_to(page, selector: str, key: str = "Tab") -> None:
+    """Press Tab until something has the focus, as one does who has no mouse."""
+    for _ in range(20):
+        if page.evaluate("selector => document.activeElement.matches(selector)", selector):
+            return
+        page.keyboard.press(key)
+    pytest.fail(f"{key} does not lead to {selector}")
+
+
+def test_boxes_are_drawn_by_mouse_and_by_keys_and_painted(lab, browser):
+    page, outside = run_all(browser, lab, "painter.ipynb")
+    page.locator(".grounding-paper .box-layer").scroll_into_view_if_needed()
+    message = page.locator(".grounding-message")
+
+    pull(page, (.6, .6), (.61, .61))                     # no box yet
+    wait_for(lambda: "too small" in message.inner_text(), 20, "a tiny box went unnoticed")
+    pull(page, (.1, .1), (.4, .5))
+    page.click(".grounding-paint")
+    wait_for(lambda: message.inner_text() == "Phrase 0 is empty; say what its box should hold.",
+             20, "the empty phrase went unnoticed")
+    page.click(".grounding-phrase")
+    page.keyboard.type("a red thing")
+    assert page.locator(".box-name").inner_text() == "a red thing"
+    page.click(".grounding-paint")                       # at once: what was typed goes along
+    wait_for_colours(page, {(.25, .3): RED, (.5, .3): WHITE}, "the first box was not painted")
+    assert message.inner_text() == ""
+
+    tab_to(page, ".grounding-add", "Shift+Tab")          # from here on without the mouse
+    page.keyboard.press("Enter")
+    for key in ["Shift+ArrowRight"] * 5 + ["ArrowRight"] * 99 + ["ArrowDown"] * 99:
+        page.keyboard.press(key)
+    assert box_in_words(page, "box 1: left") == [65, 70, 100, 100]
+    page.keyboard.press("Enter")
+    page.keyboard.type("a blue thing")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Enter")
+    wait_for_colours(page, {(.25, .3): RED, (.8, .8): BLUE, (.6, .8): WHITE},
+                     "the second box was not painted")
+
+    tab_to(page, ".grounding-repaint", "Shift+Tab")
+    page.keyboard.press("Space")
+    pull(page, (.25, .3), (.65, .3))                     # the red box: the picture follows
+    wait_for_colours(page, {(.2, .3): WHITE, (.65, .3): RED}, "the picture did not follow")
+    page.keyboard.press("Delete")
+    wait_for_colours(page, {(.65, .3): WHITE, (.8, .8): BLUE}, "the box was not removed")
+    assert page.locator(".grounding-phrase").count() == 1
+    assert page.locator(CELLS).count() == 1 and outside == []
+    page.close()
+
+
 HURRY = """async ([source, traits]) => {
   const { default: widget } = await import("data:text/javascript," + encodeURIComponent(source));
   const pause = (ms) => new Promise((then) => setTimeout(then, ms));
@@ -239,8 +331,46 @@ def test_the_canvas_sends_twenty_messages_a_second_and_always_the_last(browser):
     page = browser.new_page()
     traits = {"picture": "", "boxes": [[.5, .5, 1, 1], [0, 0, .2, .2]], "names": [], "fixed": [0],
               "colours": ["red"], "links": [], "label": "boxes", "step": .0001}
-    source = (ROOT / "gligen_lessons" / "boxes.js").read_text("utf-8")
-    pressed, saved, left = page.evaluate(HURRY, [source, traits])
+    pressed, saved, left = page.evaluate(HURRY, [str(canvas.BoxCanvas._esm), traits])
     assert pressed > 25 and 2 <= saved <= 14
     assert left == pytest.approx(pressed * .0001)
+    page.close()
+
+
+STUB = """async ([source, traits]) => {
+  window.sent = [];
+  const { default: widget } = await import("data:text/javascript," + encodeURIComponent(source));
+  widget.render({ el: document.body, model: { get: (name) => traits[name], on() {},
+    set(name, value) { traits[name] = value; },
+    save_changes() { window.sent.push(structuredClone(traits)); } } });
+}"""
+
+
+def test_the_painter_sends_when_things_rest_and_a_press_takes_all_along(browser):
+    page = browser.new_page()
+    widget = painter.grounding_canvas(print, "snow", ["a dog"], [[.1, .1, .4, .4]], limit=1)
+    traits = {**widget.get_state(), "picture": ""}
+    page.add_style_tag(content=str(widget._css))
+    page.evaluate(STUB, [str(widget._esm), traits])
+    paper = page.locator(".box-layer").bounding_box()
+    page.mouse.move(paper["x"] + .2 * paper["width"], paper["y"] + .2 * paper["width"])
+    page.mouse.down()
+    page.mouse.move(paper["x"] + .5 * paper["width"], paper["y"] + .2 * paper["width"], steps=5)
+    page.wait_for_timeout(900)                           # held still, but held
+    assert page.evaluate("sent") == []
+    page.mouse.up()
+    page.wait_for_timeout(900)
+    (rested,) = page.evaluate("sent")
+    assert rested["boxes"][0] == pytest.approx([.4, .1, .7, .4], abs=.01) and not rested["asked"]
+    page.keyboard.press("ArrowRight")
+    page.locator(".grounding-phrase").evaluate(
+        "field => { field.value = 'a cat'; field.dispatchEvent(new Event('input')); }")
+    page.locator(".grounding-paint").evaluate("button => { button.click(); button.click(); }")
+    page.wait_for_timeout(900)
+    _, asked = page.evaluate("sent")                     # one message for two presses
+    assert asked["boxes"][0][0] == pytest.approx(rested["boxes"][0][0] + .01)
+    assert asked["asked"] == 1 and asked["phrases"] == ["a cat"]
+    pull(page, (.1, .6), (.4, .9))                       # a second box, where one is the limit
+    last = page.evaluate("sent.at(-1)")
+    assert last["message"].startswith("No more than 1") and len(last["boxes"]) == 1
     page.close()

@@ -15,7 +15,8 @@ FLOORS = (
     (True, "nets files ema fit metrics referee"),
     (True, "ddpm ddim unet vae bpe clip guidance latent resnet transformer detr gligen "
            "grounded inpaint reground diffedit prompt2prompt pix2pix odise"),
-    (True, "layout weights recipes train evaluate checks canvas widgets student slides cli"),
+    (True, "layout weights recipes train evaluate checks canvas painter widgets "
+           "student slides cli"),
 )
 
 # Third-party modules and the only modules of the library that may import them, at any depth.
