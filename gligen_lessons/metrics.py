@@ -71,8 +71,8 @@ def detection_precision(found: list[tuple[Tensor, Tensor, Tensor]],
 
     found: scores (n,), labels (n,), boxes_xyxy (n,4) of each picture; true: labels (m,) and
     boxes_xyxy (m,4). AP is the mean over IoU .50 to .95; small, medium and large are COCO's
-    32 and 96 pixels in a picture `size` px wide; "of labels" holds AP50 by label. A figure
-    that has nothing to measure is None.
+    32 and 96 pixels in a picture `size` px wide; "AP of labels" and "AP50 of labels" hold a
+    figure for each label. One that has nothing to measure is None.
     """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -91,9 +91,11 @@ def detection_precision(found: list[tuple[Tensor, Tensor, Tensor]],
         judge.accumulate()
         judge.summarize()
     names = ("AP", "AP50", "AP75", "AP small", "AP medium", "AP large")
-    each = judge.eval["precision"][0, :, :, 0, 2]               # IoU .5, (recalls,labels)
+    each = judge.eval["precision"][:, :, :, 0, 2]               # (overlaps,recalls,labels)
     return {name: _measured(judge.stats[i]) for i, name in enumerate(names)} | {
-        "of labels": {label: _measured(each[:, i].mean()) for i, label in enumerate(labels)}}
+        f"{name} of labels": {label: _measured(part[..., i].mean())
+                              for i, label in enumerate(labels)}
+        for name, part in (("AP", each), ("AP50", each[0]))}
 
 
 def _coco(true: list[tuple[Tensor, Tensor]], labels: list[int], size: int) -> dict:

@@ -201,7 +201,9 @@ def test_perfect_detections_have_precision_one_and_none_have_none():
     perfect = detection_precision([detections([.9, .8], [3, 7], BOXES)], true)
     for name in ("AP", "AP50", "AP75", "AP small", "AP medium"):
         assert perfect[name] == pytest.approx(1)
-    assert perfect["AP large"] is None and perfect["of labels"] == pytest.approx({3: 1, 7: 1})
+    assert perfect["AP large"] is None
+    for name in ("AP of labels", "AP50 of labels"):
+        assert perfect[name] == pytest.approx({3: 1, 7: 1})
     nothing = detections([], [], torch.zeros(0, 4))
     for found in (nothing, detections([.9, .8], [7, 3], BOXES)):              # labels exchanged
         assert detection_precision([found], true)["AP"] == 0
@@ -212,7 +214,8 @@ def test_precision_counts_only_overlaps_above_its_bar():
     moved = BOXES[:1] + torch.tensor([.2 / 6, 0., .2 / 6, 0.])
     found = detection_precision([detections([.5], [0], moved)], [(torch.tensor([0]), BOXES[:1])])
     assert found["AP50"] == pytest.approx(1) and found["AP75"] == 0
-    assert found["AP"] == pytest.approx(.5)
+    assert found["AP"] == found["AP of labels"][0] == pytest.approx(.5)
+    assert found["AP50 of labels"][0] == pytest.approx(1)
 
 
 def test_a_second_answer_to_one_thing_is_a_false_one():

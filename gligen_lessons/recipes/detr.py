@@ -213,6 +213,6 @@ def matches(model: DETR, data: Annotated, count: int) -> list[list[int]]:
 def detr_report(model: DETR, count: int = 1000) -> dict:
     """Average precision on held-out scenes, all of them and by category."""
     ap = detection_figures(model, annotated("grounding-test", count))
-    by_label = ap.pop("of labels")
-    return ap | {"AP50 of " + CATEGORIES[label]: value for label, value in by_label.items()
-                 } | {"scenes": count}
+    each = {"AP of " + CATEGORIES[label]: value for label, value in ap["AP of labels"].items()}
+    return {name: value for name, value in ap.items() if "labels" not in name} | each | {
+        "scenes": count}
