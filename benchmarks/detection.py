@@ -8,6 +8,7 @@ from gligen_lessons import device
 from gligen_lessons.boxes import cxcywh_from_xyxy
 from gligen_lessons.detr import DETR, hungarian_loss, match
 from gligen_lessons.recipes.detr import SMALL_DETR
+from gligen_lessons.resnet import BatchNorm
 
 from .pairs import ratio
 
@@ -15,7 +16,7 @@ from .pairs import ratio
 def twins():
     """Transformers' detector, backbone unfrozen, and ours with the same weights.
 
-    Theirs knows frozen norms only, so ours keeps its norms frozen too.
+    Theirs knows frozen norms only, so ours keeps its norms frozen too, their weights included.
     """
     torch.manual_seed(0)
     keys = dict(SMALL_DETR)
@@ -26,6 +27,9 @@ def twins():
     ours = DETR(**SMALL_DETR)
     ours.load_state_dict(theirs.state_dict())
     ours.train().model.backbone.eval()
+    for module in ours.modules():
+        if isinstance(module, BatchNorm):
+            module.requires_grad_(False)
     return theirs.to(device.pick()).train(), ours.to(device.pick())
 
 

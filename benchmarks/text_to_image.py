@@ -28,7 +28,7 @@ def same(name: str, theirs, ours) -> tuple:
     difference = (theirs() - ours()).abs().max()
     if not difference < 1e-3:
         raise AssertionError(f"{name}: the two differ by {difference}.")
-    return name, *ratio(theirs, ours)
+    return name, *ratio(theirs, ours, rounds=31)
 
 
 def part_rows(batch: int = 8) -> list[tuple]:

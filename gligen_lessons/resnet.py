@@ -46,8 +46,12 @@ class BatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(c))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.batch_norm(x, self.running_mean, self.running_var, self.weight,
-                            self.bias, self.training, MOMENTUM, EPS)
+        if self.training:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight,
+                                self.bias, True, MOMENTUM, EPS)
+        scale = self.weight * (self.running_var + EPS).rsqrt()  # (c,)
+        shift = self.bias - self.running_mean * scale           # (c,)
+        return x * scale[:, None, None] + shift[:, None, None]
 
 
 class ConvNorm(nn.Module):
@@ -80,7 +84,9 @@ class ResidualLayer(nn.Module):
         self.layer = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.layer(x) + self.shortcut(x))         # (b,c_out,h/s,w/s)
+        y = self.layer(x)                                       # (b,c_out,h/s,w/s)
+        y += self.shortcut(x)                                   # one map less in memory
+        return F.relu(y)
 
 
 class Stem(nn.Module):

@@ -50,8 +50,9 @@ class DetrAttention(nn.Module):
 
     def forward(self, x: Tensor, place: Tensor, source: Tensor,
                 source_place: Tensor) -> Tensor:
-        looks = self.map(x, place, source, source_place)        # (b,k,n,m)
-        y = looks @ self.split(self.v_proj(source))             # (b,k,n,d/k)
+        q, k = self.q_proj(x + place), self.k_proj(source + source_place)
+        q, k, v = self.split(q), self.split(k), self.split(self.v_proj(source))
+        y = F.scaled_dot_product_attention(q, k, v)             # (b,k,n,d/k)
         return self.o_proj(y.transpose(1, 2).flatten(2))        # (b,n,d)
 
 
