@@ -124,7 +124,7 @@ def gligen(steps: int | None = None, batch: int | None = None) -> Recipe:
     with torch.no_grad():
         table = phrase_features(parts, phrase_table())                      # (phrases,d)
     empty, walk = parts.tokenizer([""])[0], min(30, 1 + steps)
-    held = Held.of(64 if big else min(8, 2 + steps))
+    held = Held.of(64 if big else 8 if steps > 8 else 4)
 
     def batch_of(step: int) -> tuple[Tensor, ...]:
         g = step_generator(11, step)
