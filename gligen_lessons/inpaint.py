@@ -71,14 +71,6 @@ def keep_known(zt: Tensor, z0: Tensor, mask: Tensor, t: Tensor, eps: Tensor,
     return q_sample(z0, t, eps, schedule) * mask + zt * (1 - mask)
 
 
-def l_inpaint(unet: UNet, z0: Tensor, t: Tensor, eps: Tensor, context: Tensor,
-              grounding: Grounding, mask: Tensor, schedule: Schedule) -> Tensor:
-    """The loss of grounded inpainting: L_LDM of a network that is shown what is kept."""
-    zt = q_sample(z0, t, eps, schedule)                         # (b,4,h,w)
-    eps_hat = with_known(unet, z0, mask)(zt, t, context, grounding)
-    return nn.functional.mse_loss(eps_hat, eps)
-
-
 def paste(painted: Tensor, x: Tensor, mask: Tensor) -> Tensor:
     """The painted picture inside, the given one outside, exactly: (b,3,h,w)."""
     return torch.where(mask > .5, x, painted)

@@ -1,7 +1,11 @@
 """How tests compare our numbers with somebody else's."""
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
+
+from gligen_lessons import layout
 
 
 def relative_error(ours: Tensor, theirs: Tensor) -> float:
@@ -34,3 +38,13 @@ def draw(model: nn.Module, seed: int = 0) -> None:
         start = int(torch.randint(10007, (1,), generator=generator))
         spread = 1.0 if p.ndim < 2 else (p.numel() / len(p)) ** -0.5
         torch.mul(pool[start:start + p.numel()].view(p.shape), spread, out=p.data)
+
+
+def published(kind: str, parts, folder: Path):
+    """Our parts, written in the published layout and opened offline by diffusers' class `kind`."""
+    import diffusers
+
+    layout.write_pipeline(parts, folder)
+    opened = getattr(diffusers, kind).from_pretrained(folder, safety_checker=None)
+    opened.set_progress_bar_config(disable=True)
+    return opened

@@ -6,9 +6,9 @@ import warnings
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-from oracles import draw, relative_error
+from oracles import draw, published, relative_error
 
-from gligen_lessons import gligen, grounded, latent, layout, weights
+from gligen_lessons import gligen, grounded, latent, weights
 from gligen_lessons.gligen import Grounding, add_gates, freeze
 from gligen_lessons.recipes.latent import LATENT_UNET
 from gligen_lessons.schedule import Schedule
@@ -234,13 +234,8 @@ def test_pictures_of_a_batch_keep_their_own_boxes(parts):
 
 @pytest.fixture(scope="module")
 def pipeline(parts, tmp_path_factory):
-    from diffusers import StableDiffusionGLIGENPipeline
-
-    folder = tmp_path_factory.mktemp("gligen") / "pipeline"
-    layout.write_pipeline(parts, folder)
-    pipe = StableDiffusionGLIGENPipeline.from_pretrained(folder, safety_checker=None)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+    return published("StableDiffusionGLIGENPipeline", parts,
+                     tmp_path_factory.mktemp("gligen") / "pipeline")
 
 
 @pytest.mark.parametrize("tau, negative", [(1., ""), (.3, "night")])

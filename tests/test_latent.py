@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from oracles import draw, relative_error
+from oracles import draw, published, relative_error
 
 from gligen_lessons import ddim, latent, layout, vae, weights
 from gligen_lessons.clip import TextModel
@@ -55,14 +55,8 @@ def parts():
 
 @pytest.fixture(scope="module")
 def pipeline(parts, tmp_path_factory):
-    """The same parts, opened by diffusers from the published layout, offline."""
-    from diffusers import StableDiffusionPipeline
-
-    folder = tmp_path_factory.mktemp("export") / "pipeline"
-    layout.write_pipeline(parts, folder)
-    opened = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
-    opened.set_progress_bar_config(disable=True)
-    return opened
+    return published("StableDiffusionPipeline", parts,
+                     tmp_path_factory.mktemp("export") / "pipeline")
 
 
 def theirs_of(pipeline, captions, zT, kind="latent", **options):

@@ -40,31 +40,6 @@ def dearest(cost) -> torch.Tensor:
     return torch.from_numpy(rows[cols.argsort()])
 
 
-@exercise("gligen_lessons.boxes:xyxy_from_cxcywh")
-def xyxy_from_cxcywh(attempt):
-    """One box, a picture's, a batch's; no box is square."""
-    boxes = torch.rand(2, 3, 4) * torch.tensor([.4, .5, .2, .3]) + .2
-    cx, cy, w, h = boxes.unbind(-1)
-    wrongs = {
-        "The whole width is taken off and added. From the centre it is half a width either way.":
-            torch.stack([cx - w, cy - h, cx + w, cy + h], -1),
-        "This takes the first two numbers for the left top corner. They are the centre.":
-            torch.stack([cx, cy, cx + w, cy + h], -1),
-        "Width and height are exchanged: x goes with the width, y with the height.":
-            torch.stack([cx - h / 2, cy - w / 2, cx + h / 2, cy + w / 2], -1),
-        "The order is left, top, right, bottom.":
-            torch.stack([cx - w / 2, cx + w / 2, cy - h / 2, cy + h / 2], -1),
-        "This is the way back, from corners to centre and size.":
-            own_boxes.cxcywh_from_xyxy(boxes)}
-    want = torch.stack([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], -1)
-    told = attempt(boxes.clone())
-    if getattr(told, "shape", None) == (4, 2, 3):
-        raise Wrong("the four numbers belong in the last dimension: `torch.stack([...], -1)`.")
-    error = expect_close(told, want, "Centre minus and plus half of the size.", wrongs=wrongs)
-    expect_close(attempt(boxes[0, 0].clone()), want[0, 0], "It fails for a single box (4,).")
-    return f"turns 6 boxes into corners (largest difference {error:.0e})"
-
-
 def some_corners(*shape: int) -> torch.Tensor:
     """Random boxes (...,4) as corners, some far apart, some overlapping."""
     low, size = .7 * torch.rand(*shape, 2), .1 + .3 * torch.rand(*shape, 2)
@@ -81,45 +56,6 @@ def pairs_of(a, b) -> tuple:
             frame[i, j] = (max(x1, u1) - min(x0, u0)) * (max(y1, v1) - min(y0, v0))
             first[i, j], second[i, j] = (x1 - x0) * (y1 - y0), (u1 - u0) * (v1 - v0)
     return shared, frame, first, second
-
-
-@exercise("gligen_lessons.boxes:iou")
-def iou(attempt):
-    """Pairs that overlap, that touch in one direction only, none; batches; empty boxes."""
-    a, b = some_corners(5), some_corners(3)
-    b[0] = a[0] + torch.tensor([.03, .02, .04, -.01])
-    shared, _, first, second = pairs_of(a, b)
-    union = first + second - shared
-    start, stop = torch.maximum(a[:, None, :2], b[:, :2]), torch.minimum(a[:, None, 2:], b[:, 2:])
-    raw = (stop - start).prod(-1)
-    told = attempt(a.clone(), b.clone())
-    if isinstance(told, torch.Tensor):
-        raise Wrong("Return two things: the ratio and the joint area, which `giou` needs.")
-    if getattr(told[0], "shape", None) == (3, 5):
-        raise Wrong("the table is turned: boxes of a stand in rows, of b in columns, (5,3) here.")
-    wrongs = {
-        "Two negative sides make a positive area, for boxes that do not meet at all: clamp each "
-        "side at 0 before the product.": (raw / (first + second - raw), first + second - raw),
-        "The joint area counts the shared part twice: take it off once.":
-            (shared / (first + second), first + second),
-        "This divides by the smaller box. IoU divides by the joint area.":
-            (shared / torch.minimum(first, second), union),
-        "The second result is the shared area; the joint area is wanted.":
-            (shared / union, shared),
-        "The joint area comes second.": (union, shared / union)}
-    error = expect_close(told, (shared / union, union), "Shared over joint area, and the joint "
-                         "area, for each pair.", wrongs=wrongs)
-    batched = attempt(some_corners(2, 4), some_corners(2, 3))
-    if getattr(batched[0], "shape", None) != (2, 4, 3):
-        raise Wrong(f"for a batch, (2,4,4) and (2,3,4), the ratio must be (2,4,3), not "
-                    f"{tuple(getattr(batched[0], 'shape', ()))}: index with `...`.")
-    x, y = some_corners(2, 4), some_corners(2, 3)
-    expect_close(attempt(x.clone(), y.clone())[0][1], own_boxes.iou(x[1], y[1])[0],
-                 "A batch gives something else than its pictures one by one.")
-    empty = attempt(torch.zeros(1, 4), torch.zeros(1, 4))[0]
-    if not torch.isfinite(torch.as_tensor(empty)).all():
-        raise Wrong("Two empty boxes give NaN: 0 / 0. Clamp the joint area at something tiny.")
-    return f"agrees with loops over {shared.numel()} pairs (largest difference {error:.0e})"
 
 
 @exercise("gligen_lessons.boxes:giou")

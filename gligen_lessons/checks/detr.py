@@ -3,19 +3,12 @@
 from gligen_lessons import boxes as own_boxes
 from gligen_lessons import detr as own
 from gligen_lessons.checks import Wrong, exercise, expect_close, looks_like
-from gligen_lessons.checks._detr_boxes import (
-    cheapest_by_trying,
-    giou,
-    iou,
-    some_answers,
-    xyxy_from_cxcywh,
-)
+from gligen_lessons.checks._detr_boxes import cheapest_by_trying, giou, some_answers
 from gligen_lessons.checks._detr_loss import detection_loss, hungarian_loss, match, matching_cost
 from gligen_lessons.checks._detr_network import DetrAttention, DetrDecoderLayer, sine_positions
 
 __all__ = ["DetrAttention", "DetrDecoderLayer", "cheapest_by_trying", "detection_loss", "giou",
-           "hungarian_loss", "iou", "match", "matching_cost", "postprocess", "sine_positions",
-           "xyxy_from_cxcywh"]
+           "hungarian_loss", "match", "matching_cost", "postprocess", "sine_positions"]
 
 
 @exercise("gligen_lessons.detr:postprocess")

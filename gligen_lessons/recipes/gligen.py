@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from .. import device, weights
-from ..detr import DETR, EVEN_ODDS, Detections, detect
 from ..fit import step_generator
 from ..gligen import (
     LIMIT,
@@ -66,11 +65,6 @@ def instruction(one: Scene, boxes_xyxy: Tensor, kind: str,
     phrases = [named(one.things[i]) if kind == "grounding" else one.things[i].category
                for i in seen]
     return Instruction(caption, phrases, boxes_xyxy[seen])
-
-
-def pseudo_boxes(detector: DETR, x: Tensor, threshold: float = EVEN_ODDS) -> list[Detections]:
-    """What a detector says of captioned pictures that nobody has annotated (as GLIP did)."""
-    return detect(detector, x, threshold)
 
 
 def phrase_table() -> list[str]:

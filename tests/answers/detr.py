@@ -65,110 +65,16 @@ def sigma_by_a_loop(cost):
     return torch.tensor(best)
 
 
-# xyxy_from_cxcywh
+# giou
 
-def corners_by_whole_size(boxes):
-    cx, cy, w, h = boxes.unbind(-1)
-    return torch.stack([cx - w, cy - h, cx + w, cy + h], -1)
-
-
-def corners_of_xywh(boxes):
-    x, y, w, h = boxes.unbind(-1)
-    return torch.stack([x, y, x + w, y + h], -1)
-
-
-def corners_turned(boxes):
-    cx, cy, w, h = boxes.unbind(-1)
-    return torch.stack([cx - h / 2, cy - w / 2, cx + h / 2, cy + w / 2], -1)
-
-
-def corners_backwards(boxes):
-    return own_boxes.cxcywh_from_xyxy(boxes)
-
-
-def corners_in_another_order(boxes):
-    x0, y0, x1, y1 = own_boxes.xyxy_from_cxcywh(boxes).unbind(-1)
-    return torch.stack([x0, x1, y0, y1], -1)
-
-
-def corners_in_front(boxes):
-    return own_boxes.xyxy_from_cxcywh(boxes).movedim(-1, 0)
-
-
-def corners_by_halves(boxes):
-    centre, half = boxes[..., :2], boxes[..., 2:] / 2
-    return torch.cat([centre - half, centre + half], -1)
-
-
-def corners_by_matrix(boxes):
-    turn = torch.tensor([[1, 0, 1, 0], [0, 1, 0, 1], [-.5, 0, .5, 0], [0, -.5, 0, .5]])
-    return boxes @ turn
-
-
-# iou and giou
-
-def measured(a, b, clamp=True):
+def measured(a, b):
     """Shared area, both areas, and the frame, of all pairs."""
     a, b = a[..., :, None, :], b[..., None, :, :]
     sides = torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])
-    shared = (sides.clamp(min=0) if clamp else sides).prod(-1)
+    shared = sides.clamp(min=0).prod(-1)
     first, second = ((x[..., 2:] - x[..., :2]).prod(-1).expand_as(shared) for x in (a, b))
     frame = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])
     return shared, first, second, frame.prod(-1)
-
-
-def iou_unclamped(a, b):
-    shared, first, second, _ = measured(a, b, clamp=False)
-    return shared / (first + second - shared), first + second - shared
-
-
-def iou_counting_twice(a, b):
-    shared, first, second, _ = measured(a, b)
-    return shared / (first + second), first + second
-
-
-def iou_of_the_smaller(a, b):
-    shared, first, second, _ = measured(a, b)
-    return shared / torch.minimum(first, second), first + second - shared
-
-
-def iou_alone(a, b):
-    return own_boxes.iou(a, b)[0]
-
-
-def iou_and_shared(a, b):
-    shared, first, second, _ = measured(a, b)
-    return shared / (first + second - shared), shared
-
-
-def iou_turned(a, b):
-    return tuple(part.T for part in own_boxes.iou(a, b))
-
-
-def iou_without_batches(a, b):
-    return own_boxes.iou(a.flatten(0, -2), b.flatten(0, -2))
-
-
-def iou_not_a_number(a, b):
-    shared, first, second, _ = measured(a, b)
-    union = first + second - shared
-    return shared / union, union
-
-
-def iou_carefully(a, b):
-    shared, first, second, _ = measured(a, b)
-    union = first + second - shared
-    return torch.where(union > 0, shared / union.clamp(min=1e-12), 0.), union
-
-
-def iou_by_sides(a, b):
-    def along(k):
-        low = torch.maximum(a[..., :, None, k], b[..., None, :, k])
-        high = torch.minimum(a[..., :, None, k + 2], b[..., None, :, k + 2])
-        return F.relu(high - low)
-    shared = along(0) * along(1)
-    union = own_boxes.area(a)[..., :, None] + own_boxes.area(b)[..., None, :] - shared
-    return shared / (union + 1e-12), union
 
 
 def giou_is_iou(a, b):
@@ -671,16 +577,6 @@ WRONG = {
         (sigma_of_the_dearest, "dearest"), (sigma_and_its_cost, "rows alone"),
         (sigma_greedy, "greedy choice"), (sigma_sharing_rows, "may not share"),
         (sigma_of_the_first_rows, "not only the first ones")],
-    "xyxy_from_cxcywh": [
-        (corners_by_whole_size, "half a width"), (corners_of_xywh, "left top corner"),
-        (corners_turned, "Width and height are exchanged"), (corners_backwards, "the way back"),
-        (corners_in_another_order, "left, top, right, bottom"),
-        (corners_in_front, "last dimension")],
-    "iou": [
-        (iou_unclamped, "Two negative sides"), (iou_counting_twice, "shared part twice"),
-        (iou_of_the_smaller, "smaller box"), (iou_alone, "Return two things"),
-        (iou_and_shared, "the joint area is wanted"), (iou_turned, "table is turned"),
-        (iou_without_batches, "for a batch"), (iou_not_a_number, "0 / 0")],
     "giou": [
         (giou_is_iou, "IoU still"), (giou_over_the_union, "part of the FRAME"),
         (giou_outside_the_shared, "outside the JOINT area"), (giou_rewarding, "punishment"),
@@ -742,8 +638,6 @@ WRONG = {
 }
 RIGHT = {
     "cheapest_by_trying": [sigma_by_scipy, sigma_by_a_loop],
-    "xyxy_from_cxcywh": [corners_by_halves, corners_by_matrix],
-    "iou": [iou_carefully, iou_by_sides],
     "giou": [giou_from_the_parts, giou_by_one_frame],
     "matching_cost": [cost_by_one_hot, cost_by_exponents],
     "match": [match_one_by_one, match_by_targets_first],
