@@ -6,7 +6,7 @@ from statistics import median
 
 from gligen_lessons import device
 
-from . import detection, nets, text_to_image
+from . import detection, grounding, nets, text_to_image
 from .world import scenes_per_second
 
 BAR, WHOLE_BAR, MATCHER_BAR = .97, 1., 1.5
@@ -27,8 +27,9 @@ def main() -> int:
     missed = 0
     detector, matcher = detection.detection_rows()
     rows = [(*row, BAR) for row in (*nets.unet_rows(), *nets.loop_rows(),
-                                    *text_to_image.part_rows(), *detector)]
-    rows += [(*row, WHOLE_BAR) for row in text_to_image.whole_rows()]
+                                    *text_to_image.part_rows(), *detector,
+                                    *grounding.step_rows())]
+    rows += [(*row, WHOLE_BAR) for row in (*text_to_image.whole_rows(), *grounding.whole_rows())]
     rows += [(*matcher, MATCHER_BAR)]
     for name, faster, theirs, ours, bar in rows:
         missed += faster < bar

@@ -23,12 +23,12 @@ def no_grad(work):
     return run
 
 
-def same(name: str, theirs, ours) -> tuple:
+def same(name: str, theirs, ours, rounds: int = 31) -> tuple:
     """A row of the table, after a look at whether both do the same."""
     difference = (theirs() - ours()).abs().max()
     if not difference < 1e-3:
         raise AssertionError(f"{name}: the two differ by {difference}.")
-    return name, *ratio(theirs, ours, rounds=31)
+    return name, *ratio(theirs, ours, rounds)
 
 
 def part_rows(batch: int = 8) -> list[tuple]:

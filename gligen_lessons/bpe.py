@@ -151,4 +151,5 @@ class Tokenizer:
     def load(cls, folder: Path, length: int = 77) -> "Tokenizer":
         """Read what `save`, or CLIPTokenizer, wrote; FileNotFoundError where nothing lies."""
         lines = (Path(folder) / "merges.txt").read_text(encoding="utf-8").splitlines()
-        return cls([tuple(line.split(" ")) for line in lines if line[:1] != "#"], length)
+        return cls([tuple(line.split(" ")) for line in lines if not line.startswith("#version")],
+                   length)

@@ -78,7 +78,7 @@ def damaged(folder: Path) -> list[str]:
     from . import weights
 
     wrong = []
-    for name in weights.BUILDERS:
+    for name in weights.names():
         try:
             weights.load(name, folder=folder)
         except (ValueError, OSError, RuntimeError) as error:
@@ -93,8 +93,8 @@ def doctor(options) -> int:
     facts = device.report()
     free = shutil.disk_usage(ROOT).free / 1e9
     problems = damaged(weights.FOLDER)
-    whole = len(weights.BUILDERS) - len(problems)
-    facts["shipped weights"] = f"{whole} of {len(weights.BUILDERS)} are whole"
+    count = len(weights.names())
+    facts["shipped weights"] = f"{count - len(problems)} of {count} are whole"
     facts["free disk"] = f"{free:.0f} GB"
     constraints = ROOT / "constraints.txt"
     if constraints.exists():
@@ -150,58 +150,18 @@ def export_model(options) -> int:
     return 0
 
 
-PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
-
-
-def picture_files(out: Path, count: int) -> list[Path]:
-    """Where `count` pictures go: `out` itself, or out-1, out-2, ... beside it."""
-    if out.suffix.lower() not in PICTURES:
-        raise ValueError(f"{out} must end in {', '.join(PICTURES)}.")
-    if count == 1:
-        return [out]
-    return [out.with_stem(f"{out.stem}-{i}") for i in range(1, count + 1)]
-
-
 def draw_caption(options) -> int:
-    """Paint a caption; with --count several, from seed, seed + 1, ..."""
-    from tqdm.auto import tqdm
+    from . import drawing
 
-    from . import device, latent, weights
-
-    if options.box:
-        raise NotImplementedError("--box needs the grounded model of lesson 8, which this version "
-                                  "does not ship; say it in the caption alone.")
-    targets, count = picture_files(options.out, options.count), options.count
-    parts = weights.text_to_image(device.pick())
-    for word, pieces in parts.tokenizer.unknown(options.caption).items():
-        print(f"note: {word!r} is no word of the world; it is read in pieces: {' '.join(pieces)}")
-    walk = latent.paint(parts, [options.caption] * count, parts.first_noise(count, options.seed),
-                        options.steps, options.scale)
-    for step in tqdm(walk, total=options.steps, desc="painting", unit="step"):
-        z0 = step[1]
-    for target, x in zip(targets, latent.to_pictures(parts.vae, z0), strict=True):
-        write_picture(x, target)
-        print(f"wrote {target}")
+    drawing.draw_files(options)
     return 0
-
-
-def write_picture(x, target: Path) -> None:
-    """A picture (3,h,w) in [-1, 1] as a file."""
-    import io
-
-    from PIL import Image
-
-    from . import files
-    from .ddpm import to_shown
-
-    shown, held = (to_shown(x[None])[0] * 255).round().byte().numpy(), io.BytesIO()
-    Image.fromarray(shown).save(held, PICTURES[target.suffix.lower()])
-    files.atomic_write(target, held.getvalue())
 
 
 def add_drawing(add) -> None:
     """What `draw` takes beside the caption."""
-    add("--box", action="append", help="from lesson 8 on")
+    add("--box", action="append", metavar="PHRASE:x0,y0,x1,y1",
+        help="what goes where, in parts of the picture; as often as there are boxes")
+    add("--tau", type=float, help="with boxes: the part of the steps that hears them (default: 1)")
     add("--out", type=Path, required=True, help="the picture to write, .png or .jpg")
     add("--seed", type=_seed, default=0, help="which noise to begin with (default: 0)")
     add("--steps", type=_whole, default=50, help="steps of DDIM (default: 50)")
@@ -223,13 +183,13 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--size", type=_whole, default=128, help="pixels a side (default: 128)")
     one.set_defaults(run=write_world)
 
-    one = add("draw", help="paint a caption")
+    one = add("draw", help="paint a caption, with boxes or without")
     one.add_argument("caption", help='such as "a red car on the snow at night"; "" for anything')
     one.set_defaults(run=draw_caption)
     add_drawing(one.add_argument)
 
     for name in FORWARDED:                             # each has a parser of its own
-        add(name, help=FORWARDED[name], add_help=False)
+        add(name, help=FORWARDED[name][1], add_help=False)
 
     one = add("student", help="write the learner's version of the notebooks")
     one.add_argument("--out", type=Path, default=Path("my_course"), help="default: my_course")
@@ -247,12 +207,15 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-FORWARDED = {"train": "train a model from its recipe", "evaluate": "measure every quality figure"}
+# each command with the module that has its `main`, and what the overview says of it
+FORWARDED = {"train": ("train", "train a model from its recipe"),
+             "evaluate": ("evaluate", "measure every quality figure"),
+             "experiment": ("experiments", "try what nobody knows beforehand")}
 
 
 def run(words: list[str]) -> int:
     if words and words[0] in FORWARDED:
-        module = importlib.import_module(f"{__package__}.{words[0]}")
+        module = importlib.import_module(f"{__package__}.{FORWARDED[words[0]][0]}")
         return module.main(words[1:]) or 0
     options = parser().parse_args(words)
     return options.run(options)
@@ -271,7 +234,7 @@ def main(words: list[str] | None = None) -> int:
         if debug:
             raise
         text = " ".join(str(error).split()) or "it gave no reason"
-        kind = "" if isinstance(error, (ValueError, OSError, NotImplementedError)) else \
+        kind = "" if isinstance(error, (ValueError, OSError)) else \
             f"{type(error).__name__}: "
         print(f"error: {kind}{text}", file=sys.stderr)
         return 2

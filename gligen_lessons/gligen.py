@@ -184,14 +184,14 @@ def phrase_features(parts: TextToImage, phrases: list[str]) -> Tensor:
 
 def checked(words: list[str], places, i: int, limit: int) -> tuple[list[str], Tensor]:
     """Picture i's phrases and boxes, no more than `limit`, or one sentence on a fault."""
-    places = torch.as_tensor(places, dtype=torch.float32).reshape(-1, 4)
+    places = torch.as_tensor(places, dtype=torch.float32)
+    places = boxes_.check(places if places.numel() else places.reshape(0, 4), f"Picture {i}: boxes")
     if len(words) != len(places):
         raise ValueError(f"Picture {i} has {len(words)} phrases and {len(places)} boxes: each box "
                          "needs one phrase.")
     empty = [n for n, word in enumerate(words) if not word.strip()]
     if empty:
         raise ValueError(f"Picture {i}: phrase {empty[0]} is empty; say what its box should hold.")
-    boxes_.check(places, f"Picture {i}: boxes")
     if len(words) > limit:
         warnings.warn(f"Picture {i} has {len(words)} boxes, only {limit} fit; dropped: "
                       f"{', '.join(words[limit:])}.", stacklevel=3)

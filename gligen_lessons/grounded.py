@@ -7,18 +7,30 @@ import torch
 from torch import Tensor
 
 from gligen_lessons import ddim
-from gligen_lessons.gligen import Grounding, ground, transformer_blocks
+from gligen_lessons.gligen import (
+    GatedSelfAttentionDense,
+    Grounding,
+    ground,
+    transformer_blocks,
+)
 from gligen_lessons.guidance import check_scale, guide
-from gligen_lessons.latent import STEPS_OFFSET, TextToImage, to_pictures, whole
+from gligen_lessons.latent import (
+    STEPS_OFFSET,
+    TextToImage,
+    attention_map,
+    to_pictures,
+    whole,
+    word_maps,
+)
 from gligen_lessons.schedule import Schedule
 from gligen_lessons.unet import UNet
 
 
 def strengths(steps: int, stages: tuple[float, float, float]) -> list[float]:
-    """How far the gates are open at each step: wide open, closing evenly, shut (eq. 10).
+    """How far gates are open at each step: wide open, closing evenly, shut (eq. 10).
 
     `stages` are the parts of the steps that each takes; they sum to one. Scheduled
-    sampling with tau is (tau, 0, 1 - tau).
+    sampling with tau is (tau, 0, 1 - tau). ValueError for other parts.
     """
     if min(stages) < 0 or abs(sum(stages) - 1) > 1e-6:
         raise ValueError("The three stages must be parts of the steps that sum to 1, "
@@ -43,11 +55,14 @@ def gates_at(unet: UNet, strength: float) -> Iterator[None]:
 
 
 def step_strengths(schedule: Schedule, steps: int, tau: float) -> dict[int, float]:
-    """For each step t that the sampler visits, how far the gates are open: tau of eq. 10."""
+    """How far the gates are open at each step t that is visited: tau of eq. 10."""
     whole(steps, "The number of steps")
+    if not 1 <= steps < schedule.T:
+        raise ValueError(f"The number of steps must lie in 1..{schedule.T - 1}, got "
+                         f"{steps}.")
     if not 0 <= tau <= 1:
-        raise ValueError("tau must lie in 0..1, the part of steps that is grounded; got "
-                         f"{tau}.")
+        raise ValueError("tau must lie in 0..1, the part of steps that is grounded; "
+                         f"got {tau}.")
     visited = ddim.timesteps(schedule.T, steps, offset=STEPS_OFFSET)
     return dict(zip(visited, strengths(steps, (tau, 0., 1 - tau)), strict=True))
 
@@ -58,9 +73,9 @@ def grounded_guess(unet: UNet, context: Tensor, null_context: Tensor,
                    through: Callable | None = None) -> Callable:
     """A function eps_hat = f(xt, t), guided by caption and grounding at once.
 
-    `strength` says for each step how far the gates are open. The guess that guidance leads
-    away from has the null caption and no grounding. `through` calls the network where it
-    is shown more than xt.
+    `strength` says for each step how far the gates are open. The guess that guidance
+    leads away from has the null caption and no grounding. `through` calls the network
+    where it is shown more than xt.
     """
     check_scale(guidance_scale)
     call = through or unet
@@ -82,7 +97,7 @@ def grounded_guess(unet: UNet, context: Tensor, null_context: Tensor,
 def paint_grounded(parts: TextToImage, captions: list[str], grounding: Grounding,
                    zT: Tensor, steps: int = 30, guidance_scale: float = 5.,
                    tau: float = 1., negative: str = "") -> Iterator[tuple[int, Tensor]]:
-    """Caption and boxes to latents: `latent.paint` with the gates open in the first steps.
+    """Caption and boxes to latents: `latent.paint`, gates open in the first steps.
 
     tau in 0..1 is the part of the steps in which grounding is heard (paper, eq. 10).
     Yields (t, z) after each step. Errors as in `latent.paint`, and ValueError for
@@ -114,7 +129,68 @@ def draw_grounded(parts: TextToImage, captions: list[str], phrases: list[list[st
 
     Picture i starts from the noise of seed + i; see `paint_grounded` for options.
     """
-    zT, grounding = parts.first_noise(len(captions), seed), ground(parts, phrases, boxes)
+    zT = parts.first_noise(len(captions), seed)
+    grounding = ground(parts, phrases, boxes)
     *_, (_, z0) = paint_grounded(parts, captions, grounding, zT, **options)
     with torch.no_grad():
         return to_pictures(parts.vae, z0).cpu()
+
+
+def gate_looks(gate: GatedSelfAttentionDense, x: Tensor, objs: Tensor) -> Tensor:
+    """How much each pixel looks at each grounding token in a gate, (b,k,n_pixels,n).
+
+    A pixel spreads a whole over all pixels and tokens (eq. 8); this is the tokens' part
+    of it, so rows sum to less than one. x (b,n_pixels,d), objs (b,n,d_objs); k heads.
+    """
+    both = gate.norm1(torch.cat([x, gate.linear(objs)], dim=1))
+    looks = attention_map(gate.attn, both, both)    # (b,k,n_pixels+n,n_pixels+n)
+    return looks[:, :, :x.shape[1], x.shape[1]:]
+
+
+@contextmanager
+def watched_gates(unet: UNet) -> Iterator[dict[str, list[Tensor]]]:
+    """Within this context, keep what pixels look at in every call of every gate.
+
+    The dict holds, for each gate's name, one map (b,n_pixels,n) a call, the mean over
+    the heads, on the CPU. Steps without grounding call no gate.
+    """
+    maps, hooks = {}, []
+    for name, gate in unet.named_modules():
+        if isinstance(gate, GatedSelfAttentionDense):
+            kept = maps[name] = []
+
+            def keep(gate, inputs, output, kept=kept):
+                kept.append(gate_looks(gate, *inputs).mean(1).detach().cpu())
+
+            hooks.append(gate.register_forward_hook(keep))
+    try:
+        yield maps
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def slot_maps(maps: dict[str, list[Tensor]], grounding: Grounding, side: int) -> Tensor:
+    """One map a slot, (b,n,side,side): the mean over gates of that size and calls.
+
+    Of calls that guidance doubled only the half with grounding counts; slots that are
+    not used are zero. ValueError where no gate has side x side pixels.
+    """
+    asked = {name: [m[-len(grounding.masks):] for m in calls]
+             for name, calls in maps.items()}
+    return word_maps(asked, side) * grounding.masks.cpu()[..., None, None]
+
+
+def focus(maps: Tensor, boxes_xyxy: Tensor) -> Tensor:
+    """How much more the pixels in a slot's box look at it than all pixels do, (b,n).
+
+    The mean of a map (b,n,side,side) inside its box, by the part of each pixel that the
+    box covers, over its mean everywhere. 1: the box is not noticed. 0 where a map is
+    all zero.
+    """
+    edges = torch.arange(maps.shape[-1] + 1).to(maps) / maps.shape[-1]
+    low, high = boxes_xyxy.to(maps)[..., None].split(2, dim=2)      # (b,n,2,1)
+    parts = (torch.minimum(edges[1:], high) - torch.maximum(edges[:-1], low)).clamp(0)
+    inside = parts[:, :, 1, :, None] * parts[:, :, 0, None, :]      # (b,n,side,side)
+    weight = inside / inside.sum((2, 3), keepdim=True).clamp(min=1e-9)
+    return (maps * weight).sum((2, 3)) / maps.mean((2, 3)).clamp(min=1e-9)

@@ -7,13 +7,14 @@ lies on: latents, or pixels.
 from collections.abc import Callable, Iterator
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gligen_lessons import boxes as boxes_
 from gligen_lessons import ddim
 from gligen_lessons.ddpm import q_sample
 from gligen_lessons.device import noise
-from gligen_lessons.gligen import Grounding
+from gligen_lessons.gligen import Grounding, add_gates, gate_names
 from gligen_lessons.grounded import grounded_guess, ready, step_strengths
 from gligen_lessons.latent import TextToImage
 from gligen_lessons.schedule import Schedule
@@ -21,17 +22,18 @@ from gligen_lessons.unet import UNet
 
 
 def masks_of(boxes: list, side: int, touched: bool = False) -> Tensor:
-    """The masks (b,1,side,side) of each picture's boxes (n,4) xyxy: 0 inside, 1 elsewhere.
+    """Masks (b,1,side,side) of each picture's boxes (n,4) xyxy: 0 inside, else 1.
 
-    Edges are cut down to whole places, as in GLIGEN's code; on a coarse map a thing then
-    looks out at the right and below. `touched` masks every place that a box touches.
+    Edges are cut down to whole places, as in GLIGEN's code; on a coarse map a thing
+    then looks out at the right and below. `touched` masks every place that a box
+    touches.
     """
     masks = torch.ones(len(boxes), 1, side, side)
     for i, places in enumerate(boxes):
         found = torch.as_tensor(places, dtype=torch.float32).reshape(-1, 4)
         corners = boxes_.check(found, f"Picture {i}: boxes") * side
         if touched:
-            corners[:, 2:] = (corners[:, 2:] - 1e-4).ceil()     # rounding touches nothing
+            corners[:, 2:] = (corners[:, 2:] - 1e-4).ceil()   # rounding touches nothing
         corners = corners.int()
         for x0, y0, x1, y1 in corners.tolist():
             masks[i, :, y0:y1, x0:x1] = 0
@@ -46,7 +48,8 @@ def widen(unet: UNet) -> UNet:
     old, cfg = unet.conv_in, unet.config
     if old.in_channels != cfg.get("out_channels", 4):
         raise ValueError(f"This U-Net already reads {old.in_channels} channels.")
-    new = nn.Conv2d(2 * old.in_channels + 1, old.out_channels, 3, padding=1).to(old.weight)
+    new = nn.Conv2d(2 * old.in_channels + 1, old.out_channels, 3, padding=1)
+    new = new.to(old.weight)
     with torch.no_grad():
         new.weight.zero_()[:, :old.in_channels].copy_(old.weight)
         new.bias.copy_(old.bias)
@@ -54,8 +57,18 @@ def widen(unet: UNet) -> UNet:
     return unet
 
 
+def make_inpainting(unet: UNet) -> UNet:
+    """A plain U-Net with all that grounded inpainting adds: five channels, then gates."""
+    return add_gates(widen(unet))
+
+
+def inpainting_names(unet: UNet) -> list[str]:
+    """What grounded inpainting adds and trains: the gates and the first layer's weight."""
+    return [*gate_names(unet), "conv_in.weight"]
+
+
 def with_known(unet: Callable, z0: Tensor, mask: Tensor) -> Callable:
-    """A network that is shown, beside zt, what is kept and where: [zt, z0 * mask, mask]."""
+    """A network shown, beside zt, what is kept and where: [zt, z0 * mask, mask]."""
     known = torch.cat([z0 * mask, mask], dim=1)                 # (b,5,h,w)
 
     def shown(zt: Tensor, *rest) -> Tensor:
@@ -63,6 +76,17 @@ def with_known(unet: Callable, z0: Tensor, mask: Tensor) -> Callable:
         return unet(torch.cat([zt, known.repeat(copies, 1, 1, 1)], dim=1), *rest)
 
     return shown
+
+
+def l_inpaint(unet: Callable, z0: Tensor, t: Tensor, eps: Tensor, context: Tensor,
+              grounding: Grounding, mask: Tensor, schedule: Schedule) -> Tensor:
+    """The loss of grounding with the kept latent and the mask shown (GLIGEN, eq. 9).
+
+    Over the whole picture, as in GLIGEN's code, though only the hole is a riddle.
+    """
+    zt = q_sample(z0, t, eps, schedule)                         # (b,4,16,16)
+    eps_hat = with_known(unet, z0, mask)(zt, t, context, grounding)
+    return F.mse_loss(eps_hat, eps)
 
 
 def keep_known(zt: Tensor, z0: Tensor, mask: Tensor, t: Tensor, eps: Tensor,
@@ -81,11 +105,12 @@ def repaint(parts: TextToImage, captions: list[str], grounding: Grounding, z0: T
             tau: float = 1., negative: str = "") -> Iterator[tuple[int, Tensor]]:
     """Paint latents z0 (b,4,h,w) anew where mask (b,1,h,w) is 0, as grounding says.
 
-    Before each step what is kept is put back with fresh noise, as GLIGEN does; nothing is
-    after the last (`paste` does it in the picture). All noise of picture i comes from
-    seed + i. Yields (t, z) after each step.
+    Before each step what is kept is put back with fresh noise, as GLIGEN does; nothing
+    is after the last (`paste` does it in the picture). All noise of picture i comes
+    from seed + i. Yields (t, z) after each step.
     """
     ready(parts.unet, captions, grounding, z0)
+    check_latents(parts.unet, z0)
     check_mask(mask, z0)
     strength = step_strengths(parts.schedule, steps, tau)
     context = parts.context(captions)                           # (b,n,d)
@@ -97,7 +122,7 @@ def repaint(parts: TextToImage, captions: list[str], grounding: Grounding, z0: T
 
 def inpaint_steps(model: Callable, z0: Tensor, mask: Tensor, schedule: Schedule,
                   visited: list[int], seed: int) -> Iterator[tuple[int, Tensor]]:
-    """The walk itself, over the steps `visited`: put back what is kept, guess, step down."""
+    """The walk over the steps `visited`: put back what is kept, guess, step down."""
     sources = [torch.Generator().manual_seed(seed + i) for i in range(len(z0))]
     zt, end = fresh(z0, sources), float(schedule.alpha_bar[0])
     for step in visited:
@@ -113,6 +138,18 @@ def inpaint_steps(model: Callable, z0: Tensor, mask: Tensor, schedule: Schedule,
 def fresh(like: Tensor, sources: list[torch.Generator]) -> Tensor:
     """Noise of the shape of `like`, each picture's from its own generator."""
     return torch.cat([noise((1, *like.shape[1:]), g, like.device) for g in sources])
+
+
+def check_latents(unet: UNet, z0: Tensor) -> None:
+    """Refuse a network of four channels, and latents of another size (ValueError)."""
+    c, side = unet.conv_out.out_channels, unet.config["sample_size"]
+    if unet.conv_in.in_channels != 2 * c + 1:
+        raise ValueError(f"This U-Net reads {unet.conv_in.in_channels} channels and is shown no "
+                         "hole: load one for inpainting, weights.load('gligen-inpaint').")
+    if z0.shape[1:] != (c, side, side):
+        raise ValueError(f"z0 must be (b,{c},{side},{side}), latents of pictures of the size "
+                         f"that the U-Net learnt on, got {tuple(z0.shape)}: resize the picture "
+                         "before `to_latents`.")
 
 
 def check_mask(mask: Tensor, like: Tensor) -> None:

@@ -18,14 +18,18 @@ PIPELINE = {
     "text_encoder": ["transformers", "CLIPTextModel"], "vae": ["diffusers", "AutoencoderKL"],
     "unet": ["diffusers", "UNet2DConditionModel"],
 }
+
+
 def write_pipeline(parts: TextToImage, folder: Path) -> None:
     """Write every part of a text-to-image model into a new folder, in 32 bits.
 
     A U-Net with gates makes it a StableDiffusionGLIGENPipeline.
     """
-    gated = parts.unet.position_net is not None
-    kind = {"_class_name": "StableDiffusionGLIGENPipeline"} if gated else {}
-    write_json(folder / "model_index.json", PIPELINE | kind)
+    gated, index = parts.unet.position_net is not None, dict(PIPELINE)
+    if gated:
+        index["_class_name"] = "StableDiffusionGLIGENPipeline"
+        del index["image_encoder"]                         # a part that this one does not have
+    write_json(folder / "model_index.json", index)
     write_json(folder / "scheduler" / "scheduler_config.json", scheduler(parts.schedule))
     for name, model, published in (("unet", parts.unet, "UNet2DConditionModel"),
                                    ("vae", parts.vae, "AutoencoderKL")):

@@ -120,7 +120,8 @@ def _measured(value: float) -> float | None:
     return None if value < 0 else float(value)
 
 
-def bootstrap(values: np.ndarray, seed: int = 0, draws: int = 2000) -> tuple[float, float]:
+def bootstrap(values: np.ndarray, seed: int = 0,
+              draws: int = 2000) -> tuple[float, float]:
     """The 95 % interval of a mean, by drawing its values again with replacement."""
     values = np.asarray(values, dtype=float)
     rows = np.random.default_rng(seed).integers(len(values), size=(draws, len(values)))

@@ -14,6 +14,7 @@ from .clip import CLIP
 from .detr import DETR
 from .gligen import add_gates, gate_names
 from .guidance import LabelledUNet, NoisyClassifier
+from .inpaint import inpainting_names, make_inpainting
 from .latent import TextToImage
 from .referee import CropReferee, SceneReferee
 from .resnet import PlaceNamer
@@ -27,13 +28,20 @@ BUILDERS = {"ddpm": UNet, "vae": VAE, "clip": CLIP, "labelled": LabelledUNet,
             "noisy-classifier": NoisyClassifier, "ldm": UNet, "detr-backbone": PlaceNamer,
             "detr": DETR, "referee-crop": CropReferee, "referee-scene": SceneReferee}
 # files that hold only what they add: to which model, what makes room for it, and its names
-ADDED = {"gligen": ("ldm", add_gates, gate_names)}
+ADDED = {"gligen": ("ldm", add_gates, gate_names),
+         "gligen-inpaint": ("ldm", make_inpainting, inpainting_names)}
+PIPELINES = ("ldm", *ADDED)                      # what diffusers has a pipeline for
+
+
+def names() -> list[str]:
+    """Every model that the course ships."""
+    return [*BUILDERS, *ADDED]
 
 
 def path(name: str, folder: Path | None = None) -> Path:
     """Where a model's weights lie; raises ValueError for a name that the course does not know."""
-    if name not in BUILDERS | ADDED:
-        raise ValueError(f"There is no model {name!r}; the course ships {', '.join(BUILDERS)}.")
+    if name not in names():
+        raise ValueError(f"There is no model {name!r}; the course ships {', '.join(names())}.")
     return (folder or FOLDER) / f"{name}.safetensors"
 
 
@@ -57,12 +65,12 @@ def added(name: str, tensors: dict[str, Tensor], config: dict, file: Path) -> nn
 
     ValueError where that model is not the one it was trained on.
     """
-    base, make_room, names = ADDED[name]
+    base, make_room, new_names = ADDED[name]
     if config["_on"] != fingerprint(base):
         raise ValueError(f"{file} was trained on other weights of {base!r} than those in {FOLDER}: "
                          f"run python course.py train {name} again.")
     model = make_room(load(base))
-    new = set(names(model))
+    new = set(new_names(model))
     kept = {key: value for key, value in model.state_dict().items() if key not in new}
     return fill(model, kept | tensors, file)
 
@@ -111,21 +119,22 @@ def log(name: str, folder: Path | None = None) -> list[dict]:
 
 
 def export(name: str, folder: str | Path) -> Path:
-    """Write a model as a folder that diffusers opens offline: "ldm" as StableDiffusionPipeline.
+    """Write a model as a folder that diffusers opens offline.
 
+    "ldm" as StableDiffusionPipeline, the grounded ones as StableDiffusionGLIGENPipeline.
     ValueError for a model that is no pipeline of diffusers, FileExistsError where the folder
     exists and is not empty. The folder appears when it is whole.
     """
-    if path(name).stem != "ldm":
-        raise ValueError(f"{name!r} is no pipeline of diffusers; only 'ldm' can be exported. "
-                         f"Nothing was written to {folder}.")
+    if path(name).stem not in PIPELINES:
+        raise ValueError(f"{name!r} is no pipeline of diffusers; {', '.join(PIPELINES)} can be "
+                         f"exported. Nothing was written to {folder}.")
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} exists and is not empty: name a new folder for the "
                               "export. Nothing was changed.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as part:
-        layout.write_pipeline(text_to_image(), Path(part) / "whole")
+        layout.write_pipeline(text_to_image(unet=load(name)), Path(part) / "whole")
         if folder.exists():
             folder.rmdir()
         (Path(part) / "whole").rename(folder)

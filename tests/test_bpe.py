@@ -114,6 +114,11 @@ def test_no_captions_are_an_empty_batch(ours):
     assert ours([]).shape == (0, ours.length)
 
 
+def test_a_merge_that_begins_with_a_hash_is_no_comment(tmp_path):
+    bpe.Tokenizer([("#", "1</w>"), ("a", "b</w>")], 8).save(tmp_path)
+    assert bpe.Tokenizer.load(tmp_path, 8).merges == [("#", "1</w>"), ("a", "b</w>")]
+
+
 def test_what_is_saved_is_loaded(ours, tmp_path):
     ours.save(tmp_path)
     again = bpe.Tokenizer.load(tmp_path, 12)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import gligen_lessons
-from gligen_lessons import cli, files, weights
+from gligen_lessons import cli, files, grounded, weights
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -93,7 +93,7 @@ def test_draw_takes_an_empty_caption_and_notes_unknown_words(tmp_path, capsys):
     (["--out", "x.png", "--scale", "nan"], "finite"),
     (["--out", "x.png", "--seed", "1.5"], "whole number of at least 0, got '1.5'"),
     (["--out", "x.png", "--seed", "-1"], "whole number of at least 0, got '-1'"),
-    (["--out", "x.png", "--box", "a red car:0.1,0.5,0.5,0.8"], "lesson 8"),
+    (["--out", "x.png", "--tau", "0.3"], "it needs --box"),
 ])
 def test_draw_refuses_what_it_cannot_paint(tmp_path, monkeypatch, capsys, words, says):
     monkeypatch.chdir(tmp_path)
@@ -102,6 +102,93 @@ def test_draw_refuses_what_it_cannot_paint(tmp_path, monkeypatch, capsys, words,
     except SystemExit as ended:
         assert ended.code == 2
     assert says in told(capsys) and not any(tmp_path.iterdir())
+
+
+CAR = "a red car:0.1,0.5,0.5,0.8"
+
+
+def drawn(path: Path) -> np.ndarray:
+    return np.array(Image.open(path), dtype=int)
+
+
+def test_draw_with_boxes_paints_what_the_library_paints(tmp_path, capsys):
+    """As typed; tau 0 hears no box, and two pictures come from two seeds."""
+    wish = ["draw", "a red car on the snow", "--box", CAR, "--box", "a blue cat:.6,.2,.9,.8"]
+    told = ["--steps", "2", "--seed", "3"]
+    assert cli.main([*wish, *told, "--out", str(tmp_path / "one.png")]) == 0
+    assert cli.main([*wish, *told, "--out", str(tmp_path / "two.png"), "--count", "2"]) == 0
+    assert capsys.readouterr().out.count("wrote ") == 3
+    parts = weights.text_to_image(unet=weights.load("gligen"))
+    x = grounded.draw_grounded(parts, ["a red car on the snow"], [["a red car", "a blue cat"]],
+                               [[[.1, .5, .5, .8], [.6, .2, .9, .8]]], seed=3, steps=2)
+    want = ((x[0].movedim(0, -1) + 1) / 2 * 255).round().numpy()
+    assert abs(drawn(tmp_path / "one.png") - want).max() <= 1
+    assert abs(drawn(tmp_path / "two-1.png") - want).max() <= 1
+    assert abs(drawn(tmp_path / "two-2.png") - want).max() > 10
+
+
+def test_at_tau_0_boxes_are_not_heard(tmp_path):
+    for name, more in (("without", []), ("zero", ["--box", CAR, "--tau", "0"]),
+                       ("all", ["--box", CAR])):
+        out = str(tmp_path / f"{name}.png")
+        assert cli.main(["draw", "a red car", "--steps", "4", "--out", out, *more]) == 0
+    without, zero, heard = (drawn(tmp_path / f"{name}.png") for name in ("without", "zero", "all"))
+    assert abs(without - zero).max() <= 1 < abs(without - heard).max()
+
+
+def test_draw_notes_unknown_words_of_phrases_and_boxes_too_many(tmp_path, capsys):
+    wish = ["draw", "", "--out", str(tmp_path / "x.png"), "--steps", "1", "--scale", "1"]
+    many = ["--box", "a kite: the sky:0,0,.5,.5"] + 30 * ["--box", CAR]
+    assert cli.main([*wish, *many]) == 0
+    out = capsys.readouterr().out
+    assert "note: 'kite' is no word of the world; it is read in pieces: k i te" in out
+    assert "note: Picture 0 has 31 boxes, only 30 fit; dropped: a red car." in out
+
+
+@pytest.mark.parametrize("box, says", [
+    ("a red car", "--box 'a red car' has no colon: write"),
+    ("a red car:0.1,0.5,0.5", "needs four numbers after its last colon"),
+    ("a red car:0.1,0.5,0.5,0.8,0.9", "needs four numbers"), ("a red car:", "needs four numbers"),
+    ("a red car:0.1,0.5,0.5,wide", "needs four numbers"),
+    (" :0.1,0.5,0.5,0.8", "has no phrase before its colon"),
+    ("0.1,0.5,0.5,0.8", "has no colon"),
+    ("a car:0.1,nan,0.5,0.8", "--box 'a car:0.1,nan,0.5,0.8': boxes hold NaN"),
+    ("a car:0.1,0.5,inf,0.8", "hold NaN or infinity"),
+    ("a car:0.5,0.5,0.1,0.8", "have no width or height"),
+    ("a car:0.1,0.8,0.5,0.5", "have no width or height"),
+    ("a car:0.1,0.5,0.1,0.8", "have no width or height"),
+    ("a car:0.1,0.5,1.2,0.8", "must lie in 0..1"), ("a car:-0.1,0.5,0.5,0.8", "must lie in 0..1"),
+    ("a car:12,64,64,100", "look like pixels"),
+])
+def test_a_box_that_cannot_be_is_named(tmp_path, capsys, box, says, monkeypatch):
+    monkeypatch.setattr(weights, "load", None)                 # seen before anything is loaded
+    wish = ["draw", "x", "--out", str(tmp_path / "x.png")]
+    assert cli.main([*wish, "--box", CAR, "--box", box]) == 2
+    heard = told(capsys)
+    assert says in heard and repr(box) in heard and not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("words, says", [
+    (["--tau", "1.5"], "tau must lie in 0..1, the part of steps that is grounded; got 1.5"),
+    (["--tau", "-0.1"], "tau must lie in 0..1"), (["--tau", "nan"], "tau must lie in 0..1"),
+    (["--tau", "much"], "invalid float value: 'much'"),
+    (["--steps", "1000"], "must lie in 1..999, got 1000"), (["--scale", "nan"], "finite")])
+def test_draw_with_boxes_refuses_what_it_cannot_paint(tmp_path, capsys, words, says):
+    wish = ["draw", "x", "--box", CAR, "--out", str(tmp_path / "x.png")]
+    try:
+        assert cli.main([*wish, *words]) == 2
+    except SystemExit as ended:
+        assert ended.code == 2
+    assert says in told(capsys) and not any(tmp_path.iterdir())
+
+
+def test_boxes_need_the_grounded_weights(tmp_path, capsys, monkeypatch):
+    wish = ["draw", "x", "--box", CAR, "--out", str(tmp_path / "x.png")]
+    monkeypatch.setattr(weights, "FOLDER", tmp_path)
+    assert cli.main(wish) == 2
+    heard = told(capsys)
+    assert "gligen.safetensors" in heard and "python course.py train gligen" in heard
+    assert not any(tmp_path.iterdir())
 
 
 def test_as_a_program_and_without_loading_torch():
@@ -188,6 +275,7 @@ def shipped(tmp_path, monkeypatch):
     card = files.make_card("tiny", "train tiny", 1, "none", "cpu", 0.0, {}, config)
     files.save(torch.nn.Linear(**config).state_dict(), tmp_path / "tiny.safetensors", card)
     monkeypatch.setattr(weights, "BUILDERS", {"tiny": torch.nn.Linear})
+    monkeypatch.setattr(weights, "ADDED", {})
     monkeypatch.setattr(weights, "FOLDER", tmp_path)
     monkeypatch.setattr(cli, "gpu_check", lambda: None)
     return tmp_path
@@ -203,6 +291,23 @@ def test_doctor_finds_a_whole_machine(shipped, capsys):
 def problems(capsys) -> list[str]:
     out = capsys.readouterr().out
     return [line for line in out.splitlines() if line.startswith("! ")]
+
+
+def test_doctor_counts_what_stands_on_another_model(shipped, capsys, monkeypatch):
+    """A file that holds only what it adds is opened too, and damage to it is found."""
+    def grow(model):
+        model.gate = torch.nn.Parameter(torch.zeros(2))
+        return model
+
+    monkeypatch.setattr(weights, "ADDED", {"grown": ("tiny", grow, lambda model: ["gate"])})
+    card = files.make_card("grown", "train grown", 1, "none", "cpu", 0., {}, {
+        "_on": weights.fingerprint("tiny")})
+    files.save({"gate": torch.ones(2)}, shipped / "grown.safetensors", card)
+    assert cli.main(["doctor"]) == 0 and "2 of 2 are whole" in capsys.readouterr().out
+    files.save({"gate": torch.ones(3)}, shipped / "grown.safetensors", card)
+    assert cli.main(["doctor"]) == 1
+    (line,) = problems(capsys)
+    assert "gate is (3,) in the file and (2,) in the model" in line
 
 
 def test_doctor_finds_damaged_weights_and_a_full_disk(shipped, capsys, monkeypatch):

@@ -260,6 +260,8 @@ def test_a_grounded_walk_is_that_of_the_pipeline(parts, pipeline, tau, negative)
     ([["a"]], [[[.5, .1, .2, .9]]], r"Picture 0: boxes \[0\] have no width or height"),
     ([["a"]], [[[.1, .1, .1, .9]]], "have no width or height"),
     ([["a"]], [[[.1, .1, .4, math.nan]]], "hold NaN"),
+    ([["a"]], [[.1, .1, .4, .4]], r"Picture 0: boxes must be \(n,4\), got \(4,\)"),
+    ([["a"]], [[[.1, .1, .4]]], r"must be \(n,4\), got \(1, 3\)"),
     ([["a"]], [[[.1, .1, 1.2, .9]]], "must lie in 0..1"),
     ([["a"]], [[[10, 20, 60, 100]]], "look like pixels"),
     ([["a", "b"]], [[[.1, .1, .4, .4]]], "has 2 phrases and 1 boxes"),
@@ -282,8 +284,12 @@ def test_more_boxes_than_slots_are_named(parts):
 
 def test_what_cannot_be_painted(parts):
     grounding, zT = gligen.ground(parts, PHRASES, BOXES), parts.first_noise(2, 0)
-    with pytest.raises(ValueError, match=r"tau must lie in 0\.\.1"):
-        grounded.paint_grounded(parts, ["a", "b"], grounding, zT, tau=1.5)
+    for tau in (1.5, -.1, math.nan):
+        with pytest.raises(ValueError, match=r"tau must lie in 0\.\.1"):
+            grounded.paint_grounded(parts, ["a", "b"], grounding, zT, tau=tau)
+    for steps in (0, 1000):
+        with pytest.raises(ValueError, match=rf"must lie in 1\.\.999, got {steps}"):
+            grounded.paint_grounded(parts, ["a", "b"], grounding, zT, steps)
     with pytest.raises(ValueError, match="1 captions, groundings for 2 pictures"):
         grounded.paint_grounded(parts, ["a"], grounding, zT)
     with pytest.raises(ValueError, match="no gates: load grounded ones"):

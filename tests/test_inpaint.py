@@ -9,7 +9,15 @@ from test_gligen import inputs, open_gates, pair, theirs_says, unet_keys
 from gligen_lessons import gligen, inpaint, weights
 from gligen_lessons.ddpm import q_sample
 from gligen_lessons.gligen import add_gates
-from gligen_lessons.inpaint import check_mask, keep_known, masks_of, paste, repaint, widen
+from gligen_lessons.inpaint import (
+    check_mask,
+    keep_known,
+    l_inpaint,
+    masks_of,
+    paste,
+    repaint,
+    widen,
+)
 from gligen_lessons.unet import UNet
 
 BOXES = [[[.1, .5, .5, .9], [.6, .2, .9, .8]], [[.2, .3, .71, .8]]]
@@ -90,6 +98,38 @@ def test_outside_the_latent_stays_near_and_inside_it_is_new(parts):
     assert outside < inside / 3
 
 
+@torch.no_grad()
+def test_the_loss_is_that_of_grounding_until_the_new_channels_speak(parts):
+    """Beside lesson 8's loss; and against diffusers' guess, made of its own nine channels."""
+    captions, grounding, z0, mask = given(parts)
+    t, eps = torch.tensor([40, 700]), torch.randn(z0.shape, generator=torch.Generator())
+    context, schedule = parts.context(captions), parts.schedule
+    told = context, grounding, mask, schedule
+    loss = l_inpaint(parts.unet, z0, t, eps, *told)
+    guess = parts.unet(torch.cat([q_sample(z0, t, eps, schedule), z0 * mask, mask], 1), t, context,
+                       grounding)
+    assert float(loss) == pytest.approx(float((guess - eps).square().mean()), rel=1e-6)
+    spoken = parts.unet.conv_in.weight[:, 4:].clone()
+    parts.unet.conv_in.weight[:, 4:] = 0
+    unshown = float(l_inpaint(parts.unet, z0, t, eps, *told))
+    parts.unet.conv_in.weight[:, 4:] = spoken
+    narrow = gligen.l_grounding(lambda zt, *rest: parts.unet(
+        torch.cat([zt, torch.zeros_like(zt), mask * 0], 1), *rest), z0, t, eps, context, grounding,
+        schedule)
+    assert unshown == pytest.approx(float(narrow), rel=1e-5)
+    assert abs(float(loss) - unshown) > 1e-3 * unshown
+
+
+def test_the_new_channels_learn_from_the_first_step():
+    unet = add_gates(widen(weights.text_to_image().unet)).requires_grad_(False)
+    unet.conv_in.weight.requires_grad_(True)
+    z0, mask = torch.randn(1, 4, 16, 16), masks_of(BOXES[1:], 16)
+    grounding = gligen.Grounding(torch.zeros(1, 2, 4), torch.zeros(1, 2), torch.zeros(1, 2, 256))
+    l_inpaint(unet, z0, torch.tensor([500]), torch.randn_like(z0), torch.randn(1, 5, 256),
+              grounding, mask, weights.text_to_image().schedule).backward()
+    assert (unet.conv_in.weight.grad[:, 4:].abs().amax((0, 2, 3)) > 0).all()
+
+
 def test_what_is_kept_is_noised_to_the_step_before_every_guess():
     parts = weights.text_to_image()
     _, _, z0, mask = given_plain()
@@ -147,3 +187,39 @@ def test_a_network_without_gates_or_with_other_boxes_is_refused_at_once(parts):
         repaint(parts, captions, grounding, z0, mask[:, :, :8])
     with pytest.raises(ValueError, match=r"boxes \[0\] have no width"):
         masks_of([[[.5, .5, .4, .9]]], 16)
+
+
+@pytest.mark.parametrize("boxes, problem", [
+    ([[.5, .2, .4, .9]], r"Picture 1: boxes \[0\] have no width"), ([[.1, .1, .1, .9]], "no width"),
+    ([[.1, .1, float("nan"), .9]], "hold NaN"), ([[.1, .1, 1.2, .9]], r"must lie in 0\.\.1"),
+    ([[10, 20, 60, 100]], "look like pixels")])
+def test_holes_that_cannot_be_name_their_picture(boxes, problem):
+    with pytest.raises(ValueError, match=problem):
+        masks_of([BOXES[0], boxes], 16)
+
+
+def test_pictures_of_another_size_are_refused_before_anything_is_painted(parts):
+    captions, grounding, z0, mask = given(parts)
+    wide = torch.cat([z0, z0], 3)
+    for other in (z0[..., :8], z0[..., :8, :8], wide, z0[:, :3]):
+        with pytest.raises(ValueError, match=r"z0 must be \(b,4,16,16\), .* resize the picture"):
+            repaint(parts, captions, grounding, other, mask)
+    with pytest.raises(ValueError, match=r"The mask must be \(2, 1, 16, 16\)"):
+        repaint(parts, captions, grounding, z0, masks_of(BOXES, 128))         # a mask of pixels
+    with pytest.raises(ValueError, match="2 captions, groundings for 2 pictures and latents"):
+        repaint(parts, captions, grounding, z0[:1], mask[:1])
+
+
+def test_grounded_weights_that_see_no_hole_say_which_do(parts):
+    captions, grounding, z0, mask = given(parts)
+    narrow = weights.text_to_image(unet=add_gates(weights.load("ldm")))
+    with pytest.raises(ValueError, match=r"reads 4 channels .* weights.load\('gligen-inpaint'\)"):
+        repaint(narrow, captions, grounding, z0, mask)
+
+
+def test_what_inpainting_adds_is_the_gates_and_the_first_layers_weight():
+    plain = UNet(**unet_keys())
+    old = set(plain.state_dict())
+    made = inpaint.make_inpainting(plain)
+    assert set(inpaint.inpainting_names(made)) == set(made.state_dict()) - old | {"conv_in.weight"}
+    assert made.conv_in.weight.shape[1] == 9

@@ -132,7 +132,7 @@ def test_latents_are_made_once_for_each_autoencoder(tmp_path, monkeypatch):
 
 
 def test_every_shipped_model_has_weights_card_and_log():
-    for name in weights.BUILDERS:
+    for name in weights.names():
         card = files.card(weights.path(name))
         assert card["command"].startswith(f"python course.py train {name}")
         assert card["metrics"] and card["minutes"] > 0

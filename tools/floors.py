@@ -15,8 +15,8 @@ FLOORS = (
     (True, "nets files ema fit metrics referee"),
     (True, "ddpm ddim unet vae bpe clip guidance latent resnet transformer detr gligen "
            "grounded inpaint reground diffedit prompt2prompt pix2pix odise"),
-    (True, "layout weights recipes train evaluate checks canvas painter widgets "
-           "student slides cli"),
+    (True, "layout weights lens published recipes train evaluate experiments checks canvas "
+           "painter widgets student slides drawing cli"),
 )
 
 # Third-party modules and the only modules of the library that may import them, at any depth.
@@ -29,7 +29,9 @@ INSIDE = {"accelerate", "diffusers", "transformers", "matplotlib", "pycocotools"
 
 # Names with several homes on purpose, each module's word for its own thing; None: anywhere.
 SHARED_NAMES = {
-    "main": None, "load": {"files.py", "weights.py"}, "sample": {"ddpm.py", "ddim.py"},
+    "main": None, "shipped": {"evaluate.py", "experiments/__init__.py"},
+    "run": {"cli.py", "experiments/ablations.py", "experiments/told.py"},
+    "load": {"files.py", "weights.py"}, "sample": {"ddpm.py", "ddim.py"},
     "draw": {"latent.py", "world/backdrop.py"}, "complete": {"unet.py", "vae.py"},
     "MidBlock": {"unet.py", "vae.py"},
     "labelled": {"recipes/guidance.py", "recipes/referee.py"},  # a recipe bears its model's name

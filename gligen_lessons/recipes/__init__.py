@@ -12,7 +12,7 @@ from ..world.cache import Renders, renders
 
 HOMES = {"ddpm": "ddpm", "vae": "vae", "clip": "clip", "labelled": "guidance",
          "noisy-classifier": "guidance", "ldm": "latent", "detr-backbone": "detr",
-         "detr": "detr", "gligen": "gligen", "referee-crop": "referee",
+         "detr": "detr", "gligen": "gligen", "gligen-inpaint": "inpaint", "referee-crop": "referee",
          "referee-scene": "referee"}
 
 

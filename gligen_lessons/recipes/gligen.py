@@ -1,5 +1,6 @@
 """Training lesson 9's gates: what is where, on top of the shipped latent diffusion model."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,10 +14,10 @@ from ..gligen import (
     add_gates,
     freeze,
     gate_names,
-    l_grounding,
     phrase_features,
 )
-from ..grounded import draw_grounded
+from ..grounded import draw_grounded, gate_looks
+from ..inpaint import with_known
 from ..latent import TextToImage, draw
 from ..metrics import frechet_distance, kernel_distance
 from ..referee import judge_boxes, judge_scenes
@@ -28,14 +29,15 @@ from ..world.vocabulary import BASE, COLOURS, PATTERNS
 from . import Recipe
 from .detr import SMALLEST, tidy
 from .latent import LATENT_UNET, cached_latents, parts_with, sheet
+from .pointing import POINTING, looking, pointing_loss, start_apart, weighted_loss
 from .referee import labelled, pictures
 
 KINDS = ("grounding", "detection", "detection and caption")
 SHARES = (.6, .2, .2)                                     # of a batch, for each kind
 P_CAPTION, P_GROUNDING = .1, .1                           # how often each is dropped
-GATE_RATE, RATE = 2e-2, 1e-3                              # of the two scalars; of the rest
+GATE_RATE, RATE = 1e-2, 1e-3                              # of the two scalars; of the rest
 FULL_CAPTIONS = (0, 1, 2, 4)                              # those that say the colours
-MILESTONES = tuple((i + 1) / 20 for i in range(20))       # parts of the run, for the log
+MILESTONES = tuple((i + 1) / 12 for i in range(12))       # parts of the run, for the log
 
 
 @dataclass(frozen=True)
@@ -88,11 +90,11 @@ class Layouts:
     boxes_xyxy: Tensor
 
 
-def layouts(parts: TextToImage, steps: int, batch: int, most: int) -> Layouts:
-    """The latents of grounding-train with captions and phrases, as numbers."""
-    seeds, z = cached_latents("grounding-train", steps, batch, most)
-    data, rows = labelled("grounding-train", len(seeds)), {p: i for i, p in enumerate(
-        phrase_table())}
+def layouts(parts: TextToImage, steps: int, batch: int, most: int,
+            split: str = "grounding-train") -> Layouts:
+    """The latents of a split with captions and phrases, as numbers."""
+    seeds, z = cached_latents(split, steps, batch, most)
+    data, rows = labelled(split, len(seeds)), {p: i for i, p in enumerate(phrase_table())}
     scenes_ = [scene(seed) for seed in seeds]
     texts = [text for one in scenes_ for text in captions(one)]
     full = torch.full_like(data.category, -1)
@@ -106,45 +108,64 @@ def layouts(parts: TextToImage, steps: int, batch: int, most: int) -> Layouts:
 
 
 def gligen(steps: int | None = None, batch: int | None = None) -> Recipe:
-    """The gates and the position net; everything else is frozen.
-
-    High steps are drawn more often, t = T sqrt(u): that is where things get their places.
-    """
+    """The gates and the position net; everything else is frozen."""
     big = device.dial() == "full"
-    steps, batch = steps or (12_000 if big else 4_000), batch or (256 if big else 8)
+    steps, batch = steps or (12_000 if big else 8_000), batch or (256 if big else 8)
     parts = weights.text_to_image(device.pick())
-    unet = freeze(add_gates(parts.unet))
+    torch.manual_seed(0)
+    unet = start_apart(freeze(add_gates(parts.unet)))
     data = layouts(parts, steps, batch, 80_000 if big else 8_000)
-    with torch.no_grad():
-        table = phrase_features(parts, phrase_table())                      # (phrases,d)
-    empty, walk = parts.tokenizer([""])[0], min(30, 1 + steps)
-    held = Held.of(64 if big else 8 if steps > 8 else 4)
+    walk, held = min(30, 1 + steps), Held.of(64 if big else 16 if steps > 8 else 4)
+
+    def log_sample(model, step: int) -> dict:
+        x = held.painted(parts_with(parts, model), True, steps=min(15, walk))
+        return {"png": sheet(x[:8]), "held": held.right(x), "gates": gates_of(model),
+                "colour": float(held.hits(x)[1].float().mean())}
+
+    def report(model) -> dict:
+        return gligen_report(parts_with(parts, model), min(64, 4 + steps), walk)
+
+    return Recipe("gligen", unet, LATENT_UNET, f"latents of {len(data.z)} scenes of "
+                  "grounding-train, on top of ldm", drawing(data, parts, batch, 11),
+                  grounding_loss(parts), steps, RATE, report, log_sample, MILESTONES,
+                  {"ema": .995, "groups": fast_gates},
+                  learned=lambda model: {"_on": weights.fingerprint("ldm")}, kept=gate_names)
+
+
+def drawing(data: Layouts, parts: TextToImage, batch: int, seed: int) -> Callable:
+    """The function that draws the batch of a step: z0, t, eps, caption, phrases, boxes_xyxy."""
+    empty = parts.tokenizer([""])[0]
 
     def batch_of(step: int) -> tuple[Tensor, ...]:
-        g = step_generator(11, step)
+        g = step_generator(seed, step)
         rows = torch.randint(len(data.z), (batch,), generator=g)
-        t = (parts.schedule.T * torch.rand(batch, generator=g).sqrt()).long()
+        t = torch.randint(parts.schedule.T, (batch,), generator=g)
         eps = torch.randn(batch, *data.z.shape[1:], generator=g)
         z0 = data.z[rows.to(data.z.device)].float()
         return z0, t, eps, *drawn_kind(data, rows, empty, g), data.boxes_xyxy[rows]
 
-    def loss(model, z0, t, eps, caption, phrases, boxes_xyxy):
+    return batch_of
+
+
+def grounding_loss(parts: TextToImage, look: Callable = gate_looks) -> Callable:
+    """Both losses of a batch that `drawing` drew: the weighted one of the paper, and pointing.
+
+    A mask (b,1,h,w) at its end makes it the loss of grounded inpainting.
+    """
+    with torch.no_grad():
+        table = phrase_features(parts, phrase_table())                      # (phrases,d)
+
+    def loss(model, z0, t, eps, caption, phrases, boxes_xyxy, mask=None):
         with torch.no_grad():
             context = parts.text(caption).float()                           # (b,n,d)
-        return l_grounding(model, z0, t, eps, context, slots(table, phrases, boxes_xyxy),
-                           parts.schedule)
+        grounding = slots(table, phrases, boxes_xyxy)
+        shown = model if mask is None else with_known(model, z0, mask)
+        with looking(model, phrases.shape[1], look) as looks:
+            painting = weighted_loss(shown, z0, t, eps, context, grounding, parts.schedule)
+        few = grounding.each(lambda x: x[:, :phrases.shape[1]])
+        return painting + POINTING * pointing_loss(looks, few)
 
-    def log_sample(model, step: int) -> dict:
-        x = held.painted(parts_with(parts, model), True, steps=walk)
-        return {"png": sheet(x[:8]), "held": held.right(x), "gates": gates_of(model)}
-
-    def report(model) -> dict:
-        return gligen_report(parts_with(parts, model), min(200, 4 + steps), walk)
-
-    return Recipe("gligen", unet, LATENT_UNET, f"latents of {len(data.z)} scenes of "
-                  "grounding-train, on top of ldm", batch_of, loss, steps, RATE, report, log_sample,
-                  MILESTONES, {"ema": .995, "groups": fast_gates},
-                  learned=lambda model: {"_on": weights.fingerprint("ldm")}, kept=gate_names)
+    return loss
 
 
 def drawn_kind(data: Layouts, rows: Tensor, empty: Tensor,
@@ -177,11 +198,12 @@ def slots(table: Tensor, phrases: Tensor, boxes_xyxy: Tensor) -> Grounding:
 
 
 def fast_gates(unet: UNet) -> list[dict]:
-    """AdamW's two groups: the scalars of the gates at twenty times the rate of the rest."""
+    """AdamW's two groups: the gates' scalars at ten times the rate of the rest."""
     names = gate_names(unet)
     scalars = [n for n in names if n.endswith(("alpha_attn", "alpha_dense"))]
+    rest = [n for n in names if n not in scalars]
     return [{"params": [unet.get_parameter(n) for n in scalars], "lr": GATE_RATE},
-            {"params": [unet.get_parameter(n) for n in names if n not in scalars], "lr": RATE}]
+            {"params": [unet.get_parameter(n) for n in rest], "lr": RATE}]
 
 
 def gates_of(unet: UNet) -> list[float]:
@@ -198,6 +220,7 @@ class Held:
     category: Tensor
     colour: Tensor
     boxes_xyxy: Tensor
+    split: str
 
     @classmethod
     def of(cls, count: int, split: str = "grounding-test") -> "Held":
@@ -207,7 +230,7 @@ class Held:
         asked = [instruction(scene(seed), boxes[i], "grounding", g)
                  for i, seed in enumerate(data.renders.seeds)]
         category, moved = tidy(data.category, boxes)
-        return cls(asked, category, tidy(data.colour, boxes)[0], moved)
+        return cls(asked, category, tidy(data.colour, boxes)[0], moved, split)
 
     def painted(self, parts: TextToImage, grounded: bool, batch: int = 8, **options) -> Tensor:
         """Pictures (n,3,128,128) of the layouts, or of their captions alone; seeds 0, 1, ..."""
@@ -220,33 +243,52 @@ class Held:
                         if grounded else draw(parts, texts, i, **options))
         return torch.cat(made)
 
+    def hits(self, x: Tensor) -> Tensor:
+        """For each box whether the crop referee names category and colour right, (2,boxes).
+
+        The boxes in the order of their layouts; x (n,3,h,w) shows the layouts in theirs.
+        """
+        judge, (rows, k) = weights.load("referee-crop"), torch.nonzero(self.category >= 0).T
+        found = [judge_boxes(judge, x, self.boxes_xyxy[rows[i], k[i]], rows[i])
+                 for i in torch.arange(len(rows)).split(256)]
+        wanted = torch.stack([self.category[rows, k], self.colour[rows, k]])
+        return torch.cat([torch.stack(pair) for pair in found], 1) == wanted
+
     def right(self, x: Tensor) -> float:
         """The part of boxes that the crop referee names right, category and colour both."""
-        rows, k = torch.nonzero(self.category >= 0, as_tuple=True)
-        category, colour = judge_boxes(weights.load("referee-crop"), x, self.boxes_xyxy[rows, k],
-                                       rows)
-        hits = (category == self.category[rows, k]) & (colour == self.colour[rows, k])
-        return float(hits.float().mean())
+        return float(self.hits(x).all(0).float().mean())
 
 
-def gligen_report(parts: TextToImage, count: int = 1000, steps: int = 30,
+def three_sets(parts: TextToImage, held: Held, **options) -> tuple[dict[str, Tensor], Tensor]:
+    """Pictures of the layouts: painted with and without boxes, and renders.
+
+    Beside them the scene referee's features (n,64) of as many renders of other scenes.
+    """
+    count = len(held.asked)
+    data = labelled(held.split, 2 * count)
+    renders = torch.cat([pictures(data, part) for part in torch.arange(2 * count).split(64)])
+    judge = weights.load("referee-scene", device.pick())
+    return {"grounded": held.painted(parts, True, **options), "renders": renders[:count],
+            "ungrounded": held.painted(parts, False, **options)}, judge_scenes(
+                judge, renders[count:])[1]
+
+
+def figures(held: Held, x: Tensor, others: Tensor) -> dict:
+    """Of pictures of the layouts: boxes right, and distances to the features `others`."""
+    features = judge_scenes(weights.load("referee-scene", device.pick()), x)[1]
+    return {"boxes right": held.right(x), "frechet": frechet_distance(features, others),
+            "kid": kernel_distance(features, others)}
+
+
+def gligen_report(parts: TextToImage, count: int, steps: int = 30,
                   guidance_scale: float = 5.) -> dict:
     """How many boxes of held-out layouts hold the right category in the right colour.
 
     Judged by the referee's crops; beside it renders, and pictures painted from the captions
-    alone. Distances are to renders of other scenes.
+    alone. `grounding_report` has more.
     """
-    data, held = labelled("grounding-test", 2 * count), Held.of(count)
-    judge, options = weights.load("referee-scene", device.pick()), {
-        "steps": steps, "guidance_scale": guidance_scale}
-    renders = torch.cat([pictures(data, part) for part in torch.arange(2 * count).split(64)])
-    others = judge_scenes(judge, renders[count:])[1]
-    made = {"grounded": held.painted(parts, True, **options), "renders": renders[:count],
-            "ungrounded": held.painted(parts, False, **options)}
-    report = {}
-    for name, x in made.items():
-        features = judge_scenes(judge, x)[1]
-        report |= {f"boxes right, {name}": held.right(x),
-                   f"frechet, {name}": frechet_distance(features, others),
-                   f"kid, {name}": kernel_distance(features, others)}
+    held = Held.of(count)
+    made, others = three_sets(parts, held, steps=steps, guidance_scale=guidance_scale)
+    report = {f"{what}, {name}": value for name, x in made.items()
+              for what, value in figures(held, x, others).items()}
     return report | {"layouts": count, "steps": steps, "guidance scale": guidance_scale}

@@ -1,0 +1,145 @@
+"""Checks of lesson 10 on putting back what is kept, and on the walk that does it."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from gligen_lessons.checks import Wrong, exercise, expect_close, looks_like
+from gligen_lessons.checks._small import END, NOISE
+from gligen_lessons.ddim import ddim_step, timesteps
+from gligen_lessons.ddpm import q_sample
+
+VISITED = timesteps(NOISE.T, 5, offset=1)                       # steps of a short walk, in 40
+
+
+def a_hole() -> tuple[Tensor, Tensor]:
+    """Latents (2,3,4,5) and a mask for each."""
+    mask = torch.ones(2, 1, 4, 5)
+    mask[0, :, 1:3, 2:], mask[1, :, :2, :3] = 0, 0
+    return 1.5 * torch.randn(2, 3, 4, 5) + .6, mask
+
+
+@exercise("gligen_lessons.inpaint:keep_known")
+def keep_known(attempt):
+    """Two latents, each at a step of its own."""
+    (z0, mask), t = a_hole(), torch.tensor([4, 33])
+    zt, eps = torch.randn_like(z0), torch.randn_like(z0)
+    noised = q_sample(z0, t, eps, NOISE)
+    wrongs = {
+        "Inside and outside have changed places: what is kept (mask 1) comes from z0.":
+            noised * (1 - mask) + zt * mask,
+        "What is kept is put back without noise. It must be as noisy as zt: q_sample to t.":
+            z0 * mask + zt * (1 - mask),
+        "Noise was added to z0 as it is: q_sample mixes them at the level of t.":
+            (z0 + eps) * mask + zt * (1 - mask),
+        "What is kept is noised to the step before t. zt stands at t, and both must match.":
+            q_sample(z0, t - 1, eps, NOISE) * mask + zt * (1 - mask),
+        "Both pictures are noised to the first one's step.":
+            q_sample(z0, t[:1].expand(2), eps, NOISE) * mask + zt * (1 - mask),
+        "The hole is left empty: inside, zt stays as it is.": noised * mask,
+        "Outside the hole there is nothing: put z0, noised to t, there.": zt * (1 - mask),
+        "zt was noised once more. It is as noisy as it should be; z0 is not.":
+            q_sample(zt, t, eps, NOISE) * mask + zt * (1 - mask),
+        "zt and the noised z0 are added where the picture is kept: one replaces the other.":
+            noised * mask + zt,
+        "This is pure noise where the picture is kept: z0 is missing.":
+            eps * mask + zt * (1 - mask)}
+    given = zt.clone()
+    got = attempt(zt, z0.clone(), mask.clone(), t, eps.clone(), NOISE)
+    error = expect_close(got, noised * mask + zt * (1 - mask), "Noise z0 to t with eps; take it "
+                         "where mask is 1, zt elsewhere.", wrongs=wrongs)
+    if not torch.equal(zt, given):
+        raise Wrong("it changes the zt that it was given. Make a new tensor.")
+    return f"puts {int(mask.sum())} places back at steps 4 and 33 (largest difference {error:.0e})"
+
+
+def a_guess(xt: Tensor, t: Tensor) -> Tensor:
+    """Stands for a network: each place's guess depends on its neighbours and on the step."""
+    if torch.is_grad_enabled():
+        raise Wrong("gradients are being kept for every guess: `with torch.no_grad():`.")
+    if t.shape != (len(xt),):
+        raise Wrong(f"the network takes one step a picture, t (b,); it got {tuple(t.shape)}.")
+    near = (xt + xt.roll(1, 2) + xt.roll(1, 3)) / 2
+    return torch.tanh(near + torch.sin(t.to(xt.dtype)).view(-1, 1, 1, 1))
+
+
+def walk(z0: Tensor, mask: Tensor, seed: int, *, keep: str = "before", renew: bool = True,
+         end: float = END, each: bool = True, level: int = 0, down: int = NOISE.T // 5,
+         start: Callable | None = None, count: bool = True) -> tuple[Tensor, ...]:
+    """Where a walk stands after each step, with one thing done in another way."""
+    sources = [torch.Generator().manual_seed(seed + i * count) for i in range(len(z0))]
+    if not each:
+        sources = sources[:1]
+
+    def drawn():
+        if not each:
+            return torch.randn(z0.shape, generator=sources[0])
+        return torch.cat([torch.randn((1, *z0.shape[1:]), generator=g) for g in sources])
+
+    zt, eps, found = drawn(), None, []
+    if start:
+        zt = start(zt)
+    for step in VISITED:
+        t = torch.full((len(zt),), step)
+        if keep != "never":
+            eps = drawn() if renew or eps is None else eps
+            known = q_sample(z0, (t + level).clamp(min=0), eps, NOISE)
+        if keep in ("before", "at last"):
+            zt = known * mask + zt * (1 - mask)
+        zt = ddim_step(a_guess(zt, t), zt, t, t - down, NOISE, end=end)
+        if keep == "after":
+            zt = known * mask + zt * (1 - mask)
+        found.append(zt)
+    if keep == "at last":
+        found[-1] = z0 * mask + zt * (1 - mask)
+    return tuple(found)
+
+
+def slips(z0: Tensor, mask: Tensor, seed: int) -> dict[str, tuple]:
+    """What walks give that do one thing wrong, by their message."""
+    told = z0, mask, seed
+    top = torch.full((2,), VISITED[0])
+    last = walk(*told)
+    return {
+        "Nothing is put back: before each guess, `keep_known`.": walk(*told, keep="never"),
+        "What is kept is put back AFTER each step. Then the guess has not seen it at this level: "
+        "put it back before the guess.": walk(*told, keep="after"),
+        "All steps put back the same noise. Draw it anew before each.": walk(*told, renew=False),
+        "The last step goes to alpha_bar 1. Stable Diffusion ends at alpha_bar[0]: hand on `end`.":
+            walk(*told, end=1.),
+        "One generator draws for the whole batch. Picture i has its own, seeded with seed + i.":
+            walk(*told, each=False),
+        "All pictures begin from one seed. Picture i has seed + i.": walk(*told, count=False),
+        "What is kept is noised to another step than zt stands at.": walk(*told, level=-1),
+        "The step goes down by one. It goes down by T // len(visited).": walk(*told, down=1),
+        "The walk begins at z0 with noise, so the hole is no secret. It begins at noise alone.":
+            walk(*told, start=lambda noise: q_sample(z0, top, noise, NOISE)),
+        "z0 is put back after the last step too. GLIGEN does not: pasting belongs to the picture.":
+            (*last[:-1], z0 * mask + last[-1] * (1 - mask))}
+
+
+@exercise("gligen_lessons.inpaint:inpaint_steps")
+def inpaint_steps(attempt):
+    """Two latents with a hole each, five steps, and again with another seed."""
+    (z0, mask), largest = a_hole(), 0.
+    for seed in (3, 11):
+        made = attempt(a_guess, z0.clone(), mask.clone(), NOISE, list(VISITED), seed)
+        try:
+            made = list(made)
+        except TypeError:
+            raise Wrong("it is no generator: `yield step, zt` after each step.") from None
+        if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in made):
+            raise Wrong("yield two things: the step that was left, and zt.")
+        if len(made) != len(VISITED):
+            raise Wrong(f"it yielded {len(made)} times for {len(VISITED)} steps: once after each.")
+        if [int(step) for step, _ in made] != VISITED:
+            raise Wrong(f"the steps are {[int(step) for step, _ in made]}, expected {VISITED}: the "
+                        "one that was just left.")
+        with torch.no_grad():
+            got, want = tuple(z for _, z in made), walk(z0, mask, seed)
+            looks_like(got, slips(z0, mask, seed))
+        error = expect_close(got, want, "Draw the first noise, then for each step: draw noise, put "
+                             "back, guess, step down, yield.")
+        largest = max(largest, error)
+    return f"walks {len(VISITED)} steps from 2 seeds (largest difference {largest:.0e})"

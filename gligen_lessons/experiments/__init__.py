@@ -1,0 +1,30 @@
+"""Experiments whose outcome nobody knows beforehand: `python course.py experiment NAME`."""
+
+import argparse
+import json
+from importlib import import_module
+from pathlib import Path
+
+from ..evaluate import FOLDER
+
+NAMES = ("told", "ablations")
+
+
+def shipped(name: str, folder: Path = FOLDER) -> dict:
+    """An experiment's shipped result; FileNotFoundError names the command that makes it."""
+    if name not in NAMES:
+        raise ValueError(f"There is no experiment {name!r}; choose from {', '.join(NAMES)}.")
+    file = folder / f"{name}.json"
+    if not file.exists():
+        raise FileNotFoundError(f"{file} is missing; python course.py experiment {name} makes it.")
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line of `experiment`: the name of one, then what it takes itself."""
+    parser = argparse.ArgumentParser(prog="gligen-lessons experiment", description=__doc__)
+    parser.add_argument("name", choices=NAMES)
+    parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...",
+                        help="what it takes: NAME --help says")
+    asked = parser.parse_args(arguments)
+    return import_module(f"{__name__}.{asked.name}").main(asked.rest)

@@ -1,0 +1,173 @@
+"""Two choices of GLIGEN's authors against what they compared with: small trainings of the gates.
+
+Boxes as waves or as raw coordinates; pixels that look at pixels and tokens, or at tokens alone.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from time import monotonic
+
+import torch
+from torch import Tensor, nn
+
+from .. import device, files, weights
+from ..ddpm import q_sample
+from ..evaluate import FOLDER
+from ..fit import fit, progress
+from ..gligen import (
+    GatedSelfAttentionDense,
+    PositionNet,
+    add_gates,
+    freeze,
+    phrase_features,
+    transformer_blocks,
+)
+from ..grounded import gate_looks
+from ..latent import TextToImage, attention_map
+from ..metrics import bootstrap
+from ..recipes.gligen import (
+    RATE,
+    Layouts,
+    drawing,
+    fast_gates,
+    grounding_loss,
+    layouts,
+    phrase_table,
+    slots,
+)
+from ..recipes.pointing import covered, start_apart
+from ..unet import UNet
+
+JUDGED = (950, 800, 600)                     # steps at which the layout of a picture is open
+
+
+class RawPositionNet(PositionNet):
+    """A grounding token from the raw coordinates, repeated to as many numbers as the waves."""
+
+    def forward(self, boxes: Tensor, masks: Tensor, features: Tensor) -> Tensor:
+        used = masks[..., None]                                             # (b,n,1)
+        features = used * features + (1 - used) * self.null_positive_feature
+        raw = boxes.repeat(1, 1, len(self.null_position_feature) // 4)      # (b,n,64)
+        places = used * raw + (1 - used) * self.null_position_feature
+        return self.linears(torch.cat([features, places], dim=-1))          # (b,n,d_objs)
+
+
+class GatedCrossAttention(GatedSelfAttentionDense):
+    """Pixels look at the grounding tokens alone, through the same weights and gates."""
+
+    def forward(self, x: Tensor, objs: Tensor) -> Tensor:
+        seen = self.attn(self.norm1(x), self.norm1(self.linear(objs)))      # (b,n_pixels,d)
+        x = x + self.scale * self.alpha_attn.tanh() * seen
+        return x + self.scale * self.alpha_dense.tanh() * self.ff(self.norm2(x))
+
+
+def cross_looks(gate: GatedCrossAttention, x: Tensor, objs: Tensor) -> Tensor:
+    """How much each pixel looks at each token, (b,k,n_pixels,n): a whole, spread over tokens."""
+    return attention_map(gate.attn, gate.norm1(x), gate.norm1(gate.linear(objs)))
+
+
+def with_raw_coordinates(unet: UNet) -> UNet:
+    """Exchange the position net, weights kept, for one that reads raw coordinates. In place."""
+    d = unet.context_width
+    unet.position_net = alike(RawPositionNet(d, d), unet.position_net)
+    return unet
+
+
+def with_cross_attention(unet: UNet) -> UNet:
+    """Exchange the gates, weights kept, for gated cross-attention. In place."""
+    for block in transformer_blocks(unet):
+        d, heads = block.attn1.to_q.in_features, block.attn1.heads
+        block.fuser = alike(GatedCrossAttention(d, heads, unet.context_width), block.fuser)
+    return unet
+
+
+def alike(new: nn.Module, old: nn.Module) -> nn.Module:
+    """The new module with the weights of the old one, where they lie."""
+    new.load_state_dict(old.state_dict())
+    return new.to(next(old.parameters()).device)
+
+
+# what to exchange in the published network, and how its pixels look at tokens
+VARIANTS = {"Fourier, gated self-attention": (lambda unet: unet, gate_looks),
+            "raw coordinates": (with_raw_coordinates, gate_looks),
+            "gated cross-attention": (with_cross_attention, cross_looks)}
+
+
+def trained(name: str, steps: int, batch: int) -> TextToImage:
+    """The shipped painter with gates of a variant, trained from the same start on the same batches.
+    """
+    exchange, look = VARIANTS[name]
+    parts = weights.text_to_image(device.pick())
+    torch.manual_seed(0)
+    freeze(exchange(start_apart(add_gates(parts.unet))))
+    data = layouts(parts, steps, batch, 8_000)
+    run = fit(parts.unet, grounding_loss(parts, look), drawing(data, parts, batch, 11),
+              steps=steps, lr=RATE, groups=fast_gates, ema=.99)
+    for _ in progress(run, steps):
+        pass
+    parts.unet.eval()
+    return parts
+
+
+@torch.no_grad()
+def gains(parts: TextToImage, data: Layouts) -> Tensor:
+    """What knowing the true boxes saves of the loss inside them, for each layout, (n,).
+
+    One minus the squared error with the true boxes over that with another layout's, on the same
+    noise, a mean over a few high steps.
+    """
+    table, z0 = phrase_features(parts, phrase_table()), data.z.float()
+    true = slots(table, data.full, data.boxes_xyxy)
+    other = slots(table, data.full.roll(1, 0), data.boxes_xyxy.roll(1, 0))
+    context = parts.text(data.ids[:, 0].long().to(z0.device)).float()       # (n,tokens,d)
+    inside = covered(true, z0.shape[-1]).amax(1, keepdim=True)              # (n,1,16,16)
+    eps, saved = device.noise(z0.shape, device.generator(21), z0.device), 0.
+    for step in JUDGED:
+        t = torch.full((len(z0),), step, device=z0.device)
+        zt = q_sample(z0, t, eps, parts.schedule)
+        errors = [((parts.unet(zt, t, context, asked) - eps).square() * inside).sum((1, 2, 3))
+                  for asked in (true, other)]
+        saved = saved + (1 - errors[0] / errors[1]) / len(JUDGED)
+    return saved.cpu()
+
+
+def run(steps: int, batch: int, count: int) -> dict:
+    """Train all variants and compare them on held-out layouts; intervals by bootstrap."""
+    rows, start, all_gains = [], monotonic(), {}
+    for name in VARIANTS:
+        parts = trained(name, steps, batch)
+        data = layouts(parts, count, 1, count, "grounding-val")
+        found = all_gains[name] = gains(parts, data).numpy()
+        low, high = bootstrap(found)
+        rows.append({"name": name, "steps": steps, "gain": float(found.mean()), "low": low,
+                     "high": high, "gains": [round(float(x), 5) for x in found]})
+        print({key: rows[-1][key] for key in ("name", "gain", "low", "high")}, flush=True)
+    first, *others = VARIANTS
+    paired = {}
+    for name in others:
+        apart = all_gains[first] - all_gains[name]
+        low, high = bootstrap(apart)
+        paired[f"{first} - {name}"] = {"mean": float(apart.mean()), "low": low, "high": high}
+    return {"steps": steps, "batch": batch, "layouts": count, "device": str(device.pick()),
+            "seconds": round(monotonic() - start, 1), "rows": rows, "paired": paired}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line of `experiment ablations`."""
+    full = device.dial() == "full"
+    parser = argparse.ArgumentParser(prog="gligen-lessons experiment ablations",
+                                     description=__doc__)
+    add = parser.add_argument
+    add("--steps", type=int, default=6_000 if full else 600, help="of each training")
+    add("--batch", type=int, default=256 if full else 8, help="samples a step")
+    add("--count", type=int, default=200, help="held-out layouts")
+    add("--out", type=Path, default=FOLDER / "ablations.json", help="the JSON file to write")
+    asked = parser.parse_args(arguments)
+    words = sys.argv[3:] if arguments is None else arguments
+    head = {"command": " ".join(["python course.py experiment ablations", *words])}
+    made = head | run(asked.steps, asked.batch, asked.count)
+    files.atomic_write(asked.out, json.dumps(made, indent=1) + "\n")
+    print(f"The result is in {asked.out}")
+    return 0

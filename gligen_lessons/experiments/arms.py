@@ -1,0 +1,149 @@
+"""DETR tells GLIGEN what is there: what each arm of the experiment says to the painter.
+
+One thing of a picture is masked and painted again. The arms differ in what stands beside it in the
+grounding, and in who says so; what is masked is the same for all.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..boxes import iou
+from ..ddpm import to_model
+from ..recipes.detr import SMALLEST
+from ..recipes.gligen import Instruction
+from ..recipes.referee import labelled, pictures
+from ..world import named, scene
+from ..world.records import Record
+from ..world.vocabulary import COLOURS, article
+
+ARMS = {"A": "the target alone, its true box", "B": "and what DETR sees beside it",
+        "C": "everything from DETR, the target too", "D": "everything true"}
+SAME = .5                                                 # an IoU above it: it is that thing
+MASKED = 1 / 16                                           # sides of what is masked, at least
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A picture (3,h,w) in [-1, 1] with its true things, one of which is to be masked.
+
+    categories and phrases are n long, boxes_xyxy (n,4); `target` counts among them. `number` is
+    the scene's seed, or the place in a COCO data set.
+    """
+
+    number: int
+    image: Tensor
+    categories: list[str]
+    phrases: list[str]
+    boxes_xyxy: Tensor
+    target: int
+
+    @property
+    def box(self) -> Tensor:
+        """The target's true box, (4,)."""
+        return self.boxes_xyxy[self.target]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What detector and CLIP say of a whole picture: categories, phrases, boxes_xyxy (m,4)."""
+
+    categories: list[str]
+    phrases: list[str]
+    boxes_xyxy: Tensor
+
+
+def coloured(category: str, colour: str | None) -> str:
+    """A phrase as captions of the world say it: "a red car", "a person in red", "a car"."""
+    if colour is None:
+        return article(category)
+    return article(f"person in {colour}" if category == "person" else f"{colour} {category}")
+
+
+def colour_in(phrase: str) -> str | None:
+    """The colour that a phrase names, None where it names none."""
+    return next((word for word in phrase.split() if word in COLOURS), None)
+
+
+def subjects(count: int, split: str = "grounding-test") -> list[Subject]:
+    """The first `count` scenes of a split that have a thing to mask, in order."""
+    found, more = [], count + count // 4 + 4              # few scenes have none
+    while len(found) < count:
+        data = labelled(split, more)
+        x = pictures(data, torch.arange(more))
+        boxes = torch.tensor(data.renders.boxes_xyxy)
+        found = [one for i, seed in enumerate(data.renders.seeds)
+                 if (one := subject(seed, x[i], [thing.category for thing in scene(seed).things],
+                                    [named(thing) for thing in scene(seed).things], boxes[i]))]
+        more *= 2
+    return found[:count]
+
+
+def recorded(records: Iterable[Record]) -> Iterator[Subject]:
+    """The same of a COCO data set's records, all of one size; crowds do not count."""
+    for i, one in enumerate(records):
+        keep = [k for k, crowd in enumerate(one.crowd) if not crowd]
+        x = to_model(torch.tensor(one.image)[None])[0]
+        found = subject(i, x, [one.categories[k] for k in keep],
+                        [article(one.phrases[k]) for k in keep],
+                        torch.tensor(one.boxes_xyxy)[keep])
+        if found:
+            yield found
+
+
+def subject(number: int, image: Tensor, categories: list[str], phrases: list[str],
+            boxes_xyxy: Tensor) -> Subject | None:
+    """A picture with one of its things drawn, by its number; None where none is large enough.
+
+    What is too small to count is left out; what is masked measures at least a place of the
+    latent.
+    """
+    sides = (boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]).amin(-1)[:len(categories)]
+    keep = (sides >= SMALLEST).nonzero().flatten().tolist()
+    large = [n for n, k in enumerate(keep) if sides[k] >= MASKED]
+    if not large:
+        return None
+    g = torch.Generator().manual_seed(number)
+    target = large[int(torch.randint(len(large), (1,), generator=g))]
+    return Subject(number, image, [categories[k] for k in keep], [phrases[k] for k in keep],
+                   boxes_xyxy[keep], target)
+
+
+def same_thing(box: Tensor, seen: Seen) -> int | None:
+    """Which of what is seen is the thing in a box (4,); None where DETR missed it."""
+    if not len(seen.boxes_xyxy):
+        return None
+    overlap = iou(seen.boxes_xyxy, box[None])[0][:, 0]          # (m,)
+    return int(overlap.argmax()) if float(overlap.max()) > SAME else None
+
+
+def others(box: Tensor, seen: Seen) -> list[int]:
+    """Which of what is seen is something else than the thing in a box (4,)."""
+    overlap = iou(seen.boxes_xyxy, box[None])[0][:, 0]          # (m,)
+    return (overlap <= SAME).nonzero().flatten().tolist()
+
+
+def instructions(one: Subject, seen: Seen) -> dict[str, Instruction | None]:
+    """What each arm tells the painter; entry 0 is the target; C None where DETR missed.
+
+    The caption is the target's phrase as the arm knows it, the same for A, B and D; in
+    C it is the detector's, which would else be told the truth.
+    """
+    target, n = one.target, len(one.phrases)
+    rest = others(one.box, seen)
+    true = [one.phrases[target]], one.boxes_xyxy[target:target + 1]
+    beside = [seen.phrases[k] for k in rest], seen.boxes_xyxy[rest]
+    truth = [target, *(k for k in range(n) if k != target)]
+    hit = same_thing(one.box, seen)
+    told = {"A": true, "B": joined(true, beside), "C": None,
+            "D": ([one.phrases[k] for k in truth], one.boxes_xyxy[truth])}
+    if hit is not None:
+        told["C"] = joined(([seen.phrases[hit]], seen.boxes_xyxy[hit:hit + 1]), beside)
+    return {arm: said and Instruction(said[0][0], *said) for arm, said in told.items()}
+
+
+def joined(first: tuple[list[str], Tensor], more: tuple[list[str], Tensor]) -> tuple:
+    """Phrases and boxes of both, one after the other."""
+    return first[0] + more[0], torch.cat([first[1], more[1]])

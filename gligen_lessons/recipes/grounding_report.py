@@ -1,0 +1,139 @@
+"""What grounding achieves: boxes, words it never saw, tau and holes, judged by the referee."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .. import device, weights
+from ..detr import detect
+from ..gligen import ground
+from ..inpaint import masks_of, paste, repaint
+from ..latent import TextToImage, to_pictures
+from ..metrics import detection_precision
+from ..world.vocabulary import BASE, CATEGORIES, COLOURS, CONTROL, HELD_OUT, NOVEL
+from .gligen import Held, Instruction, figures, three_sets
+from .referee import labelled, pictures
+
+TAUS = (0., .2, .3, .5, 1.)
+# of which things an open-set split asks, by category and colour; the rest only keep them company
+ASKED = {"held-out pairs": ("pairs", lambda thing, colour: (colour, thing) in HELD_OUT
+                            and thing in BASE),
+         "novel": ("novel", lambda thing, colour: thing in NOVEL),
+         "control": ("control", lambda thing, colour: thing in CONTROL)}
+
+
+def grounding_report(parts: TextToImage, inpainter: TextToImage, count: int = 1000,
+                     steps: int = 30, guidance_scale: float = 5.) -> dict:
+    """All figures of lesson 9 and the holes of lesson 10, on held-out layouts.
+
+    The first set has `count` layouts; tau, the open-set words and the holes have a fifth each.
+    """
+    options, few = {"steps": steps, "guidance_scale": guidance_scale}, min(
+        count, max(8, count // 5))
+    held = Held.of(count)
+    made, others = three_sets(parts, held, **options)
+    report = {f"{what}, {name}": value for name, x in made.items()
+              for what, value in (figures(held, x, others) | more(held, x)).items()}
+    rows = tau_rows(parts, made, others, few, **options)
+    best = min(rows[1:], key=lambda row: row["kid"])
+    report |= {"tau": rows, "best tau": best["tau"], "boxes right, best tau": best["boxes right"],
+               "kid, grounded over ungrounded": best["kid over ungrounded"]}
+    both, alone = open_set(parts, few, **options)
+    report["open set"] = {"base": report["boxes right, grounded"]} | both
+    report["open set, category alone"] = {"base": report["category right, grounded"]} | alone
+    report["inpainted"] = holes(inpainter, few, **options)
+    return report | {"layouts": count, "layouts of tau, words and holes": few, "steps": steps,
+                     "guidance scale": guidance_scale}
+
+
+def more(held: Held, x: Tensor) -> dict:
+    """Category and colour apart, and how well DETR finds in x what was asked for."""
+    category, colour = held.hits(x).float().mean(1).tolist()
+    found = detect(weights.load("detr", device.pick()), x, threshold=0.)
+    answers = [(one.scores, one.labels, one.boxes_xyxy) for one in found]
+    asked = [(labels[labels >= 0], boxes[labels >= 0])
+             for labels, boxes in zip(held.category, held.boxes_xyxy, strict=True)]
+    return {"category right": category, "colour right": colour,
+            "AP50 of DETR": detection_precision(answers, asked)["AP50"]}
+
+
+def tau_rows(parts: TextToImage, made: dict[str, Tensor], others: Tensor, count: int,
+             **options) -> list[dict]:
+    """Grounding against quality: the first layouts again, grounded for a part of the steps.
+
+    What none and all of the steps paint is taken from `made`.
+    """
+    held, rows = Held.of(count), []
+    for tau in TAUS:
+        x = {0.: made["ungrounded"], 1.: made["grounded"]}.get(tau)
+        x = held.painted(parts, True, tau=tau, **options) if x is None else x[:count]
+        rows.append({"tau": tau} | figures(held, x, others))
+        rows[-1]["kid over ungrounded"] = rows[-1]["kid"] / rows[0]["kid"]
+        print(rows[-1], flush=True)
+    return rows
+
+
+def open_set(parts: TextToImage, count: int, **options) -> tuple[dict, dict]:
+    """Boxes right where words are new: category and colour both, and the category alone.
+
+    Chance is how often a box of a control word is judged right in the picture of another layout.
+    """
+    both, alone = {}, {}
+    for name, (split, asks) in ASKED.items():
+        held = Held.of(count, split)
+        rows = asked_boxes(held, asks)
+        x = held.painted(parts, True, **options)
+        shown = {name: x} | ({"chance": x.roll(1, 0)} if name == "control" else {})
+        for kind, pictured in shown.items():
+            hits = held.hits(pictured)[:, rows]
+            both[kind], alone[kind] = (float(part.float().mean())
+                                       for part in (hits.all(0), hits[0]))
+        print(name, both[name], flush=True)
+    return both, alone
+
+
+def asked_boxes(held: Held, asks: Callable[[str, str], bool]) -> Tensor:
+    """Of all boxes of the layouts, which hold what `asks(category, colour)`, (boxes,)."""
+    used, colours = held.category >= 0, list(COLOURS)
+    return torch.tensor([asks(CATEGORIES[thing], colours[colour]) for thing, colour in
+                         zip(held.category[used].tolist(), held.colour[used].tolist(),
+                             strict=True)])
+
+
+def holes(parts: TextToImage, count: int, batch: int = 8, **options) -> dict:
+    """One thing of each scene is masked and painted again from its phrase and true box."""
+    held = one_each(Held.of(count), torch.Generator().manual_seed(0))
+    data, given, made = labelled(held.split, count), [], []
+    for few in torch.arange(count).split(batch):
+        given.append(pictures(data, few))
+        made.append(filled(parts, given[-1], [held.asked[i] for i in few], int(few[0]), **options))
+    return {"right": held.right(torch.cat(made)), "right, renders": held.right(torch.cat(given)),
+            "scenes": count}
+
+
+def one_each(held: Held, g: torch.Generator) -> Held:
+    """The same layouts with one of their things each, and its phrase for a caption."""
+    slots = torch.tensor([int(torch.randint(max(1, len(one.phrases)), (), generator=g))
+                          for one in held.asked])                           # (n,)
+    asked = [Instruction("".join(one.phrases[k:k + 1]), one.phrases[k:k + 1],
+                         one.boxes_xyxy[k:k + 1])
+             for one, k in zip(held.asked, slots.tolist(), strict=True)]
+    rows = torch.arange(len(slots))[:, None], slots[:, None]
+    return Held(asked, held.category[rows], held.colour[rows], held.boxes_xyxy[rows], held.split)
+
+
+def filled(parts: TextToImage, x: Tensor, asked: list[Instruction], seed: int,
+           **options) -> Tensor:
+    """Pictures x (b,3,h,w) with what is asked for painted into its boxes, all else kept."""
+    phrases, boxes = [one.phrases for one in asked], [one.boxes_xyxy for one in asked]
+    with torch.no_grad():
+        mean, _ = parts.vae.encode(x.to(parts.device))
+        z0 = parts.vae.scaling_factor * mean                                # (b,4,h/8,w/8)
+    mask = masks_of(boxes, z0.shape[-1], touched=True)
+    *_, (_, z) = repaint(parts, [one.caption for one in asked], ground(parts, phrases, boxes),
+                         z0, mask.to(z0), seed, **options)
+    with torch.no_grad():
+        painted = to_pictures(parts.vae, z).cpu()
+    return paste(painted, x, F.interpolate(mask, x.shape[2:]))

@@ -1,0 +1,74 @@
+"""Training lesson 10's inpainting: lesson 9's gates go on learning, and see what is kept."""
+
+import torch
+from torch import Tensor
+
+from .. import device, weights
+from ..fit import step_generator
+from ..gligen import freeze
+from ..inpaint import inpainting_names, masks_of, widen
+from ..unet import UNet
+from . import Recipe
+from .gligen import GATE_RATE, RATE, drawing, grounding_loss, layouts
+from .grounding_report import holes
+from .latent import LATENT_UNET, parts_with
+
+P_MASKED = .5                                 # how often a thing is masked
+P_ALONE = .5                                  # how often only masked things have phrases
+
+
+def gligen_inpaint(steps: int | None = None, batch: int | None = None) -> Recipe:
+    """The shipped gates and the first layer's weight, whose new channels begin at zero.
+
+    Each picture has some of its things masked, cut out by their boxes.
+    """
+    big = device.dial() == "full"
+    steps, batch = steps or (6_000 if big else 1_500), batch or (256 if big else 8)
+    parts = weights.text_to_image(device.pick(), weights.load("gligen"))
+    unet = learn_inpainting(widen(parts.unet))
+    data = layouts(parts, steps, batch, 80_000 if big else 8_000)
+    drawn, walk = drawing(data, parts, batch, 13), min(30, 1 + steps)
+
+    def batch_of(step: int) -> tuple[Tensor, ...]:
+        *given, phrases, boxes_xyxy = drawn(step)
+        mask, phrases = with_holes(phrases, boxes_xyxy, data.z.shape[-1], step_generator(14, step))
+        return *given, phrases, boxes_xyxy, mask
+
+    def report(model) -> dict:
+        return holes(parts_with(parts, model), min(48, 4 + steps), steps=walk)
+
+    return Recipe("gligen-inpaint", unet, LATENT_UNET, f"latents of {len(data.z)} scenes of "
+                  "grounding-train, on top of ldm, from the gates of gligen", batch_of,
+                  grounding_loss(parts), steps, RATE / 2, report,
+                  options={"ema": .995, "groups": slower_gates},
+                  learned=lambda model: {"_on": weights.fingerprint("ldm")}, kept=inpainting_names)
+
+
+def learn_inpainting(unet: UNet) -> UNet:
+    """Let the gates learn and the first layer's weight; its bias stays (GLIGEN's trainer)."""
+    freeze(unet).conv_in.weight.requires_grad_(True)
+    return unet
+
+
+def slower_gates(unet: UNet) -> list[dict]:
+    """AdamW's two groups: scalars that have found their way need no rate that finds it."""
+    names = inpainting_names(unet)
+    scalars = [n for n in names if n.endswith(("alpha_attn", "alpha_dense"))]
+    return [{"params": [unet.get_parameter(n) for n in scalars], "lr": GATE_RATE / 5},
+            {"params": [unet.get_parameter(n) for n in names if n not in scalars], "lr": RATE / 2}]
+
+
+def with_holes(phrases: Tensor, boxes_xyxy: Tensor, side: int,
+               g: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Masks (b,1,side,side) of some things of each picture, and phrases (b,6) to give.
+
+    At least one thing of a picture is masked; where phrases are -1 all over, nothing is
+    asked for.
+    """
+    real = (boxes_xyxy[..., 2:] > boxes_xyxy[..., :2]).all(-1)              # (b,6)
+    luck = torch.rand(real.shape, generator=g).masked_fill(~real, 2.)
+    hit = real & ((luck < P_MASKED) | (luck == luck.amin(1, keepdim=True)))
+    masked = [boxes[row] for boxes, row in zip(boxes_xyxy, hit, strict=True)]
+    mask = masks_of(masked, side, touched=True)
+    alone = torch.rand(len(phrases), 1, generator=g) < P_ALONE
+    return mask, phrases.masked_fill(alone & ~hit, -1)

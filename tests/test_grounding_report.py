@@ -1,0 +1,115 @@
+"""The report on grounding: what it counts, on renders of which the answer is known."""
+
+import pytest
+import torch
+
+from gligen_lessons import evaluate, weights
+from gligen_lessons.recipes import grounding_report as report
+from gligen_lessons.recipes.gligen import Held
+from gligen_lessons.recipes.referee import labelled, pictures
+from gligen_lessons.world import scene
+from gligen_lessons.world.vocabulary import (
+    BASE,
+    CATEGORIES,
+    COLOURS,
+    CONTROL,
+    HELD_OUT,
+    NOVEL,
+)
+
+COUNT = 4
+
+
+@pytest.fixture(scope="module")
+def held() -> Held:
+    return Held.of(COUNT)
+
+
+@pytest.fixture(scope="module")
+def renders() -> torch.Tensor:
+    return pictures(labelled("grounding-test", COUNT), torch.arange(COUNT))
+
+
+@pytest.fixture(scope="module")
+def inpainter():
+    return weights.text_to_image(unet=weights.load("gligen-inpaint"))
+
+
+def test_renders_are_right_and_those_of_other_scenes_are_not(held, renders):
+    hits = held.hits(renders)
+    assert hits.shape == (2, sum(len(one.phrases) for one in held.asked))
+    assert held.right(renders) == float(hits.all(0).float().mean()) > .9
+    assert held.right(renders.roll(1, 0)) < .3
+    seen = report.more(held, renders)
+    assert seen["AP50 of DETR"] > .7 and min(seen["category right"], seen["colour right"]) > .9
+    dark = report.more(held, -renders)                          # shapes stay, colours do not
+    assert dark["colour right"] < .5
+
+
+def test_phrases_stand_in_the_order_of_the_numbers_that_judge_them(held):
+    for i, one in enumerate(held.asked):
+        for k, phrase in enumerate(one.phrases):
+            assert CATEGORIES[held.category[i, k]] in phrase
+            assert list(COLOURS)[held.colour[i, k]] in phrase
+            assert torch.equal(one.boxes_xyxy[k], held.boxes_xyxy[i, k])
+        assert (held.category[i, len(one.phrases):] == -1).all()
+
+
+@pytest.mark.parametrize("name", report.ASKED)
+def test_only_words_of_their_kind_are_counted(name):
+    """Against the scenes themselves: which of their things the rule asks for."""
+    split, asks = report.ASKED[name]
+    few = Held.of(8, split)
+    chosen = report.asked_boxes(few, asks)
+    phrases = [phrase for one in few.asked for phrase in one.phrases]
+    assert len(chosen) == len(phrases) and 0 < int(chosen.sum()) <= len(phrases)
+    words = {"held-out pairs": BASE, "novel": NOVEL, "control": CONTROL}[name]
+    wanted = {(thing.colour, thing.category) for seed in labelled(split, 8).renders.seeds
+              for thing in scene(seed).things if thing.category in words}
+    if name == "held-out pairs":
+        wanted &= HELD_OUT
+    for phrase, asked in zip(phrases, chosen.tolist(), strict=True):
+        assert asked == any(colour in phrase and category in phrase for colour, category in wanted)
+
+
+def test_one_thing_of_each_layout_is_masked(held):
+    one = report.one_each(held, torch.Generator().manual_seed(0))
+    again = report.one_each(held, torch.Generator().manual_seed(1))
+    assert [a.phrases for a in one.asked] != [a.phrases for a in again.asked]
+    for i, (few, many) in enumerate(zip(one.asked, held.asked, strict=True)):
+        k = many.phrases.index(few.caption)
+        assert few.phrases == [few.caption]
+        assert torch.equal(few.boxes_xyxy[0], many.boxes_xyxy[k])
+        assert torch.equal(one.boxes_xyxy[i], many.boxes_xyxy[k:k + 1])
+        assert CATEGORIES[one.category[i, 0]] in few.caption
+
+
+def test_a_filled_hole_changes_nothing_outside(held, renders, inpainter):
+    one = report.one_each(held, torch.Generator().manual_seed(0))
+    x = report.filled(inpainter, renders, one.asked, 0, steps=1)
+    for i, box in enumerate(one.boxes_xyxy[:, 0]):
+        touched = (16 * box - torch.tensor([0, 0, 1e-4, 1e-4])).tolist()
+        x0, y0, x1, y1 = (8 * int(v) for v in touched)
+        inside = torch.zeros(128, 128, dtype=torch.bool)
+        inside[y0:y1 + 8, x0:x1 + 8] = True
+        assert torch.equal(x[i][:, ~inside], renders[i][:, ~inside])
+        assert float((x[i] - renders[i])[:, inside].abs().mean()) > .02
+        new = (x[i] != renders[i]).any(0)                      # up to the last place it touches
+        assert new[y1:y1 + 8, x0:x1 + 8].any() and new[y0:y1 + 8, x1:x1 + 8].any()
+
+
+def test_the_whole_report_has_a_figure_for_every_bar(inpainter):
+    parts = weights.text_to_image(unet=weights.load("gligen"))
+    made = report.grounding_report(parts, inpainter, COUNT, steps=2)
+    assert made["boxes right, renders"] > .9 and made["AP50 of DETR, renders"] > .7
+    assert set(made["open set"]) == {"base", "held-out pairs", "novel", "control", "chance"}
+    assert [row["tau"] for row in made["tau"]] == list(report.TAUS)
+    assert made["tau"][0]["kid"] == made["tau"][1]["kid"]         # of two steps, .2 hears none
+    assert made["tau"][0]["kid"] != made["tau"][-1]["kid"]
+    assert made["inpainted"]["right, renders"] > .9
+    text = evaluate.table({"gligen": made | {
+        "seconds for 8 grounded pictures in 30 guided steps": 9.}})
+    for section, name in evaluate.BARS:
+        if section == "gligen":
+            (line,) = (one for one in text.splitlines() if one.startswith(f"| {name} |"))
+            assert line.endswith(("holds |", "missed |"))

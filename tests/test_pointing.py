@@ -1,0 +1,184 @@
+"""What the training of the gates adds to the paper's loss, and the small trainings that compare."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from gligen_lessons.experiments import ablations
+from gligen_lessons.gligen import Grounding, add_gates, l_grounding, transformer_blocks
+from gligen_lessons.grounded import gate_looks, watched_gates
+from gligen_lessons.inpaint import with_known
+from gligen_lessons.recipes import inpaint as recipe
+from gligen_lessons.recipes import pointing
+from gligen_lessons.recipes.gligen import fast_gates
+from gligen_lessons.schedule import Schedule
+from gligen_lessons.unet import UNet
+
+SMALL = {"sample_size": 16, "block_out_channels": (32, 64), "norm_num_groups": 8,
+         "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"), "layers_per_block": 1,
+         "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"), "cross_attention_dim": 24,
+         "attention_head_dim": 4}
+SCHEDULE = Schedule.scaled_linear()
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def unet() -> UNet:
+    torch.manual_seed(0)
+    return add_gates(UNet(**SMALL))
+
+
+@pytest.fixture
+def asked() -> Grounding:
+    """Two pictures with three slots: two things that share some places, and one thing."""
+    boxes = torch.tensor([[[0., 0, .5, .5], [.25, .25, 1, 1], [0, 0, 0, 0]],
+                          [[.5, .125, .75, 1], [0, 0, 0, 0], [0, 0, 0, 0]]])
+    masks = torch.tensor([[1., 1, 0], [1, 0, 0]])
+    return Grounding(boxes, masks, noise(2, 3, 24) * masks[..., None])
+
+
+def open_all(unet: UNet) -> UNet:
+    for block in transformer_blocks(unet):
+        block.fuser.alpha_attn.data.fill_(1.)
+        block.fuser.alpha_dense.data.fill_(1.)
+    return unet
+
+
+def test_a_start_apart_leaves_the_painter_as_it_was_and_tells_tokens_apart(unet, asked):
+    given = noise(2, 4, 16, 16), torch.tensor([3, 900]), noise(2, 5, 24)
+
+    def likeness() -> float:
+        tokens = unet.position_net(asked.boxes, asked.masks, asked.features)[0]
+        return float(torch.cosine_similarity(tokens[0], tokens[1], dim=0))
+
+    with torch.no_grad():
+        before, alike = unet(*given, asked), likeness()
+        pointing.start_apart(unet)
+        assert torch.equal(unet(*given, asked), before)
+        assert likeness() < alike - .2
+        empty = unet.position_net(asked.boxes, torch.zeros(2, 3), asked.features)
+    assert not empty.any()
+
+
+def test_covered_counts_the_part_of_each_place_that_lies_in_the_box(asked):
+    got = pointing.covered(asked, 4)
+    assert got.shape == (2, 3, 4, 4)
+    fine = pointing.covered(asked, 256).view(2, 3, 4, 64, 4, 64).mean((3, 5))
+    torch.testing.assert_close(got, fine)
+    assert got[1, 0].tolist() == [[0, 0, .5, 0]] + [[0, 0, 1, 0]] * 3
+    assert not got[:, 2].any() and not got[1, 1].any()
+
+
+def test_without_its_weights_the_loss_is_that_of_the_paper(unet, asked, monkeypatch):
+    given = (noise(2, 4, 16, 16, seed=1), torch.tensor([100, 800]), noise(2, 4, 16, 16, seed=2),
+             noise(2, 5, 24), asked, SCHEDULE)
+    open_all(unet)
+    with torch.no_grad():
+        weighted = pointing.weighted_loss(unet, *given)
+        monkeypatch.setattr(pointing, "INSIDE", 0.)
+        monkeypatch.setattr(pointing, "MOST", 1.)
+        torch.testing.assert_close(pointing.weighted_loss(unet, *given), l_grounding(unet, *given))
+    assert weighted > 2 * l_grounding(unet, *given)
+
+
+def test_the_weights_are_those_of_the_step_and_of_the_boxes(asked):
+    """A guess that is off by one everywhere shows the weights themselves."""
+    t, shown = torch.tensor([0, 999]), noise(2, 4, 16, 16)
+    got = pointing.weighted_loss(lambda *_: shown + 1, shown, t, shown, None, asked, SCHEDULE)
+    steps = [1 / float(SCHEDULE.alpha_bar[0]), pointing.MOST]
+    inside = [.25 + .5625 - .0625, .25 * .875]
+    want = sum(step * (1 + pointing.INSIDE * part) / 2
+               for step, part in zip(steps, inside, strict=True))
+    assert float(got) == pytest.approx(want, rel=1e-5)
+
+
+def test_pointing_is_least_where_pixels_look_at_their_own_box(asked):
+    wanted = pointing.covered(asked, 8).flatten(2).transpose(1, 2)
+    shared = wanted / wanted.sum(2, keepdim=True).clamp(min=1)
+    right, away = pointing.pointing_loss([shared], asked), pointing.pointing_loss(
+        [shared.flip(1)], asked)
+    uniform = pointing.pointing_loss([torch.full_like(shared, 1 / 60)], asked)
+    assert float(right) < .2 * float(uniform) and float(uniform) < float(away)
+    look = shared.clone().requires_grad_(True)
+    pointing.pointing_loss([look * .9 + .01], asked).backward()
+    assert (look.grad[shared == 1] < 0).all() and (look.grad[shared == 0] > 0).all()
+
+
+def test_looking_collects_what_gates_see_and_lets_them_learn(unet, asked):
+    given = noise(2, 4, 16, 16), torch.tensor([3, 900]), noise(2, 5, 24), asked
+    with pointing.looking(unet, 2) as looks, watched_gates(unet) as maps:
+        unet(*given)
+    for look, (kept,) in zip(looks, maps.values(), strict=True):
+        torch.testing.assert_close(look, kept[..., :2])
+    few = asked.each(lambda x: x[:, :2])
+    pointing.pointing_loss(looks, few).backward()
+    gate = transformer_blocks(unet)[0].fuser
+    assert gate.attn.to_q.weight.grad.abs().sum() > 0 and not gate.attn.to_v.weight.grad.any()
+    unet(*given)
+    assert len(looks) == len(maps)                                  # no hook is left behind
+
+
+def test_holes_are_boxes_and_where_only_they_are_named_the_rest_is_silent():
+    g = torch.Generator().manual_seed(0)
+    boxes = torch.zeros(400, 6, 4)
+    boxes[:, 0], boxes[:, 1] = torch.tensor([0., 0, .5, .5]), torch.tensor([.5, .5, 1, 1])
+    boxes[:100, 1] = 0                                              # one thing, or two
+    phrases = torch.where(boxes.any(-1), 7, -1)
+    mask, said = recipe.with_holes(phrases, boxes, 16, g)
+    first, second = (mask[:, 0, :8, :8] == 0).all((1, 2)), (mask[:, 0, 8:, 8:] == 0).all((1, 2))
+    assert mask[:, 0, :8, 8:].all() and mask[:, 0, 8:, :8].all()
+    assert first[:100].all() and not second[:100].any() and (first | second).all()
+    assert 60 < int((first & second).sum()) < 130                   # a quarter of 300
+    silent = (phrases >= 0) & (said < 0)
+    assert not silent[:, 0][first].any() and not silent[:, 1][second].any()
+    assert .35 < float(silent[:, 0][~first].float().mean()) < .65
+
+
+def test_inpainting_lets_the_first_layer_learn_but_not_its_bias(unet):
+    from gligen_lessons.inpaint import widen
+
+    recipe.learn_inpainting(widen(unet))
+    assert unet.conv_in.weight.requires_grad and not unet.conv_in.bias.requires_grad
+    fast, rest = recipe.slower_gates(unet)
+    gates, others = fast_gates(unet)
+    assert len(rest["params"]) == len(others["params"]) + 1 and fast["lr"] < gates["lr"]
+    shown = with_known(unet, noise(2, 4, 16, 16), torch.ones(2, 1, 16, 16))
+    assert shown(noise(2, 4, 16, 16), torch.tensor([3, 9]), noise(2, 5, 24)).shape[1] == 4
+
+
+@pytest.mark.parametrize("name", list(ablations.VARIANTS))
+def test_variants_start_from_the_same_weights_and_read_boxes(unet, asked, name):
+    exchange, look = ablations.VARIANTS[name]
+    given = noise(2, 4, 16, 16), torch.tensor([3, 900]), noise(2, 5, 24)
+    moved = Grounding(asked.boxes.flip(0), asked.masks, asked.features)
+    before = {key: value.clone() for key, value in unet.state_dict().items()}
+    open_all(exchange(unet))
+    with torch.no_grad(), pointing.looking(unet, 3, look) as looks:
+        apart = (unet(*given, asked) - unet(*given, moved)).abs().max()
+    assert apart > 1e-5 and len(looks) == 2 * len(transformer_blocks(unet))
+    after = unet.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[key], value) for key, value in before.items()
+               if "alpha" not in key)
+
+
+def test_cross_attention_spreads_a_whole_over_tokens_alone(unet, asked):
+    x, objs = noise(2, 9, 32), noise(2, 3, 24)
+    gate = transformer_blocks(ablations.with_cross_attention(open_all(unet)))[0].fuser
+    torch.testing.assert_close(ablations.cross_looks(gate, x, objs).sum(-1), torch.ones(2, 4, 9))
+    other = torch.cat([x[:, :1], noise(2, 8, 32, seed=5)], 1)
+    torch.testing.assert_close(gate(x, objs)[:, 0], gate(other, objs)[:, 0])
+    torch.testing.assert_close(gate(x, objs), gate(x, objs[:, [2, 0, 1]]))
+    assert float(gate_looks(gate, x, objs).sum(-1).max()) < 1       # pixels have a part there
+
+
+def test_raw_coordinates_lie_beside_the_phrase_as_they_are(unet, asked):
+    net = ablations.with_raw_coordinates(unet).position_net
+    seen = []
+    net.linears.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0]))
+    net(asked.boxes, asked.masks, asked.features)
+    torch.testing.assert_close(seen[0][..., 24:28], asked.boxes)
+    assert not seen[0][0, 2].any()

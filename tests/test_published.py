@@ -1,0 +1,314 @@
+"""Folders that diffusers and transformers wrote, in our classes: every name, the same numbers."""
+
+import json
+import re
+import shutil
+
+import pytest
+import torch
+from oracles import draw, relative_error
+from safetensors.torch import load_file, save_file
+from test_detr import small, theirs_of
+from test_gligen import inputs, theirs_says, unet_keys
+
+from gligen_lessons import layout, published, weights
+from gligen_lessons.bpe import Tokenizer
+from gligen_lessons.detr import DETR
+from gligen_lessons.gligen import gate_names
+from gligen_lessons.recipes.clip import config as clip_config
+from gligen_lessons.world.vocabulary import CATEGORIES, COLOURS
+
+SIDE = 16                                                 # of the small painter's latents
+WIDTH = 24
+UNET = unet_keys(in_channels=9, sample_size=SIDE)
+VAE = dict(block_out_channels=(8, 8, 8, 8), norm_num_groups=4, latent_channels=4, sample_size=128,
+           down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4)
+TEXT = dict(hidden_size=WIDTH, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
+            projection_dim=WIDTH)
+
+
+def text_keys() -> dict:
+    return clip_config(weights.tokenizer())["text_config"] | TEXT
+
+
+def write_painter(folder, **unet) -> None:
+    """A GLIGEN pipeline with drawn weights and gates at 1, saved by diffusers itself."""
+    from diffusers import (
+        AutoencoderKL,
+        DDIMScheduler,
+        StableDiffusionGLIGENPipeline,
+        UNet2DConditionModel,
+    )
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    layout.write_tokenizer(weights.tokenizer(), folder.with_name("words"))
+    net = UNet2DConditionModel(**(UNET | {"attention_type": "gated"} | unet))
+    parts = net, AutoencoderKL(**VAE), CLIPTextModel(CLIPTextConfig(**text_keys()))
+    for model in parts:
+        draw(model)
+    for name, value in net.named_parameters():
+        if "alpha_" in name:
+            value.data.fill_(1.)
+    StableDiffusionGLIGENPipeline(
+        parts[1], parts[2], CLIPTokenizer.from_pretrained(folder.with_name("words")), net,
+        DDIMScheduler(beta_start=.00085, beta_end=.012, beta_schedule="scaled_linear"), None, None,
+        requires_safety_checker=False).save_pretrained(folder)
+
+
+def write_detector(folder, names=CATEGORIES, side: int = 64) -> None:
+    """A small DETR with drawn weights and the words of its labels, saved by transformers."""
+    from transformers import DetrImageProcessor
+
+    theirs = theirs_of(small(num_labels=len(names)))
+    draw(theirs)
+    theirs.class_labels_classifier.weight.data.mul_(6)    # sure enough to name something
+    theirs.config.id2label = dict(enumerate(names))
+    theirs.save_pretrained(folder)
+    DetrImageProcessor(size={"shortest_edge": side, "longest_edge": 1333}).save_pretrained(folder)
+
+
+def write_clip(folder) -> None:
+    """A small CLIP with drawn weights and the course's tokenizer, saved by transformers."""
+    from transformers import CLIPConfig, CLIPModel
+
+    vision = dict(hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+                  image_size=32, patch_size=16)
+    theirs = CLIPModel(CLIPConfig(text_config=text_keys(), vision_config=vision,
+                                  projection_dim=WIDTH))
+    draw(theirs)
+    theirs.save_pretrained(folder)
+    layout.write_tokenizer(weights.tokenizer(), folder)
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory):
+    """One folder each of painter, detector and CLIP, in the published layout."""
+    home = tmp_path_factory.mktemp("published")
+    for name, write in (("painter", write_painter), ("detector", write_detector),
+                        ("clip", write_clip)):
+        write(home / name)
+    return home
+
+
+@pytest.fixture
+def copied(folders, tmp_path):
+    """The same, to be changed."""
+    shutil.copytree(folders, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def picture(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(1)).clamp(-1, 1)
+
+
+@torch.no_grad()
+def test_the_inpainting_network_says_what_diffusers_says(folders):
+    from diffusers import UNet2DConditionModel
+
+    theirs = UNet2DConditionModel.from_pretrained(folders / "painter", subfolder="unet")
+    ours = published.read_pipeline(folders / "painter").unet
+    xt, t, context, grounding = inputs(UNET)
+    want = theirs_says(theirs, xt, t, context, grounding)
+    found = ours(xt, t, context, grounding)
+    assert relative_error(found, want) < 1e-5
+    assert relative_error(ours(xt, t, context), want) > 1e-2          # the gates are wide open
+    assert not ours.training and not any(p.requires_grad for p in ours.parameters())
+    assert len(gate_names(ours)) == sum("fuser" in n or "position_net" in n
+                                        for n in theirs.state_dict())
+
+
+@torch.no_grad()
+def test_the_other_parts_of_the_pipeline_are_those_of_diffusers(folders):
+    from diffusers import AutoencoderKL
+    from transformers import CLIPTextModel
+
+    parts, home = published.read_pipeline(folders / "painter"), folders / "painter"
+    vae = AutoencoderKL.from_pretrained(home, subfolder="vae")
+    x, z = picture(1, 3, 64, 64), picture(1, 4, 8, 8)
+    mean, _ = parts.vae.encode(x)
+    assert relative_error(mean, vae.encode(x).latent_dist.mean) < 1e-5
+    assert relative_error(parts.vae.decode(z), vae.decode(z).sample) < 1e-5
+    text = CLIPTextModel.from_pretrained(home / "text_encoder")
+    ids = parts.tokenizer(["a red car", "a striped house on the snow"])
+    assert torch.equal(ids, weights.tokenizer()(["a red car", "a striped house on the snow"]))
+    assert relative_error(parts.text(ids), text(ids).last_hidden_state) < 1e-5
+    assert parts.schedule.T == 1000 and float(parts.schedule.betas[-1]) == pytest.approx(.012)
+
+
+def rewrite(file, change) -> None:
+    save_file({new: x for name, x in load_file(file).items() if (new := change(name))}, file)
+
+
+def test_old_names_of_text_tower_and_autoencoder(folders, copied):
+    """The published ones have a prefix, a buffer of places, and attention under other words."""
+    new = published.read_pipeline(folders / "painter")
+    text, vae = copied / "painter" / "text_encoder", copied / "painter" / "vae"
+    older = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    rewrite(vae / "diffusion_pytorch_model.safetensors", lambda name: re.sub(
+        r"\.(to_q|to_k|to_v|to_out\.0)\.", lambda m: f".{older[m[1]]}.", name))
+    tensors = load_file(text / "model.safetensors")
+    tensors = {f"text_model.{name}": x for name, x in tensors.items()}
+    tensors["text_model.embeddings.position_ids"] = torch.arange(64)[None]
+    (text / "model.safetensors").unlink()
+    torch.save(tensors, text / "pytorch_model.bin")
+    old = published.read_pipeline(copied / "painter")
+    for part in ("text", "vae"):
+        a, b = (getattr(parts, part).state_dict() for parts in (new, old))
+        assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_tokenizer_with_the_published_numbers_is_read_by_ours(folders, tmp_path):
+    layout.write_tokenizer(weights.tokenizer(), tmp_path)
+    ours = published.read_tokenizer(tmp_path, 64)
+    assert isinstance(ours, Tokenizer) and ours.length == 64
+    alone = published.read_tokenizer(folders / "painter" / "tokenizer", 64)     # tokenizer.json
+    assert not isinstance(alone, Tokenizer)
+    texts = ["a red car on the snow at night", "", "zebra " * 80]
+    with pytest.warns(UserWarning, match="it is cut"):
+        want = ours(texts)
+    assert torch.equal(alone(texts), want)
+    vocabulary = json.loads((tmp_path / "vocab.json").read_text("utf-8"))
+    swapped = vocabulary | {"!</w>": vocabulary["?</w>"], "?</w>": vocabulary["!</w>"]}
+    (tmp_path / "vocab.json").write_text(json.dumps(swapped), "utf-8")
+    other = published.read_tokenizer(tmp_path, 64)        # numbers that are not ours: theirs
+    assert other(["!"])[0, 1] != ours(["!"])[0, 1]
+
+
+@torch.no_grad()
+def test_the_detector_says_what_transformers_says(folders):
+    from transformers import DetrForObjectDetection, DetrImageProcessor
+
+    theirs = DetrForObjectDetection.from_pretrained(folders / "detector").eval()
+    ours = published.read_detector(folders / "detector")
+    assert ours.names == list(CATEGORIES) and ours.lens.side == 64
+    x = (picture(2, 3, 64, 64) * 127.5 + 127.5).round().byte()
+    pixels = DetrImageProcessor.from_pretrained(folders / "detector")(
+        [one for one in x], return_tensors="pt").pixel_values
+    want, (logits, boxes) = theirs(pixels), ours.model(ours.lens(x.float() / 127.5 - 1))
+    assert relative_error(logits, want.logits) < 1e-4
+    assert relative_error(boxes, want.pred_boxes) < 1e-4
+    found = ours(x.float() / 127.5 - 1)
+    kept = DetrImageProcessor().post_process_object_detection(want, threshold=1 / 1.1)
+    assert sum(len(one["labels"]) for one in kept) > 2
+    for (names, boxes), one in zip(found, kept, strict=True):
+        order = one["scores"].argsort(descending=True)
+        assert names == [CATEGORIES[i] for i in one["labels"][order]]
+        assert torch.allclose(boxes, one["boxes"][order].clamp(0, 1), atol=1e-4)
+
+
+def timm_name(name: str) -> str:
+    """A tensor of transformers' ResNet as timm's resnet50 calls it."""
+    name = name.replace("model.backbone.model.", "model.backbone.conv_encoder.model.")
+    for new, old in (("embedder.embedder.convolution", "conv1"),
+                     ("embedder.embedder.normalization", "bn1"),
+                     ("shortcut.convolution", "downsample.0"),
+                     ("shortcut.normalization", "downsample.1")):
+        name = name.replace(new, old)
+    for stage in range(4):
+        name = name.replace(f"encoder.stages.{stage}.layers.", f"layer{stage + 1}.")
+    for k in range(3):
+        name = name.replace(f"layer.{k}.convolution", f"conv{k + 1}")
+        name = name.replace(f"layer.{k}.normalization", f"bn{k + 1}")
+    return name
+
+
+def test_a_detector_whose_backbone_bears_timms_names(copied):
+    """As the checkpoint of the paper does: resnet50, old attention names, counters."""
+    keys = small(num_labels=18, backbone_config={})
+    model, folder = DETR(**keys), copied / "detector"
+    tensors = {timm_name(n).replace("o_proj", "out_proj").replace("mlp.fc", "fc"): x.contiguous()
+               for n, x in model.state_dict().items()}
+    assert "model.backbone.conv_encoder.model.layer4.2.bn3.running_var" in tensors
+    assert "model.backbone.conv_encoder.model.layer1.0.downsample.1.bias" in tensors
+    tensors["model.backbone.conv_encoder.model.bn1.num_batches_tracked"] = torch.tensor(7)
+    save_file(tensors, folder / "model.safetensors")
+    told = json.loads((folder / "config.json").read_text()) | {
+        "use_timm_backbone": True, "backbone": "resnet50", "backbone_config": None}
+    (folder / "config.json").write_text(json.dumps(told))
+    (folder / "preprocessor_config.json").unlink()
+    ours = published.read_detector(folder)
+    assert ours.lens.side == 800 and ours.lens.mean == (.485, .456, .406)
+    want = model.state_dict()
+    assert all(torch.equal(x, want[name]) for name, x in ours.model.state_dict().items())
+
+
+@torch.no_grad()
+def test_clip_and_its_colours_are_those_of_transformers(folders):
+    from transformers import CLIPModel
+
+    theirs = CLIPModel.from_pretrained(folders / "clip").eval()
+    ours = published.read_clip(folders / "clip")
+    x = picture(3, 3, 32, 32)
+    prompts = [[f"a {colour} {word}" for colour in COLOURS] for word in ("car", "cat", "tree")]
+    prompts[0] = prompts[0][::-1]                         # each picture has an order of its own
+    ids = ours.tokenizer([text for some in prompts for text in some])
+    logits = theirs(input_ids=ids, pixel_values=ours.lens(x)).logits_per_image.view(3, 3, 10)
+    want = [int(logits[i, i].argmax()) for i in range(3)]
+    assert want != [int(logits[i, 2 - i].argmax()) for i in range(3)]
+    assert ours.best(x, prompts) == want
+    assert float(ours.lens(torch.zeros(1, 3, 32, 32))[0, 0, 0, 0]) == pytest.approx(
+        (.5 - .48145466) / .26862954, abs=1e-5)
+
+
+def edit(file, **changes) -> None:
+    told = json.loads(file.read_text()) | changes
+    file.write_text(json.dumps({key: value for key, value in told.items() if value != "gone"}))
+
+
+def plain(home):
+    layout.write_pipeline(weights.text_to_image(), home / "other")
+    (home / "painter").rename(home / "old")
+    (home / "other").rename(home / "painter")
+
+
+def truncated(home):
+    file = home / "painter" / "unet" / "diffusion_pytorch_model.safetensors"
+    file.write_bytes(file.read_bytes()[:100])
+
+
+FAULTS = {
+    "no folder": ("painter", lambda home: shutil.rmtree(home / "painter"),
+                  "painter holds no unet/config.json; give a folder of diffusers' GLIGEN"),
+    "an ungrounded model": ("painter", plain, "in_channels=4, attention_type='default': repainting "
+                            "needs 9 channels and gates"),
+    "four channels": ("painter", lambda home: edit(home / "painter/unet/config.json",
+                                                   in_channels=4), "in_channels=4"),
+    "another activation": ("painter", lambda home: edit(home / "painter/unet/config.json",
+                                                        act_fn="gelu"),
+                           "unet/config.json: act_fn='gelu' is not implemented"),
+    "a tensor too few": ("painter", lambda home: rewrite(
+        home / "painter/unet/diffusion_pytorch_model.safetensors",
+        lambda name: "" if name.endswith("alpha_dense") else name), "alpha_dense is none"),
+    "a tensor too many": ("painter", lambda home: rewrite(
+        home / "painter/text_encoder/model.safetensors", lambda name: name.replace(
+            "final_layer_norm.bias", "final_layer_norm.bias_")), "painter/text_encoder does not"),
+    "half a file": ("painter", truncated, "diffusion_pytorch_model.safetensors cannot be read"),
+    "no weights": ("painter", lambda home: (home / "painter/vae/diffusion_pytorch_model.safetensors"
+                                            ).unlink(), "painter/vae holds none of model.safe"),
+    "predicts v": ("painter", lambda home: edit(home / "painter/scheduler/scheduler_config.json",
+                                                prediction_type="v_prediction"), "v_prediction"),
+    "no words": ("painter", lambda home: shutil.rmtree(home / "painter/tokenizer"),
+                 "painter/tokenizer holds no tokenizer"),
+    "no JSON": ("detector", lambda home: (home / "detector/config.json").write_text("{"),
+                "detector/config.json cannot be read as JSON"),
+    "no labels": ("detector", lambda home: edit(home / "detector/config.json", id2label="gone"),
+                  "id2label must name"),
+    "another backbone": ("detector", lambda home: edit(home / "detector/config.json",
+                                                       backbone="swin", backbone_config=None),
+                         "the backbone 'swin' is not implemented, only resnet50"),
+    "dilated": ("detector", lambda home: edit(home / "detector/config.json", dilation=True),
+                "config.json: dilation=True is not implemented"),
+    "a tower alone": ("clip", lambda home: edit(home / "clip/config.json", vision_config="gone"),
+                      "give a CLIPModel, not one of its towers"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_what_cannot_be_read(name, copied):
+    part, harm, problem = FAULTS[name]
+    harm(copied)
+    read = {"painter": published.read_pipeline, "detector": published.read_detector,
+            "clip": published.read_clip}[part]
+    with pytest.raises((ValueError, FileNotFoundError), match=re.escape(problem)) as caught:
+        read(copied / part)
+    assert "\n" not in str(caught.value)
