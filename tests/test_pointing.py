@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from gligen_lessons import experiments
 from gligen_lessons.experiments import ablations
 from gligen_lessons.gligen import Grounding, add_gates, l_grounding, transformer_blocks
 from gligen_lessons.grounded import gate_looks, watched_gates
@@ -172,7 +173,7 @@ def test_cross_attention_spreads_a_whole_over_tokens_alone(unet, asked):
     other = torch.cat([x[:, :1], noise(2, 8, 32, seed=5)], 1)
     torch.testing.assert_close(gate(x, objs)[:, 0], gate(other, objs)[:, 0])
     torch.testing.assert_close(gate(x, objs), gate(x, objs[:, [2, 0, 1]]))
-    assert float(gate_looks(gate, x, objs).sum(-1).max()) < 1       # pixels have a part there
+    assert float(gate_looks(gate, x, objs).detach().sum(-1).max()) < 1  # pixels have a part
 
 
 def test_raw_coordinates_lie_beside_the_phrase_as_they_are(unet, asked):
@@ -182,3 +183,16 @@ def test_raw_coordinates_lie_beside_the_phrase_as_they_are(unet, asked):
     net(asked.boxes, asked.masks, asked.features)
     torch.testing.assert_close(seen[0][..., 24:28], asked.boxes)
     assert not seen[0][0, 2].any()
+
+
+def test_the_small_trainings_are_compared_layout_by_layout(tmp_path):
+    out = tmp_path / "ablations.json"
+    assert experiments.main(["ablations", "--steps", "1", "--batch", "2", "--count", "4",
+                             "--out", str(out)]) == 0
+    made = experiments.shipped("ablations", tmp_path)
+    assert [row["name"] for row in made["rows"]] == list(ablations.VARIANTS)
+    assert all(len(row["gains"]) == 4 and row["low"] <= row["gain"] <= row["high"]
+               for row in made["rows"])
+    first, *others = made["rows"]
+    for row, apart in zip(others, made["paired"].values(), strict=True):
+        assert apart["mean"] == pytest.approx(first["gain"] - row["gain"])

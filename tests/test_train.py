@@ -82,8 +82,8 @@ def test_unknown_names_are_refused_in_one_sentence(tmp_path):
     ("vae", "psnr"), ("clip", "retrieval"), ("noisy-classifier", "colour, t = 0"),
     ("labelled", "frechet floor"), ("ldm", "named, found, renders"),
     ("detr-backbone", "places with a thing"), ("detr", "AP50"),
-    ("gligen", "boxes right, grounded")])
-def test_a_recipe_of_lessons_3_to_9_trains_stops_and_goes_on(tmp_path, name, metric):
+    ("gligen", "boxes right, grounded"), ("gligen-inpaint", "right")])
+def test_a_recipe_of_lessons_3_to_10_trains_stops_and_goes_on(tmp_path, name, metric):
     """As on a GPU lent for minutes: `--minutes` ends a run, `--resume` brings it to its end."""
     assert train.train(name, 2, minutes=0., out=tmp_path, ship=False, batch=4) is None
     made = train.train(name, 2, out=tmp_path, resume=True, ship=False, batch=4)

@@ -47,7 +47,7 @@ def test_a_grounded_picture_is_that_of_the_pipeline(parts, pipelines, tau):
     ours = grounded.draw_grounded(own, [CAPTION], [PHRASES], [BOXES], SEED, steps=STEPS, tau=tau)
     assert float(((ours + 1) / 2 - want).abs().max()) < 1e-4
     other = pipe(**asked(BOXES[::-1], tau, zT), output_type="pt").images
-    assert float((other - want).abs().max()) > 1e-3                # what is where counts
+    assert float((other - want).abs().max()) > 1e-2                # what is where counts
 
 
 @pytest.mark.parametrize("tau", [.3, 1.])

@@ -1,6 +1,9 @@
 """Parts of a text-to-image model so small that a check of lesson 6 takes a moment."""
 
+from collections.abc import Callable
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gligen_lessons.checks import Wrong
@@ -75,3 +78,26 @@ def attention_layer() -> Attention:
         for part in (layer.to_q, layer.to_k, layer.to_v):
             part.weight.mul_(4)
     return layer.requires_grad_(False)
+
+
+def loss_slips(guess: Callable, z0: Tensor, zt: Tensor, eps: Tensor) -> dict[str, Tensor]:
+    """What people hand in where a loss on latents is asked for: what to say of it, and its value.
+
+    `guess(seen)` is what the network answers to a latent.
+    """
+    right = guess(zt)
+    return {
+        "The guess is compared with z0. The network guesses the noise, eps.":
+            F.mse_loss(right, z0),
+        "The guess is compared with zt; the target is the noise that made it, eps.":
+            F.mse_loss(right, zt),
+        "The network saw the clean latent z0. Noise it first, with q_sample.":
+            F.mse_loss(guess(z0), eps),
+        "The noise was added to z0 as it is: q_sample mixes them at the levels of t.":
+            F.mse_loss(guess(z0 + eps), eps),
+        "Squares are summed here; take the mean, or the loss grows with the batch.":
+            (right - eps).square().sum(),
+        "Each picture's loss is asked for as one mean over all of them.":
+            (right - eps).square().mean((1, 2, 3)),
+        "This is the mean of absolute differences; the loss squares them.":
+            (right - eps).abs().mean()}

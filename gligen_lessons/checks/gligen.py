@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from gligen_lessons import gligen as own
 from gligen_lessons.checks import Wrong, exercise, expect_close
 from gligen_lessons.checks._gligen_gate import GatedSelfAttentionDense, PositionNet, fourier
-from gligen_lessons.checks._small import NOISE
+from gligen_lessons.checks._small import NOISE, loss_slips
 from gligen_lessons.checks.latent import refuses
 from gligen_lessons.clip import TextModel, pool
 from gligen_lessons.ddpm import q_sample
@@ -205,25 +205,11 @@ def l_grounding(attempt):
     _, _, context, grounding = what_it_reads(small_unet())
     z0, eps = 1.5 * torch.randn(2, 3, 4, 5) + .4, torch.randn(2, 3, 4, 5)
     zt = q_sample(z0, t, eps, NOISE)
-    guess = unet(zt, t, context, grounding)
-    wrongs = {
-        "The guess is compared with z0. The network guesses the noise, eps.":
-            F.mse_loss(guess, z0),
-        "The guess is compared with zt; the target is the noise that made it, eps.":
-            F.mse_loss(guess, zt),
-        "The network saw the clean latent z0. Noise it first, with q_sample.":
-            F.mse_loss(unet(z0, t, context, grounding), eps),
+    wrongs = loss_slips(lambda seen: unet(seen, t, context, grounding), z0, zt, eps) | {
         "The network was given empty slots. Hand the grounding on as it is.":
-            F.mse_loss(unet(zt, t, context, grounding.none()), eps),
-        "Noise was added to z0 as it is: q_sample mixes them at the levels of t.":
-            F.mse_loss(unet(z0 + eps, t, context, grounding), eps),
-        "Squares are summed here; take the mean, or the loss grows with the batch.":
-            (guess - eps).square().sum(),
-        "Each picture's loss is asked for as one mean over all of them.":
-            (guess - eps).square().mean((1, 2, 3)),
-        "This is the mean of absolute differences; the loss squares them.":
-            (guess - eps).abs().mean()}
+            F.mse_loss(unet(zt, t, context, grounding.none()), eps)}
+    want = F.mse_loss(unet(zt, t, context, grounding), eps)
     got = attempt(unet, z0.clone(), t, eps.clone(), context, grounding, NOISE)
-    error = expect_close(got, F.mse_loss(guess, eps), "Noise z0 to t, let the network guess with "
-                         "caption and grounding at hand, compare with eps.", wrongs=wrongs)
+    error = expect_close(got, want, "Noise z0 to t, let the network guess with caption and "
+                         "grounding at hand, compare with eps.", wrongs=wrongs)
     return f"is equation 9 on 2 latents (largest difference {error:.0e})"

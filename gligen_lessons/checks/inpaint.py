@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from gligen_lessons import inpaint as own
 from gligen_lessons.checks import Wrong, exercise, expect_close
 from gligen_lessons.checks._inpaint_walk import inpaint_steps, keep_known
-from gligen_lessons.checks._small import NOISE
+from gligen_lessons.checks._small import NOISE, loss_slips
 from gligen_lessons.checks._told import instructions
 from gligen_lessons.checks.gligen import Attentive, small_unet, what_it_reads
 from gligen_lessons.checks.latent import refuses
@@ -235,13 +235,7 @@ def l_inpaint(attempt):
         return unet(torch.cat([seen, shown, hole], 1), t, context, asked)
 
     inside, want = (1 - mask).expand_as(eps), F.mse_loss(guess(), eps)
-    wrongs = {
-        "The guess is compared with z0. The network guesses the noise, eps.":
-            F.mse_loss(guess(), z0),
-        "The guess is compared with zt; the target is the noise in it, eps.":
-            F.mse_loss(guess(), zt),
-        "The network saw the clean latent z0. Noise it first, with q_sample.":
-            F.mse_loss(guess(seen=z0), eps),
+    wrongs = loss_slips(guess, z0, zt, eps) | {
         "Only the hole was noised. In training all of z0 is; the kept part is shown beside it.":
             F.mse_loss(guess(seen=torch.where(mask > 0, z0, zt)), eps),
         "What is kept was shown with noise. It is shown as it is: z0 * mask.":
@@ -254,10 +248,7 @@ def l_inpaint(attempt):
         "Only the hole counts in this loss. A sensible idea; GLIGEN's code takes the whole.":
             ((guess() - eps).square() * inside).sum() / inside.sum(),
         "The hole counts, divided by the size of the whole picture: take the plain mean.":
-            F.mse_loss(guess() * inside, eps * inside),
-        "Squares are summed here; take the mean.": (guess() - eps).square().sum(),
-        "This is the mean of absolute differences; the loss squares them.":
-            (guess() - eps).abs().mean()}
+            F.mse_loss(guess() * inside, eps * inside)}
     got = attempt(unet, z0.clone(), t, eps.clone(), context, grounding, mask.clone(), NOISE)
     error = expect_close(got, want, "Noise z0 to t, show the network what is kept, compare its "
                          "guess with eps.", wrongs=wrongs)

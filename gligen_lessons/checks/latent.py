@@ -13,6 +13,7 @@ from gligen_lessons.checks._small import (
     NOISE,
     Listener,
     attention_layer,
+    loss_slips,
     small_parts,
     small_vae,
 )
@@ -82,28 +83,13 @@ def l_ldm(attempt):
     z0, eps = 1.5 * torch.randn(3, 3, 4, 5) + .4, torch.randn(3, 3, 4, 5)
     context = torch.randn(3, LETTERS, 5)
     zt = q_sample(z0, t, eps, NOISE)
-    guess = unet(zt, t, context)
     level = NOISE.alpha_bar[t].float().view(-1, 1, 1, 1)
-    wrongs = {
-        "The guess is compared with z0. The network guesses the noise, eps.":
-            F.mse_loss(guess, z0),
-        "The guess is compared with zt; the target is the noise that made it, eps.":
-            F.mse_loss(guess, zt),
-        "The network saw the clean latent z0. Noise it first, with q_sample.":
-            F.mse_loss(unet(z0, t, context), eps),
-        "The noise was added to z0 as it is: q_sample mixes them at the levels of t.":
-            F.mse_loss(unet(z0 + eps, t, context), eps),
+    wrongs = loss_slips(lambda seen: unet(seen, t, context), z0, zt, eps) | {
         "The roots are missing where z0 and eps are mixed; q_sample has them.":
-            F.mse_loss(unet(level * z0 + (1 - level) * eps, t, context), eps),
-        "Squares are summed here; take the mean, or the loss grows with the batch.":
-            (guess - eps).square().sum(),
-        "Each picture's loss is asked for as one mean over all of them.":
-            (guess - eps).square().mean((1, 2, 3)),
-        "This is the mean of absolute differences; L_simple squares them.":
-            (guess - eps).abs().mean()}
+            F.mse_loss(unet(level * z0 + (1 - level) * eps, t, context), eps)}
     got = attempt(unet, z0.clone(), t, eps.clone(), context, NOISE)
-    error = expect_close(got, F.mse_loss(guess, eps), "Noise z0 to t, let the network guess with "
-                         "the caption at hand, compare with eps.", wrongs=wrongs)
+    error = expect_close(got, F.mse_loss(unet(zt, t, context), eps), "Noise z0 to t, let the "
+                         "network guess with the caption at hand, compare with eps.", wrongs=wrongs)
     return f"is equation 3 on 3 latents (largest difference {error:.0e})"
 
 
