@@ -96,8 +96,7 @@ VARIANTS = {"Fourier, gated self-attention": (lambda unet: unet, gate_looks),
 
 
 def trained(name: str, steps: int, batch: int) -> TextToImage:
-    """The shipped painter with gates of a variant, trained from the same start on the same batches.
-    """
+    """The shipped painter with a variant's gates, all from one start and on the same batches."""
     exchange, look = VARIANTS[name]
     parts = weights.text_to_image(device.pick())
     torch.manual_seed(0)

@@ -267,10 +267,10 @@ def three_sets(parts: TextToImage, held: Held, **options) -> tuple[dict[str, Ten
     count = len(held.asked)
     data = labelled(held.split, 2 * count)
     renders = torch.cat([pictures(data, part) for part in torch.arange(2 * count).split(64)])
-    judge = weights.load("referee-scene", device.pick())
-    return {"grounded": held.painted(parts, True, **options), "renders": renders[:count],
-            "ungrounded": held.painted(parts, False, **options)}, judge_scenes(
-                judge, renders[count:])[1]
+    others = judge_scenes(weights.load("referee-scene", device.pick()), renders[count:])[1]
+    made = {"grounded": held.painted(parts, True, **options), "renders": renders[:count],
+            "ungrounded": held.painted(parts, False, **options)}
+    return made, others
 
 
 def figures(held: Held, x: Tensor, others: Tensor) -> dict:
