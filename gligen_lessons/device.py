@@ -2,8 +2,11 @@
 
 import os
 import platform
+from contextlib import ExitStack, contextmanager
 
 import torch
+import torch.nn.functional as F
+from torch.overrides import TorchFunctionMode
 
 DIALS = ("small", "normal", "full")
 
@@ -46,6 +49,27 @@ def bf16(device: torch.device) -> bool:
     if device.type == "cpu":
         return os.environ.get("GLIGEN_LESSONS_BF16") == "1"
     return device.type == "cuda" and torch.cuda.is_bf16_supported(False)
+
+
+@contextmanager
+def half_precision(device: torch.device):
+    """Within this context networks compute in bfloat16, if `bf16` says so."""
+    wanted = bf16(device)
+    with ExitStack() as stack:
+        stack.enter_context(torch.autocast(device.type, torch.bfloat16, enabled=wanted))
+        if wanted and device.type == "cpu":
+            stack.enter_context(_AttentionIn32Bits())
+        yield
+
+
+class _AttentionIn32Bits(TorchFunctionMode):
+    """On a CPU the attention of torch 2.13 is several times slower in bfloat16, backwards."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is not F.scaled_dot_product_attention:
+            return function(*args, **(kwargs or {}))
+        with torch.autocast("cpu", enabled=False):
+            return function(*(x.float() for x in args), **(kwargs or {}))
 
 
 def generator(seed: int) -> torch.Generator:

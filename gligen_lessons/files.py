@@ -32,9 +32,11 @@ def make_card(
     minutes: float,
     metrics: dict,
     config: dict,
+    training: dict | None = None,
 ) -> dict:
     """A card: which command made the weights called `name`, from what, on what, how well.
 
+    `training` says more of how: optimizer, precision, cores of a CPU, losses besides the paper's.
     The git revision and the version of torch are looked up here; `save` adds what depends on
     the tensors. There is no date: the same training gives the same card.
     """
@@ -47,6 +49,7 @@ def make_card(
         "data": data,
         "device": device,
         "minutes": round(minutes, 2),
+        "training": training or {},
         "metrics": metrics,
         "config": config,
     }

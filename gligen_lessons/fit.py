@@ -21,9 +21,11 @@ from time import perf_counter
 import numpy as np
 import torch
 
-from gligen_lessons.device import bf16, generator, pick
+from gligen_lessons.device import generator, half_precision, pick
 from gligen_lessons.ema import EMA
 from gligen_lessons.files import append_line, cut_log, load_checkpoint, save_checkpoint
+from gligen_lessons.muon import groups as muon_groups
+from gligen_lessons.muon import optimizers
 
 OUT_OF_MEMORY = re.compile("(?i)out of memory|can't allocate memory|not enough memory")
 
@@ -39,16 +41,19 @@ def fit(
     steps: int, lr: float, warmup: int | None = None, weight_decay: float = 0.0,
     betas: tuple[float, float] = (0.9, 0.999), clip: float | None = 1.0,
     ema: float | None = 0.999, seed: int = 0, device: torch.device | str | None = None,
+    optimizer: str = "adamw",
     groups: Callable[[torch.nn.Module], list[dict]] | None = None,
     folder: str | Path | None = None, resume: bool = False, minutes: float | None = None,
     save_every: float = 60.0, log_every: int = 50,
     sample: Callable[[torch.nn.Module, int], dict] | None = None, milestones: Iterable[int] = (),
 ) -> Iterator[dict]:
-    """Train with AdamW; yield step (from 1), loss, lr, images_per_s, seconds, processes each step.
+    """Train a model; yield step (from 1), loss, lr, images_per_s, seconds, processes each step.
 
     draw(step) -> the WHOLE batch, from the step's number alone (`step_generator`): tensors (b, ...)
     loss(model, *batch) -> scalar, a mean over samples: of P processes each takes every P-th one
-    groups(model) -> AdamW's parameter groups, each with its own lr; clip: the gradient's norm
+    optimizer: "adamw", or "muon" for weights of two and more dimensions (AdamW for the others)
+    groups(model) -> parameter groups, each with its own lr (muon.groups makes those of "muon");
+        clip: the gradient's norm
     warmup: steps until lr is reached, None a twentieth of all (`lr_at`); see also device.bf16
     folder: keeps checkpoint/ (made every save_every seconds, at the end, and on SIGTERM, which
         raises Interrupted) and log.jsonl (a line every log_every steps); resume goes on from there,
@@ -63,7 +68,7 @@ def fit(
     """
     plan = {"steps": steps, "lr": lr, "warmup": steps // 20 if warmup is None else warmup,
             "weight_decay": weight_decay, "betas": list(betas), "clip": clip, "ema": ema,
-            "seed": seed, "batch": _size(draw(0))}
+            "seed": seed, "optimizer": optimizer, "batch": _size(draw(0))}
     _check(plan, folder, resume)
     run = _Run(model, loss, draw, plan, torch.device(device or pick()), groups, folder)
     if resume and (saved := load_checkpoint(folder)):
@@ -112,22 +117,25 @@ class _Run:
         if self.processes.num_processes > 1:  # all start from the weights of the first
             for value in model.state_dict().values():
                 torch.distributed.broadcast(value, 0)
-        self.optimizer = torch.optim.AdamW(
-            groups(model) if groups else [p for p in model.parameters() if p.requires_grad],
-            plan["lr"], betas=tuple(plan["betas"]), weight_decay=plan["weight_decay"],
-            fused=self.device.type in ("cpu", "cuda"))
-        for group in self.optimizer.param_groups:
+        self.optimizers = optimizers(
+            (groups or _all_of(plan))(model), plan["lr"], plan["weight_decay"],
+            tuple(plan["betas"]), fused=self.device.type in ("cpu", "cuda"))
+        for group in self.groups():
             group["peak"] = group["lr"]
-        self.plan = plan | {"peaks": [group["peak"] for group in self.optimizer.param_groups]}
-        self.parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
+        self.plan = plan | {"peaks": [group["peak"] for group in self.groups()]}
+        self.parameters = [p for group in self.groups() for p in group["params"]]
         self.ema = None if plan["ema"] is None else EMA(model, plan["ema"])
         self.done, self.losses, self.folder = 0, [], folder
         self.state = {"step": 0, "seconds": 0.0}
 
+    def groups(self) -> list[dict]:
+        """The parameter groups of all optimizers, as they are now."""
+        return [group for one in self.optimizers for group in one.param_groups]
+
     def advance(self, stop: bool) -> tuple[float, float, bool]:
         """Make one step: the whole batch's loss, the lr, and whether any process wants to stop."""
         loss = self.loss_of_step()
-        self.optimizer.zero_grad()
+        self.model.zero_grad()
         loss.backward()
         loss, stop = self.agree(loss.detach().float(), stop)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.plan["clip"] or math.inf)
@@ -138,9 +146,10 @@ class _Run:
             raise FloatingPointError(
                 f"Step {self.done + 1}, lr {lr:.3g}: loss is {loss}, gradient {norm}. Try a "
                 "smaller lr or a longer warm-up; are the data finite? The checkpoint is untouched.")
-        for group in self.optimizer.param_groups:
+        for group in self.groups():
             group["lr"] = group["peak"] * rate
-        self.optimizer.step()
+        for one in self.optimizers:
+            one.step()
         if self.ema:
             self.ema.update(self.done)
         self.done += 1
@@ -155,7 +164,7 @@ class _Run:
         _size(whole, count := self.processes.num_processes)
         batch = [x[rank::count].to(self.device, non_blocking=True) for x in whole]
         torch.manual_seed(step_seed(seed, self.done, 1 + rank))  # or dropout repeats `draw`'s
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16(self.device)):
+        with half_precision(self.device):
             return self.loss(self.model, *batch)
 
     def agree(self, loss: torch.Tensor, stop: bool) -> tuple[torch.Tensor, bool]:
@@ -183,7 +192,8 @@ class _Run:
     def save(self) -> None:
         """Write a checkpoint, if there is a folder and this is the first process."""
         held = {"step": self.done, "state": self.state, "losses": self.losses,
-                "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
+                "model": self.model.state_dict(),
+                "optimizers": [one.state_dict() for one in self.optimizers],
                 "ema": self.ema and self.ema.average, "config": self.plan}
         if self.folder and self.processes.is_main_process:
             save_checkpoint(held, self.folder)
@@ -197,13 +207,21 @@ class _Run:
                     f"run asks for {name}={asked}: ask for the same, or take another folder.")
         try:
             self.model.load_state_dict(saved["model"])
-            self.optimizer.load_state_dict(saved["optimizer"])
+            for one, state in zip(self.optimizers, saved["optimizers"], strict=True):
+                one.load_state_dict(state)
         except (RuntimeError, ValueError) as error:
             raise ValueError(
                 f"The checkpoint in {self.folder} is of another model ({error}).") from error
         if self.ema:
             self.ema.load(saved["ema"])
         self.done, self.state, self.losses = saved["step"], saved["state"], saved["losses"]
+
+
+def _all_of(plan: dict) -> Callable[[torch.nn.Module], list[dict]]:
+    """The parameter groups of a run that names none: everything that may learn."""
+    if plan["optimizer"] == "muon":
+        return lambda model: muon_groups(model, plan["lr"])
+    return lambda model: [{"params": [p for p in model.parameters() if p.requires_grad]}]
 
 
 def _states(run, minutes, save_every, log_every, sample, milestones) -> Iterator[dict]:
@@ -293,6 +311,7 @@ def _check(plan: dict, folder: str | Path | None, resume: bool) -> None:
         "warmup must be at least 0 and less than steps": 0 <= plan["warmup"] < plan["steps"],
         "ema must be None or at least 0 and less than 1": 0 <= (plan["ema"] or 0) < 1,
         "clip must be None or > 0": plan["clip"] is None or plan["clip"] > 0,
+        "optimizer must be adamw or muon": plan["optimizer"] in ("adamw", "muon"),
         "resume needs a folder": folder is not None or not resume,
     }.items():
         if not holds:

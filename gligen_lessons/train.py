@@ -4,7 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
+import torch
+
 from . import device, files, fit, recipes, weights
+from .recipes.helpers import bare
 
 
 def train(name: str, steps: int | None = None, minutes: float | None = None,
@@ -12,14 +15,15 @@ def train(name: str, steps: int | None = None, minutes: float | None = None,
           batch: int | None = None) -> Path | None:
     """Run a model's recipe; returns the weight file, or None where `minutes` ended it early.
 
-    Checkpoints and the log lie in `out`/NAME (default .cache/train); finished weights go to
+    Checkpoints and the log lie in `out`/NAME (default runs/NAME); finished weights go to
     data/weights, or to `out` with ship=False, as fp16 safetensors with card and log.
     """
     recipe = recipes.get(name, steps, **({"batch": batch} if batch else {}))
-    folder = Path(out or ".cache/train") / name
+    folder = Path(out or "runs") / name
     marks = sorted({max(1, round(part * recipe.steps)) for part in recipe.milestones})
     states = fit.fit(recipe.model, recipe.loss, recipe.draw, steps=recipe.steps, lr=recipe.lr,
-                     folder=folder, resume=resume, minutes=minutes, sample=recipe.sample,
+                     folder=folder, resume=resume, minutes=minutes,
+                     sample=lambda model, step: recipe.sample(bare(model), step),
                      milestones=marks if recipe.sample else (), **recipe.options)
     *_, state = fit.progress(states, recipe.steps)
     if state["step"] < recipe.steps:
@@ -31,13 +35,16 @@ def train(name: str, steps: int | None = None, minutes: float | None = None,
 
 def publish(recipe: recipes.Recipe, target: Path, folder: Path, minutes: float) -> Path:
     """Write a finished model with the card that says how it was made and how well it does."""
-    model = recipe.model.eval()
+    model = bare(recipe.model).eval()
     command = (f"python course.py train {recipe.name} --steps {recipe.steps} "
                f"--batch {len(recipe.draw(0)[0])}")
     where = device.pick()
-    computed = f"{where}, bfloat16" if device.bf16(where) else str(where)
-    card = files.make_card(recipe.name, command, recipe.steps, recipe.data, computed, minutes,
-                           recipe.report(model), recipe.config | recipe.learned(model))
+    how = {"optimizer": recipe.options.get("optimizer", "adamw"), "helper losses": recipe.helpers,
+           "precision": "bfloat16" if device.bf16(where) else "float32"}
+    if where.type == "cpu":
+        how["cores"] = torch.get_num_threads()
+    card = files.make_card(recipe.name, command, recipe.steps, recipe.data, str(where), minutes,
+                           recipe.report(model), recipe.config | recipe.learned(model), how)
     tensors = model.state_dict()
     files.save({name: tensors[name] for name in recipe.kept(model)}, target, card)
     files.atomic_write(target.with_suffix(".jsonl"), (folder / "log.jsonl").read_bytes())

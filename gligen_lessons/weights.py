@@ -23,7 +23,7 @@ from .unet import UNet
 from .vae import VAE
 
 FOLDER = Path(__file__).resolve().parent.parent / "data" / "weights"
-TOKENS = 64                                      # of a caption, the special ones included
+TOKENS = 40                                      # of a caption, the special ones included
 BUILDERS = {"ddpm": UNet, "vae": VAE, "clip": CLIP, "labelled": LabelledUNet,
             "noisy-classifier": NoisyClassifier, "ldm": UNet, "detr-backbone": PlaceNamer,
             "detr": DETR, "referee-crop": CropReferee, "referee-scene": SceneReferee}

@@ -24,7 +24,8 @@ class Recipe:
     `sample(model, step)` what the log shows of the model at `milestones` (parts of the run);
     `report(model)` the metrics on the model's card; `learned(model)` what its config gains from
     training; `kept(model)` names the tensors to save where others come from another model's file;
-    `options` go to `fit` as they are.
+    `options` go to `fit` as they are; `helpers` says on the card which losses there were besides
+    the paper's. Where `model` is Helped, all but `loss` get the bare network.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Recipe:
     options: dict = field(default_factory=dict)
     learned: Callable = lambda model: {}
     kept: Callable = lambda model: list(model.state_dict())
+    helpers: str = "none"
 
 
 def scenes(split: str, steps: int, batch: int, most: int | None = None) -> Renders:
@@ -65,4 +67,5 @@ def get(name: str, steps: int | None = None, **arguments) -> Recipe:
     if name not in HOMES:
         raise ValueError(f"There is no model {name!r} to train; choose from {', '.join(HOMES)}.")
     module = import_module(f"{__name__}.{HOMES[name]}")
+    torch.manual_seed(0)                                  # the same first weights every time
     return getattr(module, name.replace("-", "_"))(steps=steps, **arguments)

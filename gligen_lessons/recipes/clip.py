@@ -1,24 +1,34 @@
 """Training lesson 4's CLIP on pictures and their captions, and the tokenizer it reads with."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .. import bpe, device
-from ..clip import CLIP, clamp_scale, clip_loss, initialise, retrieval, similarity, zero_shot
+from ..clip import CLIP, clamp_scale, initialise, retrieval, similarity, zero_shot
 from ..ddpm import to_model
 from ..fit import step_generator
+from ..muon import groups
 from ..weights import TOKENS, tokenizer
 from ..world import render, scene, seeds
 from ..world.language import captions, named
 from ..world.scene import Scene, Thing
 from ..world.vocabulary import BASE, COLOURS, HELD_OUT, NOVEL, article
 from . import Recipe, on_device, scenes
+from .helpers import Helped, PlaceHead, help_at, outputs_of, place_codes, place_loss
+from .referee import with_labels
 
 WIDTH = 256
 WORDS = BASE + NOVEL                                      # the categories that CLIP has met
+KINDS = (.25, .15, 1., .1, .15)                           # how often each of five captions is drawn
+SINGLE = .5                                               # of a batch: scenes with one thing
+WRONG = 2                                                 # wrong captions for each right one
+HELP = .5                                                 # weight of the head that names places
+RATE = 5e-3                                               # Muon's
 
 
 def tower(layers: int, heads: int = 4) -> dict:
@@ -44,46 +54,107 @@ def learnt_tokenizer(count: int = 5_000) -> bpe.Tokenizer:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pictures (n,128,128,3) uint8 and the ids (n,5,TOKENS) of their five captions."""
+    """Scenes, `many` of them with several things and after them those with one.
 
+    Pictures (n,128,128,3) uint8 and what their 8 x 8 patches show, (n,64).
+    """
+
+    scenes: list[Scene]
     images: Tensor
-    ids: Tensor
+    codes: Tensor
+    many: int
+
+    def rows(self, count: int, g: torch.Generator) -> Tensor:
+        """Rows of a batch: SINGLE of them with one thing, the others with several."""
+        one = round(SINGLE * count)
+        return torch.cat([
+            torch.randint(self.many, (count - one,), generator=g),
+            torch.randint(self.many, len(self.scenes), (one,), generator=g)])
 
 
-def pairs(steps: int, batch: int, read: bpe.Tokenizer) -> Pairs:
-    """Scenes with several things and, a third of all, with one."""
-    drawn = [scenes("train", steps, batch), scenes("single-train", steps, batch // 2)]
-    texts = [text for d in drawn for seed in d.seeds for text in captions(scene(seed))]
-    images = torch.cat([on_device(d.images) for d in drawn])
-    return Pairs(images, read(texts).view(len(images), -1, read.length))
+def pairs(steps: int, batch: int) -> Pairs:
+    """As many scenes with one thing as with several, from the splits that CLIP may see."""
+    drawn = [scenes(split, steps, batch) for split in ("train", "single-train")]
+    found = [scene(seed) for d in drawn for seed in d.seeds]
+    codes = [place_codes(with_labels(d), torch.arange(len(d.seeds)), 8) for d in drawn]
+    return Pairs(found, torch.cat([on_device(d.images) for d in drawn]), torch.cat(codes),
+                 len(drawn[0].seeds))
+
+
+def exchanged(one: Scene, g: torch.Generator) -> Scene:
+    """The scene with the category of one of its things exchanged: nearly right, and wrong.
+
+    Never makes a pair of HELD_OUT, of which no caption may speak.
+    """
+    i = int(torch.randint(len(one.things), (), generator=g))
+    thing = one.things[i]
+    others = [word for word in WORDS if word != thing.category
+              and (thing.colour, word) not in HELD_OUT]
+    word = others[int(torch.randint(len(others), (), generator=g))]
+    other = replace(thing, category=word, flip=False, pose=())
+    return replace(one, things=(*one.things[:i], other, *one.things[i + 1:]))
 
 
 def clip(steps: int | None = None, batch: int | None = None) -> Recipe:
-    """The course's CLIP: pictures against captions, one of its five for each picture."""
+    """The course's CLIP: pictures against captions, and against captions that are nearly right.
+
+    In small batches ground, light and colours tell nearly all pictures apart, and nothing would
+    make words for things worth learning. So most captions leave the place out, and each comes
+    with some in which one noun is exchanged (NegCLIP, Yuksekgonul et al. 2023, arXiv
+    2210.01936). A head on the patches names what they show, and is thrown away.
+    """
     full = device.dial() == "full"
-    steps, batch = steps or (4_000 if full else 2_000), batch or (1024 if full else 64)
+    steps, batch = steps or (4_000 if full else 3_600), batch or (1024 if full else 48)
     read = tokenizer()
-    data, made = pairs(steps, batch, read), config(read)
+    data, made, kinds = pairs(steps, batch), config(read), torch.tensor(KINDS)
 
-    def draw(step: int) -> tuple[Tensor, Tensor]:
+    def draw(step: int) -> tuple[Tensor, ...]:
         g = step_generator(5, step)
-        rows = torch.randint(len(data.ids), (batch,), generator=g)
-        which = torch.randint(data.ids.shape[1], (batch,), generator=g)
-        ids = data.ids[rows, which]
-        longest = int((ids == read.end).int().argmax(1).max()) + 1      # the rest is read by none
-        return ids[:, :longest], data.images[rows.to(data.images.device)]
-
-    def loss(model, ids, images):
-        clamp_scale(model)
-        return clip_loss(model(ids, to_model(images)))
+        rows = data.rows(batch, g)
+        which = torch.multinomial(kinds, batch, True, generator=g).tolist()
+        right = [data.scenes[row] for row in rows.tolist()]
+        wrong = [exchanged(one, g) for one in right for _ in range(WRONG)]
+        ids = read([captions(one)[k] for one, k in zip(right, which, strict=True)])
+        off = read([captions(one)[which[i // WRONG]] for i, one in enumerate(wrong)])
+        longest = int((torch.cat([ids, off]) == read.end).int().argmax(1).max()) + 1
+        return (ids[:, :longest], off[:, :longest].view(batch, WRONG, -1), data.images[
+            rows.to(data.images.device)], data.codes[rows],
+            torch.full((batch,), help_at(step, steps)))
 
     def report(model) -> dict:
         return clip_report(model, read, min(1000, 16 + steps))
 
     model = initialise(CLIP(**made), torch.Generator().manual_seed(5))
-    return Recipe("clip", model, made, f"{len(data.ids)} scenes of train and single-train at "
-                  "128 px", draw, loss, steps, 8e-4, report,
-                  options={"ema": .998, "weight_decay": .05, "betas": (.9, .98)})
+    return Recipe("clip", Helped(model, PlaceHead(WIDTH)), made, f"{len(data.scenes)} scenes of "
+                  "train and single-train at 128 px", draw, contrast_loss, steps, RATE, report,
+                  options={"ema": .998, "optimizer": "muon", "groups": partial(
+                      groups, lr=RATE, keep=("patch_embedding", "head.names"),
+                      adjust="match_rms_adamw")},
+                  helpers=f"{WRONG} captions with an exchanged noun beside each right one; a head "
+                  f"on the patches that names category and colour, weight {HELP}, off after 75 %")
+
+
+def contrast_loss(helped: Helped, ids: Tensor, wrong: Tensor, images: Tensor, codes: Tensor,
+                  help_weight: Tensor) -> Tensor:
+    """CLIP's loss with captions (b,n), more wrong ones (b,w,n), and what the patches show.
+
+    Pictures choose among all captions, captions among all pictures. Where two pictures of a
+    batch have the same caption, neither counts against the other.
+    """
+    model, b = helped.model, len(ids)
+    clamp_scale(model)
+    with outputs_of(model.vision_model.encoder) as states:
+        pictures = model.encode_image(to_model(images))                     # (b,d)
+    texts = model.encode_text(torch.cat([ids, wrong.flatten(0, 1)]))        # (b+b*w,d)
+    logits = similarity(pictures, texts, model.logit_scale).float()         # (b,b+b*w)
+    own = torch.arange(b, device=logits.device)
+    same = (ids[:, None] == ids).all(-1) & (own[:, None] != own)            # (b,b)
+    among = logits[:, :b].masked_fill(same, -torch.inf)
+    loss = (F.cross_entropy(torch.cat([among, logits[:, b:]], 1), own)
+            + F.cross_entropy(among.T, own)) / 2
+    if not bool(help_weight.any()):
+        return loss
+    return loss + HELP * (help_weight * place_loss(helped.head, states[0][:, 1:], codes)).mean()
 
 
 def category_prompts(word: str) -> list[str]:
@@ -154,6 +225,18 @@ def retrieved(model: CLIP, read: bpe.Tokenizer, found: list[Scene]) -> float:
     return retrieval(similarity(images, texts, model.logit_scale))
 
 
+@torch.no_grad()
+def told_apart(model: CLIP, read: bpe.Tokenizer, found: list[Scene]) -> float:
+    """How often a picture is nearer to its own caption than to one with a noun exchanged."""
+    where, g = next(model.parameters()).device, torch.Generator().manual_seed(0)
+    wrong = [exchanged(one, g) for one in found]
+    images = torch.cat([model.encode_image(x.to(where)) for x in pictures_of(found).split(128)])
+    right, other = (similarity(images, model.encode_text(
+        read([captions(one)[0] for one in which]).to(where)), model.logit_scale).diagonal()
+        for which in (found, wrong))
+    return float((right > other).float().mean())
+
+
 def clip_report(model: CLIP, read: bpe.Tokenizer, count: int = 1000) -> dict:
     """Zero-shot accuracy on held-out single things and retrieval among held-out scenes."""
     seen = single_scenes("single-test", count)
@@ -166,8 +249,10 @@ def clip_report(model: CLIP, read: bpe.Tokenizer, count: int = 1000) -> dict:
         return float(hits.float().mean()) if len(hits) else None
 
     many = different_scenes(min(500, count))
+    several = [one for one in many if len(one.things) > 1]
     return {"category": rate(category), "colour": rate(colour),
             "category, base": rate(category[~novel]), "category, novel": rate(category[novel]),
             "category, held-out pairs": rate(pair_category),
             "colour, held-out pairs": rate(pair_colour), "scenes": len(seen),
-            "retrieval": retrieved(model, read, many), "retrieved among": len(many)}
+            "retrieval": retrieved(model, read, many), "retrieved among": len(many),
+            "noun exchanged": told_apart(model, read, several), "noun exchanged in": len(several)}

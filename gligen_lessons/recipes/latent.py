@@ -51,8 +51,7 @@ def cached_latents(split: str, steps: int, batch: int, most: int) -> tuple[range
     with FileLock(f"{file}.lock"):
         if not file.exists():
             vae = weights.load("vae", device.pick())
-            with torch.autocast(device.pick().type, torch.bfloat16,
-                                enabled=device.bf16(device.pick())):
+            with device.half_precision(device.pick()):
                 z = latents(vae, on_device(drawn.images), torch.Generator().manual_seed(0))
             part = file.with_suffix(".part")
             with open(part, "wb") as opened:

@@ -41,8 +41,12 @@ class Labelled:
 
 def labelled(split: str, count: int) -> Labelled:
     """The first scenes of a split with the labels of their things."""
-    drawn = renders(split, count)
-    names = torch.full((2, count, MAX_THINGS), -1)
+    return with_labels(renders(split, count))
+
+
+def with_labels(drawn: Renders) -> Labelled:
+    """Some renders with the labels of their things."""
+    names = torch.full((2, len(drawn.seeds), MAX_THINGS), -1)
     for row, seed in enumerate(drawn.seeds):
         for i, thing in enumerate(scene(seed).things):
             names[0, row, i] = CATEGORIES.index(thing.category)

@@ -1,38 +1,49 @@
 """Training lesson 3's autoencoder: pictures of 128 px to latents of 4 x 16 x 16 and back."""
 
+from functools import partial
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .. import device
 from ..ddpm import to_model
 from ..fit import step_generator
 from ..metrics import frechet_distance, kernel_distance, psnr
+from ..muon import groups
 from ..referee import judge_scenes, recall
-from ..vae import VAE, reparameterise, scaling_factor, vae_loss
+from ..vae import VAE, kl, reconstruction_error, reparameterise, scaling_factor
 from ..weights import load
 from . import Recipe, on_device, scenes
 from .referee import labelled, pictures, truth
 
 LATENT_VAE = {
-    "sample_size": 128, "block_out_channels": (32, 64, 128, 128), "layers_per_block": 1,
+    "sample_size": 128, "block_out_channels": (16, 32, 64, 128), "layers_per_block": 1,
     "latent_channels": 4, "norm_num_groups": 8,
     "down_block_types": ("DownEncoderBlock2D",) * 4,
     "up_block_types": ("UpDecoderBlock2D",) * 4,
 }
 KL_WEIGHT = .02
+HALF_WEIGHT = .25                                         # of the pictures at half their size
 CROP = 64                                                 # px of the pieces it learns from first
-WHOLE = .9                                                # of the run; then it sees whole pictures
+WHOLE = .7                                                # of the run; then it sees whole pictures
+FROZEN = .75                                              # of the run; then only the decoder learns
+RATE = .02                                                # Muon's
 
 
 def vae(steps: int | None = None, batch: int | None = None) -> Recipe:
-    """The autoencoder: pieces of pictures first, then a quarter as many whole ones a step."""
+    """The autoencoder: pieces of pictures, then a quarter as many whole ones a step.
+
+    In the last quarter the encoder stands still: latents are final, and the decoder makes the
+    most of them (as Stable Diffusion's was finished, sd-vae-ft-mse).
+    """
     full = device.dial() == "full"
-    steps, batch = steps or (20_000 if full else 10_000), batch or (64 if full else 8)
+    steps, batch = steps or (20_000 if full else 24_000), batch or (64 if full else 8)
     renders = scenes("train", steps, batch)
     data, boxes = on_device(renders.images), torch.tensor(renders.boxes_xyxy)
     load("referee-scene")                       # the report needs it: say now if it is missing
 
-    def draw(step: int) -> tuple[Tensor, Tensor]:
+    def draw(step: int) -> tuple[Tensor, Tensor, Tensor]:
         g = step_generator(4, step)
         piece = step < WHOLE * steps
         count, side = (batch, CROP) if piece else (max(1, batch // 4), data.shape[1])
@@ -40,10 +51,8 @@ def vae(steps: int | None = None, batch: int | None = None) -> Recipe:
         corners = piece_corners(boxes[rows], data.shape[1] - side, g)
         x = torch.stack([data[row, y:y + side, x:x + side] for row, (x, y)
                          in zip(rows.tolist(), corners.tolist(), strict=True)])
-        return to_model(x), torch.randn(count, 4, side // 8, side // 8, generator=g)
-
-    def loss(model, x, eps):
-        return vae_loss(model, x, eps.to(x.device), KL_WEIGHT)
+        eps = torch.randn(count, 4, side // 8, side // 8, generator=g)
+        return to_model(x), eps, torch.full((count,), step >= FROZEN * steps)
 
     def learned(model) -> dict:
         rows = torch.arange(min(512, len(data)), device=data.device)
@@ -53,9 +62,30 @@ def vae(steps: int | None = None, batch: int | None = None) -> Recipe:
     def report(model) -> dict:
         return vae_report(model, min(1000, 8 + steps))
 
-    return Recipe("vae", VAE(**LATENT_VAE), LATENT_VAE, f"{len(data)} train scenes at 128 px, "
-                  f"pieces of {CROP} px in the first {WHOLE:.0%} of the steps", draw, loss, steps,
-                  6e-4, report, options={"ema": .998}, learned=learned)
+    model = VAE(**LATENT_VAE).to(memory_format=torch.channels_last)
+    return Recipe("vae", model, LATENT_VAE, f"{len(data)} train scenes at 128 px, pieces of "
+                  f"{CROP} px in the first {WHOLE:.0%} of the steps, the encoder frozen after "
+                  f"{FROZEN:.0%}", draw, two_sizes_loss, steps, RATE, report, learned=learned,
+                  options={"ema": .998, "optimizer": "muon", "groups": partial(groups, lr=RATE)},
+                  helpers=f"the same picture at half its size, weight {HALF_WEIGHT}")
+
+
+def two_sizes_loss(model: VAE, x: Tensor, eps: Tensor, frozen: Tensor) -> Tensor:
+    """Reconstruction and KL of lesson 3, and the same picture at half its size.
+
+    Averaged two by two, latents decode to the averaged picture: so that a thing has like
+    latents at every size, and latents are smooth (scale equivariance, as in EQ-VAE, Kouzelis
+    et al. 2025, arXiv 2502.09509). Where all pictures are `frozen` (b,), only the decoder learns.
+    """
+    x = x.contiguous(memory_format=torch.channels_last)
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not bool(frozen.all())):
+        mean, logvar = model.encode(x)                                      # (b,c,h/8,w/8) twice
+        z = reparameterise(mean, logvar, eps.to(x.device))
+        price = KL_WEIGHT * kl(mean, logvar)
+    off = reconstruction_error(model.decode(z), x) + price
+    half = F.avg_pool2d(x, 2)
+    off_half = reconstruction_error(model.decode(F.avg_pool2d(z, 2)), half)
+    return off.mean() / x[0].numel() + HALF_WEIGHT * off_half.mean() / half[0].numel()
 
 
 def piece_corners(boxes_xyxy: Tensor, most: int, g: torch.Generator) -> Tensor:
