@@ -30,14 +30,15 @@ def train(name: str, steps: int | None = None, minutes: float | None = None,
         print(f"Stopped after {state['step']} of {recipe.steps} steps; go on with --resume.")
         return None
     target = weights.path(name, None if ship else folder.parent)
-    return publish(recipe, target, folder, state["seconds"] / 60)
+    asked = f" --batch {batch}" if batch else ""
+    return publish(recipe, target, folder, state["seconds"] / 60, asked)
 
 
-def publish(recipe: recipes.Recipe, target: Path, folder: Path, minutes: float) -> Path:
+def publish(recipe: recipes.Recipe, target: Path, folder: Path, minutes: float,
+            asked: str = "") -> Path:
     """Write a finished model with the card that says how it was made and how well it does."""
     model = bare(recipe.model).eval()
-    command = (f"python course.py train {recipe.name} --steps {recipe.steps} "
-               f"--batch {len(recipe.draw(0)[0])}")
+    command = f"python course.py train {recipe.name} --steps {recipe.steps}{asked}"
     where = device.pick()
     how = {"optimizer": recipe.options.get("optimizer", "adamw"), "helper losses": recipe.helpers,
            "precision": "bfloat16" if device.bf16(where) else "float32"}

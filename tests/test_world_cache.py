@@ -106,6 +106,15 @@ def test_sets_that_differ_have_folders_of_their_own(tmp_path):
     assert folders(tmp_path) == ["test-2-32", "val-2-32", "val-2-48", "val-3-32"]
 
 
+def test_a_larger_set_serves_a_smaller_one(tmp_path):
+    more = renders("val", 5, 32, tmp_path, progress=False)
+    few = renders("val", 3, 32, tmp_path, progress=False)
+    assert folders(tmp_path) == ["val-5-32"] and len(few.images) == len(few.seeds) == 3
+    np.testing.assert_array_equal(few.images, more.images[:3])
+    assert len(renders("single-test", 2, 32, tmp_path, progress=False).images) == 2
+    assert folders(tmp_path) == ["single-test-2-32", "val-5-32"]
+
+
 def test_two_processes_asking_at_once_get_the_same(tmp_path, ask):
     both = [ask(150), ask(150)]
     answers = [process.communicate(timeout=120)[0] for process in both]

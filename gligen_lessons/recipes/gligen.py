@@ -26,11 +26,12 @@ from ..world import captions, scene
 from ..world.language import named
 from ..world.scene import Scene, Thing
 from ..world.vocabulary import BASE, COLOURS, PATTERNS
-from . import Recipe
+from . import Recipe, scenes
 from .detr import SMALLEST, tidy
-from .latent import LATENT_UNET, cached_latents, parts_with, sheet
+from .latent import LATENT_UNET, parts_with, sheet
+from .latent_scenes import cached_latents
 from .pointing import POINTING, looking, pointing_loss, start_apart, weighted_loss
-from .referee import labelled, pictures
+from .referee import labelled, pictures, with_labels
 
 KINDS = ("grounding", "detection", "detection and caption")
 SHARES = (.6, .2, .2)                                     # of a batch, for each kind
@@ -93,9 +94,9 @@ class Layouts:
 def layouts(parts: TextToImage, steps: int, batch: int, most: int,
             split: str = "grounding-train") -> Layouts:
     """The latents of a split with captions and phrases, as numbers."""
-    seeds, z = cached_latents(split, steps, batch, most)
-    data, rows = labelled(split, len(seeds)), {p: i for i, p in enumerate(phrase_table())}
-    scenes_ = [scene(seed) for seed in seeds]
+    drawn, rows = scenes(split, steps, batch, most), {p: i for i, p in enumerate(phrase_table())}
+    data, z = with_labels(drawn), cached_latents(drawn)
+    scenes_ = [scene(seed) for seed in drawn.seeds]
     texts = [text for one in scenes_ for text in captions(one)]
     full = torch.full_like(data.category, -1)
     for i, one in enumerate(scenes_):

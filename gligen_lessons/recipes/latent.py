@@ -2,30 +2,31 @@
 
 import base64
 import io
-import os
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 
-import numpy as np
 import torch
-from filelock import FileLock
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import device, weights
-from ..ddpm import to_shown
+from ..ddpm import q_sample, to_shown
 from ..fit import step_generator
-from ..latent import TextToImage, draw, l_ldm
+from ..latent import TextToImage, attention_map, draw, l_ldm
 from ..metrics import frechet_distance, kernel_distance
+from ..muon import groups
+from ..nets import BasicTransformerBlock
 from ..referee import judge_scenes, recall
 from ..unet import UNet
 from ..world import captions, scene, seeds
-from ..world.cache import default_folder
 from ..world.scene import Scene
 from ..world.vocabulary import CATEGORIES, COLOURS, HELD_OUT, NOVEL
-from . import Recipe, on_device, scenes
+from . import Recipe
+from .helpers import OFF, Helped, PlaceHead, help_at, outputs_of, place_loss
+from .latent_scenes import Example, LatentScenes, slot_masks, whole, window
 from .referee import labelled, pictures
-from .vae import latents, round_trip
+from .vae import round_trip
 
 LATENT_UNET = {
     "sample_size": 16, "in_channels": 4, "out_channels": 4, "layers_per_block": 2,
@@ -33,6 +34,12 @@ LATENT_UNET = {
     "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
     "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
 }
+SCENES = 48_000                                           # with several things, at most
+SMALL = 3                                                 # times as many small pictures a step
+ALL_SMALL = .15                                           # of the run, which sees nothing else
+KINDS = (.3, .2, .2, .1, .2)                              # how often each of five captions is drawn
+HELP, ALIGN = .1, .05                                     # weights of the two helpers
+RATE = 3e-3                                               # Muon's
 P_DROP = .1                                               # captions that are dropped
 SHOWN = ("a red car on the snow at night", "a yellow house on the grass by day",
          "a blue boat by the water at sunset", "a purple cat on the sand by day",
@@ -40,63 +47,157 @@ SHOWN = ("a red car on the snow at night", "a yellow house on the grass by day",
          "a monkey in blue on the road by day", "a white rocket on the snow by day")
 
 
-def cached_latents(split: str, steps: int, batch: int, most: int) -> tuple[range, Tensor]:
-    """The seeds of some scenes of a split and their latents (n,4,16,16), drawn once, scaled.
-
-    They lie beside the cache of renders, under a name that the autoencoder's weights decide.
-    """
-    drawn, mark = scenes(split, steps, batch, most), weights.fingerprint("vae")
-    file = Path(default_folder()).parent / "latents" / f"{split}-{len(drawn.seeds)}-{mark}.npy"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{file}.lock"):
-        if not file.exists():
-            vae = weights.load("vae", device.pick())
-            with device.half_precision(device.pick()):
-                z = latents(vae, on_device(drawn.images), torch.Generator().manual_seed(0))
-            part = file.with_suffix(".part")
-            with open(part, "wb") as opened:
-                np.save(opened, (vae.scaling_factor * z).half().numpy())
-            os.replace(part, file)
-    return drawn.seeds, torch.from_numpy(np.load(file))
-
-
 def ldm(steps: int | None = None, batch: int | None = None) -> Recipe:
-    """The latent U-Net: cached latents of scenes with several things and with one, captions
-    read by the shipped text tower, a tenth of them dropped."""
+    """The latent U-Net, from small pictures to whole scenes.
+
+    It begins with pictures of 64 px and windows of scenes, whose latents of 8 x 8 cost a
+    quarter, and meets them ever more seldom. A head names what each place shows, and
+    cross-attention is told where each word's thing is; in the last quarter the loss is
+    that of the paper, alone, on whole pictures.
+    """
     full = device.dial() == "full"
-    steps, batch = steps or (20_000 if full else 9_000), batch or (256 if full else 8)
-    found = [cached_latents("train", steps, batch, 80_000 if full else 8_000),
-             cached_latents("single-train", steps, batch, 40_000 if full else 4_000)]
-    z = torch.cat([part[1] for part in found]).to(device.pick())
+    steps, batch = steps or (20_000 if full else 24_000), batch or (256 if full else 24)
+    most = min(SCENES, SMALL * batch * steps)
+    many, one = LatentScenes.of("train", most), LatentScenes.of("single-train", most // 4)
+    small = LatentScenes.of("single-train", most // 2, 64)
     parts = weights.text_to_image(device.pick(), unet=UNet(**LATENT_UNET))
-    texts = [captions(scene(seed)) for part in found for seed in part[0]]
-    ids = parts.tokenizer([text for five in texts for text in five]).view(len(z), 5, -1).short()
-    empty, walk = parts.tokenizer([""])[0], min(30, 1 + steps)
+    walk = min(30, 1 + steps)
     weights.load("referee-scene")               # the report needs it: say now if it is missing
 
-    def batch_of(step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def batch_of(step: int) -> tuple[Tensor, ...]:
         g = step_generator(8, step)
-        rows = torch.randint(len(z), (batch,), generator=g)
-        caption = ids[rows, torch.randint(5, (batch,), generator=g)].long()
-        caption[torch.rand(batch, generator=g) < P_DROP] = empty
-        t = torch.randint(parts.schedule.T, (batch,), generator=g)
-        eps = torch.randn(batch, *z.shape[1:], generator=g)
-        return z[rows.to(z.device)].float(), t, eps, caption
-
-    def loss(model, z0, t, eps, caption):
-        with torch.no_grad():
-            context = parts.text(caption)                                   # (b,n,d)
-        return l_ldm(model, z0, t, eps, context.float(), parts.schedule)
+        if torch.rand((), generator=g) < small_part(step / steps):
+            drawn = [whole(small, r) if luck < .5 else window(many, r % most, g)
+                     for r, luck in lots(len(small.scenes), SMALL * batch, g)]
+        else:
+            drawn = [whole(one, r % len(one.scenes)) if luck < .2 else whole(many, r)
+                     for r, luck in lots(most, batch, g)]
+        return stacked(drawn, parts, help_at(step, steps), g)
 
     def log_sample(model, step: int) -> dict:
-        return {"png": sheet(draw(parts_with(parts, model), list(SHOWN), steps=walk))}
+        return held_sample(parts_with(parts, model), min(16, walk), min(24, 2 + steps))
 
     def report(model) -> dict:
         return ldm_report(parts_with(parts, model), min(100, 8 + steps), walk)
 
-    return Recipe("ldm", parts.unet, LATENT_UNET, f"latents of {len(z)} scenes of train and "
-                  "single-train", batch_of, loss, steps, 6e-4, report, log_sample,
-                  options={"ema": .999})
+    helped = Helped(parts.unet, PlaceHead(LATENT_UNET["block_out_channels"][1]))
+    return Recipe("ldm", helped, LATENT_UNET, f"latents of {most} train scenes, whole and in "
+                  f"windows, and of {most // 4} single-train scenes at 128 px and {most // 2} at "
+                  "64 px", batch_of, helped_loss(parts), steps, RATE, report, log_sample,
+                  tuple((i + 1) / 16 for i in range(16)),
+                  {"ema": .999, "optimizer": "muon", "groups": partial(
+                      groups, lr=RATE, adjust="match_rms_adamw",
+                      keep=("conv_in", "conv_out", "time_embedding", "head.names"))},
+                  helpers=f"a head that names what each place shows, weight {HELP}; "
+                  f"cross-attention from a thing to its words, weight {ALIGN}; both off after "
+                  f"75 %, and with them the weights of steps")
+
+
+def small_part(done: float) -> float:
+    """How many of the steps see small pictures: all at first, none in the last quarter."""
+    return 1. if done < ALL_SMALL else max(0., .6 * (OFF - done) / (OFF - ALL_SMALL))
+
+
+def lots(most: int, count: int, g: torch.Generator) -> list[tuple[int, float]]:
+    """A row below `most` and a number in 0..1 for each of `count` examples."""
+    return list(zip(torch.randint(most, (count,), generator=g).tolist(),
+                    torch.rand(count, generator=g).tolist(), strict=True))
+
+
+def stacked(drawn: list[Example], parts: TextToImage, help_weight: float,
+            g: torch.Generator) -> tuple[Tensor, ...]:
+    """A batch: z0, t, eps, ids, what places show, where things are, which tokens name them.
+
+    The last tensor (b,) is what helpers count. Some captions are dropped, with their words.
+    """
+    read, b = parts.tokenizer, len(drawn)
+    kinds = torch.multinomial(torch.tensor(KINDS), b, True, generator=g).tolist()
+    texts = [one.described(kind) for one, kind in zip(drawn, kinds, strict=True)]
+    words = torch.stack([one.words(read, text, kind) for one, text, kind
+                         in zip(drawn, texts, kinds, strict=True)])                 # (b,6,n)
+    dropped = torch.rand(b, generator=g) < P_DROP
+    ids = read(["" if drop else text for drop, text in zip(dropped, texts, strict=True)])
+    z0 = torch.stack([one.z for one in drawn]).float()
+    t = torch.randint(parts.schedule.T, (b,), generator=g)
+    return (z0, t, torch.randn(z0.shape, generator=g), ids,
+            torch.stack([one.codes() for one in drawn]),
+            torch.stack([one.slots for one in drawn]), words & ~dropped[:, None, None],
+            torch.full((b,), help_weight))
+
+
+def helped_loss(parts: TextToImage) -> Callable:
+    """The loss of a batch of `stacked`: the paper's, with helpers as long as they count."""
+    alpha_bar = parts.schedule.alpha_bar.float()
+
+    def loss(helped: Helped, z0, t, eps, ids, codes, slots, words, help_weight) -> Tensor:
+        with torch.no_grad():
+            context = parts.text(ids).float()                               # (b,n,d)
+        if not bool(help_weight.any()):
+            return l_ldm(helped.model, z0, t, eps, context, parts.schedule)
+        up = helped.model.up_blocks
+        with outputs_of(up[1]) as states, attending(up) as looks:
+            eps_hat = helped.model(q_sample(z0, t, eps, parts.schedule), t, context)
+        error = (eps_hat.float() - eps).square().mean((1, 2, 3))            # (b,)
+        kept = alpha_bar.to(t.device)[t]                                    # (b,)
+        weight = help_weight * step_weight(kept) + 1 - help_weight
+        named = place_loss(helped.head, states[0].flatten(2).transpose(1, 2), codes)
+        pointed = alignment_loss(looks, slots, words)
+        helpers = help_weight * kept.sqrt() * (HELP * named + ALIGN * pointed)
+        return (weight / weight.mean() * error + helpers).mean()
+
+    return loss
+
+
+def step_weight(alpha_bar_t: Tensor) -> Tensor:
+    """What a step counts: min-SNR (Hang et al. 2023, arXiv 2303.09556), and more where x0 is open.
+
+    min(SNR, 5) / SNR holds back the many steps that only polish; 1 / alpha_bar, at most 10,
+    stresses those in which the caption decides.
+    """
+    snr = alpha_bar_t / (1 - alpha_bar_t)
+    return snr.clamp(max=5.) / snr * (1 / alpha_bar_t).clamp(max=10.)
+
+
+@contextmanager
+def attending(blocks: nn.Module) -> Iterator[list[Tensor]]:
+    """Within this context, collect the cross-attention maps (b,n_pixels,n), with gradients."""
+    looks: list[Tensor] = []
+    hooks = [block.attn2.register_forward_hook(
+        lambda layer, inputs, _: looks.append(attention_map(layer, *inputs).mean(1)))
+        for block in blocks.modules() if isinstance(block, BasicTransformerBlock)]
+    try:
+        yield looks
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def alignment_loss(looks: list[Tensor], slots: Tensor, words: Tensor) -> Tensor:
+    """How little pixels of a thing look at the words that name it, (b,), over all maps.
+
+    looks (b,n_pixels,n), the mean over heads; slots (b,s,s), words (b,6,n). Half of a look is
+    enough: the other half may go where it likes.
+    """
+    total = 0.
+    for look in looks:
+        mask = slot_masks(slots, round(look.shape[1]**.5)).flatten(2)       # (b,6,n_pixels)
+        mask = mask * words.any(2, keepdim=True)                            # things with words
+        mass = torch.einsum("bpn,bkn->bkp", look.float(), words.float())    # (b,6,n_pixels)
+        miss = -(2 * mass).clamp(1e-4, 1).log() * mask
+        total = total + miss.sum((1, 2)) / mask.sum((1, 2)).clamp(min=1)
+    return total / len(looks)
+
+
+def held_sample(parts: TextToImage, steps: int, count: int) -> dict:
+    """For the log: a sheet, and what the referee finds in held-out scenes of several and of one."""
+    made = {"png": sheet(draw(parts, list(SHOWN), steps=steps))}
+    for name, split in (("several", "test"), ("single", "single-test")):
+        found = [one for one in map(scene, seeds(split, 4 * count))
+                 if name == "single" or len(one.things) > 1][:count]
+        x = draw(parts, [captions(one)[0] for one in found], steps=steps)
+        made[f"found, {name}"] = recall(judge_scenes(weights.load("referee-scene"), x)[0],
+                                        wished(found))
+    return made
 
 
 def parts_with(parts: TextToImage, unet: UNet) -> TextToImage:

@@ -1,14 +1,18 @@
 """Training the referee: crops and whole pictures with the world's exact annotation."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .. import device
 from ..fit import step_generator
 from ..metrics import average_precision
+from ..muon import groups
 from ..referee import (
     BACKGROUND,
     CropReferee,
@@ -19,13 +23,17 @@ from ..referee import (
     presence,
     resized,
 )
+from ..weights import load
 from ..world import scene
 from ..world.backdrop import THING_ID
 from ..world.cache import Renders, renders
 from ..world.scene import MAX_THINGS
 from ..world.vocabulary import CATEGORIES, COLOURS
 from . import Recipe
+from .nothing import KINDS, decoded_noise, nothing
 
+EMPTY = .2                                                # of a batch: pictures of nothing
+RATE = 5e-3                                               # Muon's
 SEEN = 60                                                 # pixels that make a thing count
 WHOLE = .6                                                # part of its box that is its own
 
@@ -71,11 +79,54 @@ def degrade(x: Tensor, generator: torch.Generator) -> Tensor:
     return x + strength * torch.randn(x.shape, generator=generator)
 
 
-def referee_crop(steps: int | None = None, batch: int = 64) -> Recipe:
+@dataclass(frozen=True)
+class Exhibits:
+    """What the referee learns from: scenes, some after a round trip, and pictures of nothing.
+
+    trips (n/8,3,128,128) are the first scenes as the autoencoder gives them back, decoded
+    (n/16,3,128,128) what it makes of noise.
+    """
+
+    data: Labelled
+    trips: Tensor
+    decoded: Tensor
+
+    @classmethod
+    def of(cls, count: int) -> "Exhibits":
+        """The first `count` scenes of referee-train, and what the shipped autoencoder adds."""
+        data, where = labelled("referee-train", count), device.pick()
+        vae, g = load("vae", where), device.generator(0)
+
+        def made(most: int, spoil: Callable) -> Tensor:
+            with torch.no_grad(), device.half_precision(where):
+                return torch.cat([spoil(pictures(data, rows).to(where)).float().cpu()
+                                  for rows in torch.arange(max(1, most)).split(50)])
+
+        return cls(data, made(count // 8, lambda x: vae.decode(vae.encode(x)[0]).clamp(-1, 1)),
+                   made(count // 16, lambda x: decoded_noise(vae, x, g)))
+
+    def shown(self, rows: Tensor, g: torch.Generator) -> Tensor:
+        """Pictures of some scenes: half of those that have a round trip are seen after it."""
+        x, after = pictures(self.data, rows), (rows < len(self.trips))
+        after &= torch.rand(len(rows), generator=g) < .5
+        x[after] = self.trips[rows[after]]
+        return degrade(x, g)
+
+    def empty(self, count: int, g: torch.Generator) -> Tensor:
+        """`count` pictures of one kind in which nothing can be named."""
+        kind = int(torch.randint(len(KINDS) + 1, (), generator=g))
+        if kind == len(KINDS):
+            return self.decoded[torch.randint(len(self.decoded), (count,), generator=g)]
+        rows = torch.randint(len(self.data.category), (count,), generator=g)
+        return nothing([*KINDS][kind], pictures(self.data, rows), g)
+
+
+def referee_crop(steps: int | None = None, batch: int = 80) -> Recipe:
     """The network that names what is in a box."""
-    steps = steps or 1_500
+    steps = steps or 2_500
     scenes = min(16_000, batch * steps)
-    data = labelled("referee-train", scenes)
+    seen = Exhibits.of(scenes)
+    data, none = seen.data, round(EMPTY * batch)
     rows, slots = torch.nonzero(data.category >= 0, as_tuple=True)
 
     def draw(step: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -85,19 +136,31 @@ def referee_crop(steps: int | None = None, batch: int = 64) -> Recipe:
         category, colour = data.category[row, slot], data.colour[row, slot]
         boxes = torch.from_numpy(data.renders.boxes_xyxy[row.numpy(), slot.numpy()])
         boxes = jitter(boxes, g)
-        empty = torch.arange(batch) % 6 == 0                       # a sixth are background
-        boxes[empty] = empty_boxes(data, row[empty], g)
+        background = torch.arange(batch) % 6 == 0                  # a sixth are background
+        boxes[background] = empty_boxes(data, row[background], g)
         hidden = (boxes[:, 2:] - boxes[:, :2]).amin(1) < .03       # nothing to see
-        category = torch.where(empty | hidden, BACKGROUND, category)
-        where = torch.arange(batch)
-        return degrade(crops(pictures(data, row), boxes, where), g), category, colour
+        background |= hidden
+        background[-none:] = True                                  # pictures of nothing
+        x = torch.cat([seen.shown(row[:-none], g), seen.empty(none, g)])
+        return (crops(x, boxes, torch.arange(batch)),
+                torch.where(background, BACKGROUND, category), colour)
 
     def report(model) -> dict:
-        return crop_report(model, labelled("referee-test", min(1000, scenes)))
+        return crop_report(model, labelled("referee-test", min(1000, scenes))) | {
+            "sure of nothing": rubbish_report(crop_judged(model), min(200, scenes))}
 
-    return Recipe("referee-crop", CropReferee(), {"width": 32}, f"{scenes} scenes of "
-                  "referee-train at 128 px", draw, crop_loss, steps, 1e-3, report,
-                  options={"ema": .998, "weight_decay": .01})
+    return judge("referee-crop", CropReferee(), {"width": 32}, scenes, draw, crop_loss, steps,
+                 report)
+
+
+def judge(name: str, model: torch.nn.Module, config: dict, scenes: int, draw, loss, steps: int,
+          report) -> Recipe:
+    """What the recipes of both judges share."""
+    return Recipe(name, model, config, f"{scenes} scenes of referee-train at 128 px, one in "
+                  "eight also after a round trip of vae; pictures in which nothing can be named",
+                  draw, loss, steps, RATE, report, options={
+                      "ema": .998, "weight_decay": .01, "optimizer": "muon", "groups": partial(
+                          groups, lr=RATE, adjust="match_rms_adamw")})
 
 
 def jitter(boxes: Tensor, generator: torch.Generator) -> Tensor:
@@ -167,27 +230,58 @@ def visible_boxes(data: Labelled) -> tuple[Tensor, Tensor]:
     return torch.nonzero((data.category >= 0) & clear & (area * 128**2 >= SEEN), as_tuple=True)
 
 
-def referee_scene(steps: int | None = None, batch: int = 32) -> Recipe:
+def referee_scene(steps: int | None = None, batch: int = 40) -> Recipe:
     """The network that names what is in a whole picture."""
-    steps = steps or 2_500
+    steps = steps or 4_000
     scenes = min(16_000, batch * steps)
-    data = labelled("referee-train", scenes)
+    seen = Exhibits.of(scenes)
+    none = round(EMPTY * batch)
 
     def draw(step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         g = step_generator(2, step)
         rows = torch.randint(scenes, (batch,), generator=g)
-        x = degrade(pictures(data, rows), g)
-        category, colour = places(data, rows)
+        x = torch.cat([seen.shown(rows[:-none], g), seen.empty(none, g)])
+        category, colour = places(seen.data, rows)
+        present = truth(seen.data, rows)
+        category[-none:], colour[-none:], present[-none:] = BACKGROUND, -1, 0
         if torch.rand(1, generator=g) < .5:
             x, category, colour = x.flip(-1), category.flip(-1), colour.flip(-1)
-        return x, category, colour, truth(data, rows)
+        return x, category, colour, present
 
     def report(model) -> dict:
-        return scene_report(model, labelled("referee-test", min(2000, scenes)))
+        return scene_report(model, labelled("referee-test", min(2000, scenes))) | {
+            "sure of nothing": rubbish_report(scene_judged(model), min(200, scenes))}
 
-    return Recipe("referee-scene", SceneReferee(), {"width": 24, "features": 64}, f"{scenes} "
-                  "scenes of referee-train at 128 px", draw, scene_loss, steps, 2e-3,
-                  report, options={"ema": .998, "weight_decay": .01})
+    return judge("referee-scene", SceneReferee(), {"width": 24, "features": 64}, scenes, draw,
+                 scene_loss, steps, report)
+
+
+def rubbish_report(sure: Callable, count: int) -> dict:
+    """How often a judge is sure of some thing in `count` pictures of each kind of nothing.
+
+    sure(x (b,3,128,128), boxes (b,4)) -> (b,) of True and False; the boxes are those of things
+    that the renders showed before they were spoilt.
+    """
+    data, vae, g = labelled("referee-test", count), load("vae"), torch.Generator().manual_seed(0)
+    x, made = torch.cat([pictures(data, r) for r in torch.arange(count).split(64)]), {}
+    boxes = torch.from_numpy(np.array(data.renders.boxes_xyxy[:, 0]))
+    for kind in (*KINDS, "decoded noise"):
+        hits = []
+        for part, box in zip(x.split(50), boxes.split(50), strict=True):
+            bad = decoded_noise(vae, part, g) if kind not in KINDS else nothing(kind, part, g)
+            hits.append(sure(bad, box))
+        made[kind] = float(torch.cat(hits).float().mean())
+    return made
+
+
+def scene_judged(model: SceneReferee) -> Callable:
+    """Whether the scene judge finds anything more likely than not."""
+    return lambda x, boxes: judge_scenes(model, x)[0].flatten(1).amax(1) > .5
+
+
+def crop_judged(model: CropReferee) -> Callable:
+    """Whether the crop judge says that a box holds a thing."""
+    return lambda x, boxes: judge_boxes(model, x, boxes, torch.arange(len(x)))[0] != BACKGROUND
 
 
 def places(data: Labelled, rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -45,21 +45,32 @@ def renders(split: str, count: int, size: int = 128, folder: Path | None = None,
             processes: int | None = None, progress: bool = True) -> Renders:
     """The first `count` scenes of a split at `size` pixels, from the cache or drawn now.
 
-    The arrays are written beside the cache and renamed when whole, so that a stopped run leaves
-    no half cache; a lock lets a second process wait for the first instead of drawing again.
+    A cache of more scenes than these serves as well. The arrays are written beside the cache and
+    renamed when whole, so that a stopped run leaves no half cache; a lock lets a second process
+    wait for the first instead of drawing again.
     """
     chosen = seeds(split, count)
     folder = Path(folder or default_folder())
     folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"{split}-{count}-{size}"
+    target = larger(folder, split, count, size) or folder / f"{split}-{count}-{size}"
     with FileLock(f"{target}.lock"):
         if not target.exists():
             few = count <= 8 * CHUNK                      # not worth starting processes for
             processes = processes or (1 if few else os.cpu_count() or 1)
             _draw_all(target, chosen, size, processes, progress)
-    arrays = {name: np.load(target / f"{name}.npy", mmap_mode="r")
+    arrays = {name: np.load(target / f"{name}.npy", mmap_mode="r")[:count]
               for name in ("images", "ids", "boxes_xyxy")}
     return Renders(chosen, **arrays)
+
+
+def larger(folder: Path, split: str, count: int, size: int) -> Path | None:
+    """The smallest cache that holds the first `count` scenes of a split and more, if any."""
+    found = {}
+    for path in folder.glob(f"{split}-*-{size}"):
+        number = path.name.removeprefix(f"{split}-").removesuffix(f"-{size}")
+        if number.isdigit() and int(number) > count:
+            found[int(number)] = path
+    return found[min(found)] if found else None
 
 
 def _draw_all(target: Path, chosen: range, size: int, processes: int, progress: bool) -> None:
