@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
 
@@ -137,8 +138,8 @@ def table(report: dict) -> str:
              "training has seen.", ""]
     for section, content in report.items():
         lines += [f"## {section}", "", "| what | value | bar |", "|---|---|---|"]
-        lines += [f"| {name} | {value} | {_bar(section, name, value)} |"
-                  for name, value in _flat(content)] + [""]
+        lines += [f"| {name} | {_short(value)} | {_bar(section, name, value)} |"
+                  for name, value in numbers(content)] + [""]
     return "\n".join(lines)
 
 
@@ -151,18 +152,23 @@ def _bar(section: str, name: str, value) -> str:
     return f"{'at least' if bar > 0 else 'at most'} {abs(bar)}: {'holds' if holds else 'missed'}"
 
 
-def _flat(content, name: str = ""):
-    """Every number in a nested report, with the way to it as its name."""
+def _short(value) -> str:
+    """A figure with four digits; other values as they are."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def numbers(content, name: str = "") -> Iterator[tuple[str, float]]:
+    """Every figure in a nested section of a report, with the way to it as its name."""
     if isinstance(content, dict):
         for key, value in content.items():
-            yield from _flat(value, f"{name}, {key}" if name else key)
+            yield from numbers(value, f"{name}, {key}" if name else key)
     elif isinstance(content, list):
         for row in content:
             first = next(iter(row))
-            yield from _flat({k: v for k, v in row.items() if k != first},
-                             f"{name}, {first} {row[first]}")
+            yield from numbers({k: v for k, v in row.items() if k != first},
+                               f"{name}, {first} {row[first]}")
     else:
-        yield name, f"{content:.4g}" if isinstance(content, float) else content
+        yield name, content
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,37 +1,72 @@
 """Train one of the course's models: python -m gligen_lessons.train NAME."""
 
 import argparse
+import json
+import os
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 
-from . import device, files, fit, recipes, weights
+from . import device, files, fit, ladder, recipes, weights
 from .recipes.helpers import bare
 
 
 def train(name: str, steps: int | None = None, minutes: float | None = None,
-          out: Path | None = None, resume: bool = False, ship: bool = True,
+          out: Path | None = None, resume: bool = False,
           batch: int | None = None) -> Path | None:
     """Run a model's recipe; returns the weight file, or None where `minutes` ended it early.
 
-    Checkpoints and the log lie in `out`/NAME (default runs/NAME); finished weights go to
-    data/weights, or to `out` with ship=False, as fp16 safetensors with card and log.
+    Checkpoints and the log lie in `out`/NAME, finished weights in `out`, as fp16 safetensors with
+    card and log. Without `out` these are runs/NAME and data/weights.
     """
-    recipe = recipes.get(name, steps, **({"batch": batch} if batch else {}))
-    folder = Path(out or "runs") / name
+    recipe, folder = recipes.get(name, steps, **({"batch": batch} if batch else {})), Path(
+        out or "runs") / name
+    with alone(folder):
+        if not rank():
+            files.atomic_write(folder / "run.json", json.dumps({"steps": recipe.steps}))
+        state = fitted(recipe, folder, resume, minutes)
+    if rank():
+        return None                                       # the first process does the rest
+    if state["step"] < recipe.steps:
+        print(f"Stopped after {state['step']} of {recipe.steps} steps; go on with --resume.")
+        return None
+    target = weights.path(name, out or weights.FOLDER)
+    asked = f" --batch {batch}" if batch else ""
+    return publish(recipe, target, folder, state["seconds"] / 60, asked)
+
+
+def fitted(recipe: recipes.Recipe, folder: Path, resume: bool, minutes: float | None) -> dict:
+    """Run `fit` with a bar to its end or for some minutes; returns its last state."""
     marks = sorted({max(1, round(part * recipe.steps)) for part in recipe.milestones})
     states = fit.fit(recipe.model, recipe.loss, recipe.draw, steps=recipe.steps, lr=recipe.lr,
                      folder=folder, resume=resume, minutes=minutes,
                      sample=lambda model, step: recipe.sample(bare(model), step),
                      milestones=marks if recipe.sample else (), **recipe.options)
     *_, state = fit.progress(states, recipe.steps)
-    if state["step"] < recipe.steps:
-        print(f"Stopped after {state['step']} of {recipe.steps} steps; go on with --resume.")
-        return None
-    target = weights.path(name, None if ship else folder.parent)
-    asked = f" --batch {batch}" if batch else ""
-    return publish(recipe, target, folder, state["seconds"] / 60, asked)
+    return state
+
+
+def rank() -> int:
+    """The number of this process among those that torchrun started; 0 where it is alone."""
+    return int(os.environ.get("RANK", 0))
+
+
+@contextmanager
+def alone(folder: Path):
+    """Keep a second training out of a folder; OSError says that there is one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if rank():
+        yield
+        return
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise OSError(f"Another training writes to {folder}: wait for it, or take another "
+                      "folder with --out.") from error
 
 
 def publish(recipe: recipes.Recipe, target: Path, folder: Path, minutes: float,
@@ -55,15 +90,18 @@ def publish(recipe: recipes.Recipe, target: Path, folder: Path, minutes: float,
 def main(arguments: list[str] | None = None) -> int:
     """The command line of `train`."""
     parser = argparse.ArgumentParser(prog="gligen-lessons train", description=__doc__)
-    parser.add_argument("name", help=", ".join(recipes.HOMES))
-    parser.add_argument("--steps", type=int, help="all steps; learning rate and data follow it")
-    parser.add_argument("--batch", type=int, help="samples a step, instead of the recipe's own")
-    parser.add_argument("--minutes", type=float, help="stop early; go on later with --resume")
-    parser.add_argument("--out", type=Path, help="folder for checkpoints, log and weights")
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    add = parser.add_argument
+    add("name", help=f"{', '.join(recipes.HOMES)}; or all: every model of the course, in order")
+    add("--steps", type=int, help="all steps; learning rate and data follow it")
+    add("--batch", type=int, help="samples a step, instead of the recipe's own")
+    add("--minutes", type=float, help="stop early; go on later with --resume")
+    add("--out", type=Path, help="folder for checkpoints, log and weights")
+    add("--resume", action="store_true", help="go on from the last checkpoint")
+    add("--hours", type=float, help="with all: stop after so long; the same command goes on")
     asked = parser.parse_args(arguments)
-    made = train(asked.name, asked.steps, asked.minutes, asked.out, asked.resume,
-                 ship=asked.out is None, batch=asked.batch)
+    if asked.name == "all":
+        return ladder.climb(asked.out or Path("runs"), asked.hours, asked.steps)
+    made = train(asked.name, asked.steps, asked.minutes, asked.out, asked.resume, asked.batch)
     if made:
         print(f"Wrote {made}")
     return 0

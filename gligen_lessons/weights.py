@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,6 +24,7 @@ from .unet import UNet
 from .vae import VAE
 
 FOLDER = Path(__file__).resolve().parent.parent / "data" / "weights"
+OWN = "GLIGEN_LESSONS_WEIGHTS"                   # a folder whose weights go before the shipped
 TOKENS = 40                                      # of a caption, the special ones included
 BUILDERS = {"ddpm": UNet, "vae": VAE, "clip": CLIP, "labelled": LabelledUNet,
             "noisy-classifier": NoisyClassifier, "ldm": UNet, "detr-backbone": PlaceNamer,
@@ -39,10 +41,14 @@ def names() -> list[str]:
 
 
 def path(name: str, folder: Path | None = None) -> Path:
-    """Where a model's weights lie; raises ValueError for a name that the course does not know."""
+    """Where a model's weights lie: in `folder`, else in that of GLIGEN_LESSONS_WEIGHTS if they
+    are there, else among the shipped ones. ValueError for a name that the course does not know.
+    """
     if name not in names():
         raise ValueError(f"There is no model {name!r}; the course ships {', '.join(names())}.")
-    return (folder or FOLDER) / f"{name}.safetensors"
+    file = f"{name}.safetensors"
+    own = Path(os.environ.get(OWN) or FOLDER) / file
+    return Path(folder) / file if folder else own if own.exists() else FOLDER / file
 
 
 def load(name: str, device: str | torch.device = "cpu", folder: Path | None = None) -> nn.Module:

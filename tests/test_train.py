@@ -39,16 +39,16 @@ def test_training_needs_neither_jupyter_nor_matplotlib_nor_diffusers(tmp_path):
 
 def test_minutes_stop_early_and_resume_finishes(tmp_path, capsys):
     out = tmp_path / "out"
-    assert train.train("referee-crop", 3, minutes=0., out=out, ship=False) is None
+    assert train.train("referee-crop", 3, minutes=0., out=out) is None
     assert "--resume" in capsys.readouterr().out
     assert not weights.path("referee-crop", out).exists()
-    made = train.train("referee-crop", 3, out=out, resume=True, ship=False)
+    made = train.train("referee-crop", 3, out=out, resume=True)
     steps = [json.loads(line)["step"] for line in made.with_suffix(".jsonl").open()]
     assert steps[-1] == 3
 
 
 def test_the_pixel_recipe_lowers_its_loss_and_logs_samples(tmp_path):
-    made = train.train("ddpm", 12, out=tmp_path, ship=False)
+    made = train.train("ddpm", 12, out=tmp_path)
     log = weights.log("ddpm", tmp_path)
     assert [line["step"] for line in log if "milestone" in line] == [1, 3, 6, 12]
     model = weights.load("ddpm", folder=tmp_path)
@@ -85,8 +85,8 @@ def test_unknown_names_are_refused_in_one_sentence(tmp_path):
     ("gligen", "boxes right, grounded"), ("gligen-inpaint", "right")])
 def test_a_recipe_of_lessons_3_to_10_trains_stops_and_goes_on(tmp_path, name, metric):
     """As on a GPU lent for minutes: `--minutes` ends a run, `--resume` brings it to its end."""
-    assert train.train(name, 2, minutes=0., out=tmp_path, ship=False, batch=4) is None
-    made = train.train(name, 2, out=tmp_path, resume=True, ship=False, batch=4)
+    assert train.train(name, 2, minutes=0., out=tmp_path, batch=4) is None
+    made = train.train(name, 2, out=tmp_path, resume=True, batch=4)
     card = files.card(made)
     assert card["command"] == f"python course.py train {name} --steps 2 --batch 4"
     assert metric in card["metrics"]
@@ -97,7 +97,7 @@ def test_a_recipe_of_lessons_3_to_10_trains_stops_and_goes_on(tmp_path, name, me
 
 
 def test_gates_are_shipped_alone_and_only_for_their_own_base(tmp_path):
-    made = train.train("gligen", 1, out=tmp_path, ship=False, batch=4)
+    made = train.train("gligen", 1, out=tmp_path, batch=4)
     assert set(files.load(made, "")) == set(gate_names(weights.load("gligen", folder=tmp_path)))
     card = made.with_suffix(".json")
     card.write_text(card.read_text().replace(weights.fingerprint("ldm"), "another"))
@@ -106,7 +106,7 @@ def test_gates_are_shipped_alone_and_only_for_their_own_base(tmp_path):
 
 
 def test_a_trained_autoencoder_knows_its_scale(tmp_path):
-    made = train.train("vae", 1, out=tmp_path, ship=False, batch=4)
+    made = train.train("vae", 1, out=tmp_path, batch=4)
     model = weights.load("vae", folder=tmp_path)
     assert files.card(made)["config"]["scaling_factor"] == model.scaling_factor != .18215
 

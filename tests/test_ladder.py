@@ -1,0 +1,160 @@
+"""`train all`: the order, the lanes, slices that stop and go on, and what may be shipped."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from gligen_lessons import evaluate, ladder, recipes, weights
+
+NEEDS = {"vae": (), "clip": (), "ldm": ("vae", "clip"), "gligen": ("ldm",)}
+# stands for a training: logs that it ran and with whom, and is finished after so many slices
+STUB = """
+import json, os, pathlib, sys, time
+name, out, share, slices, status = sys.argv[1], pathlib.Path(sys.argv[2]), *sys.argv[3:6]
+folder = out / name
+with (folder / "log.jsonl").open("a") as log:
+    done = len((folder / "log.jsonl").read_text().splitlines()) + 1
+    log.write(json.dumps({"step": done, "loss": 1 / done, "share": int(share)}) + "\\n")
+(folder / "run.json").write_text(json.dumps({"steps": int(slices)}))
+time.sleep(.1)
+print("out of paint" if status != "0" else "fine")
+if done == int(slices):
+    (out / f"{name}.safetensors").write_bytes(b"")
+sys.exit(int(status))
+"""
+
+
+@pytest.fixture
+def stub(tmp_path, monkeypatch):
+    """Trainings that take a moment; the list gains (name, share) of each slice."""
+    script, seen = tmp_path / "stub.py", []
+    script.write_text(STUB)
+
+    def command(name, out, share, minutes, steps, slices=2, status=0):
+        seen.append((name, share))
+        return [sys.executable, script, name, out, str(share), str(slices), str(status)]
+
+    monkeypatch.setattr(ladder, "command", command)
+    monkeypatch.setattr(ladder, "LOOK", .05)
+    monkeypatch.setattr(ladder, "lanes", lambda: 2)
+    return seen
+
+
+def test_every_model_has_its_place_after_what_it_stands_on():
+    assert set(ladder.NEEDS) == set(recipes.HOMES) == set(weights.names())
+    seen = set()
+    for name, bases in ladder.NEEDS.items():
+        assert all(base in ladder.NEEDS for base in bases)
+        if name in weights.ADDED:
+            assert weights.ADDED[name][0] in {*bases, *(b for x in bases for b in ladder.NEEDS[x])}
+        seen.add(name)
+    named = [name for names, _ in ladder.SHIPPED for name in names]
+    assert sorted(named) == sorted(ladder.NEEDS), "each model is shipped with exactly one set"
+
+
+def test_what_is_ready_follows_from_the_files_that_are_there(tmp_path):
+    assert ladder.ready(tmp_path, set(), NEEDS) == ["vae", "clip"]
+    assert ladder.ready(tmp_path, {"vae"}, NEEDS) == ["clip"]
+    for name in ("vae", "clip"):
+        (tmp_path / f"{name}.safetensors").touch()
+    assert ladder.ready(tmp_path, set(), NEEDS) == ["ldm"]
+
+
+def test_two_run_side_by_side_and_one_alone_takes_both_lanes(tmp_path, stub, capsys):
+    assert ladder.climb(tmp_path, steps=2, needs=NEEDS) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert sorted(line.split()[0] for line in told) == sorted(NEEDS), "one line for each model"
+    assert all(ladder.finished(name, tmp_path) for name in NEEDS)
+    assert {stub[0], stub[1]} == {("vae", 1), ("clip", 1)}, "the first two must start at once"
+    assert [entry for entry in stub if entry[0] in ("ldm", "gligen")] == [
+        ("ldm", 2), ("ldm", 2), ("gligen", 2), ("gligen", 2)]
+    assert len([entry for entry in stub if entry[0] == "vae"]) == 2, "two slices make it whole"
+
+
+def test_finished_models_are_left_alone(tmp_path, stub):
+    (tmp_path / "vae.safetensors").touch()
+    ladder.climb(tmp_path, steps=2, needs={"vae": (), "clip": ("vae",)})
+    assert {name for name, _ in stub} == {"clip"}
+
+
+def test_hours_end_it_and_the_same_command_goes_on(tmp_path, stub, capsys):
+    assert ladder.climb(tmp_path, hours=0., steps=2, needs=NEEDS) == 0
+    assert stub == [] and "Still to train: vae, clip, ldm, gligen" in capsys.readouterr().out
+
+
+def test_a_training_that_fails_stops_all_and_says_why(tmp_path, stub, monkeypatch):
+    right = ladder.command
+    monkeypatch.setattr(ladder, "command", lambda name, *rest: right(
+        name, *rest, slices=9, status=3 if name == "clip" else 0))
+    with pytest.raises(RuntimeError, match="Training clip failed: out of paint"):
+        ladder.climb(tmp_path, steps=2, needs=NEEDS)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="processes are stopped by SIGTERM, of POSIX")
+def test_what_runs_is_stopped_when_the_command_is(tmp_path, stub, monkeypatch):
+    """Ctrl-C, or any error, must leave no training behind that writes on unseen."""
+    started = []
+    monkeypatch.setattr(ladder, "command", lambda name, *rest: [
+        sys.executable, "-c", "import time; time.sleep(60)"])
+    popen = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen",
+                        lambda *a, **k: started.append(popen(*a, **k)) or started[-1])
+    calls = iter([None, KeyboardInterrupt])
+
+    def sleep(seconds):
+        if (told := next(calls)) is not None:
+            raise told
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    with pytest.raises(KeyboardInterrupt):
+        ladder.climb(tmp_path, needs=NEEDS)
+    assert len(started) == 2 and all(process.poll() is not None for process in started)
+
+
+@pytest.mark.parametrize("new, old, name, worse", [
+    (.9, .5, "found", False), (.5, .9, "found", True), (.895, .9, "found", False),
+    (2., 1., "frechet", True), (1., 2., "frechet", False), (None, .5, "found", True),
+    (.5, None, "found", False)])
+def test_what_counts_as_worse(new, old, name, worse):
+    assert ladder.is_worse(new, old, name) is worse
+
+
+def test_only_what_is_not_worse_is_shipped(tmp_path, monkeypatch, capsys):
+    """The pixel models got better, the detector worse; the rest was never measured before."""
+    out, old, target = tmp_path / "runs", tmp_path / "old", tmp_path / "weights"
+    for folder in (out / "report", old, target):
+        folder.mkdir(parents=True)
+    for name in ladder.NEEDS:
+        for suffix in (".safetensors", ".json", ".jsonl"):
+            (out / f"{name}{suffix}").write_text("new")
+            (target / f"{name}{suffix}").write_text("old")
+    measured = {section: {} for section in evaluate.SECTIONS}
+    for _, figures in ladder.SHIPPED:
+        for section, name in figures:
+            measured[section][name] = .5
+    before = {"ddpm": {"frechet": .9}, "detr": {"AP50": .9}}
+    (old / "report.json").write_text(json.dumps(before))
+    monkeypatch.setattr(evaluate, "main", lambda words: (
+        out / "report" / "report.json").write_text(json.dumps(measured)))
+    monkeypatch.setenv(weights.OWN, "")
+    shipped = ladder.ship(out, old, target)
+    assert "worse in detr: AP50: detr-backbone, detr" in capsys.readouterr().out
+    assert set(ladder.NEEDS) - set(shipped) == {"detr", "detr-backbone"}
+    assert (target / "detr.safetensors").read_text() == "old"
+    assert (target / "vae.jsonl").read_text() == "new"
+
+
+def test_a_real_slice_trains_stops_and_goes_on(tmp_path, monkeypatch):
+    """The command that is really run, with two processes where only one model is left."""
+    monkeypatch.setenv("GLIGEN_LESSONS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(ladder, "lanes", lambda: 2)
+    monkeypatch.setattr(ladder, "LOOK", .2)
+    ladder.climb(tmp_path / "runs", steps=4, needs={"noisy-classifier": ()})
+    card = weights.files.card(tmp_path / "runs" / "noisy-classifier.safetensors")
+    assert card["steps"] == 4 and card["training"]["cores"] >= 1
+    assert json.loads((tmp_path / "runs" / "noisy-classifier" / "run.json").read_text()) == {
+        "steps": 4}
