@@ -37,6 +37,16 @@ def kernel_distance(a: Tensor, b: Tensor) -> float:
     return float(within[0] + within[1] - 2 * kernel[2].mean())
 
 
+def distances(a: Tensor, b: Tensor, least: int = 200) -> dict[str, float]:
+    """Frechet and kernel distance of two sets of features; none where one has too few pictures.
+
+    With few pictures both say more of their number than of what they show.
+    """
+    if min(len(a), len(b)) < least:
+        return {}
+    return {"frechet": frechet_distance(a, b), "kid": kernel_distance(a, b)}
+
+
 def psnr(a: Tensor, b: Tensor, peak: float = 2.) -> Tensor:
     """Peak signal-to-noise ratio of each picture in dB, (b,): 10 log10(peak^2 / MSE).
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .metrics import bootstrap
 from .world.vocabulary import CATEGORIES, COLOURS
 
 CROP = 40                                                 # pixels of a crop
@@ -78,6 +79,21 @@ def presence(category: Tensor, colour: Tensor) -> Tensor:
 def recall(found: Tensor, present: Tensor) -> float:
     """The part of the true labels (b,18,10) that the referee finds more likely than not."""
     return float((found[present > 0] > .5).float().mean())
+
+
+def verdict(found: Tensor, named: Tensor) -> dict[str, float]:
+    """What the referee says of pictures (b,18,10) whose captions named something (b,18,10).
+
+    `found` is the part of the named things that it is sure of, with the 95 % interval of that
+    share; `exchanged` the same where each picture is held against the next one's caption, what a
+    painter reaches that does not read; `precision` the part named of what it is sure of.
+    """
+    sure, hits = found > .5, (found[named > 0] > .5).float()
+    low, high = bootstrap(hits.numpy())
+    return {"found": float(hits.mean()), "found, low": low, "found, high": high,
+            "exchanged": recall(found, named.roll(1, 0)),
+            "precision": float((named[sure] > 0).float().mean()) if bool(sure.any()) else 0.,
+            "named things": len(hits)}
 
 
 def resized(x: Tensor, side: int = SIDE) -> Tensor:

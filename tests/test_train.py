@@ -1,6 +1,7 @@
 """Training, shipping and the report, used as a maintainer uses them."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -9,8 +10,10 @@ import torch
 
 from gligen_lessons import evaluate, files, recipes, train, weights
 from gligen_lessons.gligen import gate_names
-from gligen_lessons.recipes.latent import cached_latents
+from gligen_lessons.recipes.helpers import bare
+from gligen_lessons.recipes.latent_scenes import cached_latents
 from gligen_lessons.recipes.vae import piece_corners
+from gligen_lessons.world.cache import renders
 
 BLOCKED = ("diffusers", "transformers", "matplotlib", "IPython", "jupyterlab", "ipywidgets",
            "pycocotools", "nbformat")
@@ -33,8 +36,36 @@ def test_training_needs_neither_jupyter_nor_matplotlib_nor_diffusers(tmp_path):
     assert run.returncode == 0, run.stderr[-2000:]
     card = files.card(tmp_path / "out" / "referee-crop.safetensors")
     assert card["steps"] == 2
-    assert card["command"].endswith("train referee-crop --steps 2 --batch 64")
+    assert card["command"].endswith("train referee-crop --steps 2")
     assert weights.load("referee-crop", folder=tmp_path / "out").training is False
+
+
+def test_the_same_command_gives_the_same_weights_in_another_process(tmp_path):
+    """Nothing that the first weights or the data depend on may come from outside the recipe."""
+    made = []
+    for name in ("one", "two"):
+        words = ["-m", "gligen_lessons.train", "noisy-classifier", "--steps", "2", "--batch", "4"]
+        subprocess.run([sys.executable, *words, "--out", str(tmp_path / name)], check=True,
+                       capture_output=True, env=os.environ | {"PYTHONHASHSEED": str(len(made))})
+        made.append(files.card(tmp_path / name / "noisy-classifier.safetensors")["sha256"])
+    assert made[0] == made[1]
+
+
+@pytest.mark.parametrize("name", ["vae", "clip", "ldm", "gligen", "referee-scene", "ddpm"])
+def test_first_weights_come_from_a_seed(name):
+    """Whatever was drawn before: each recipe begins with the same weights."""
+    torch.manual_seed(5)
+    one = recipes.get(name, 1, batch=4).model.state_dict()
+    torch.randn(3)
+    two = recipes.get(name, 1, batch=4).model.state_dict()
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_a_second_training_is_kept_out_of_a_folder(tmp_path):
+    with train.alone(tmp_path / "noisy-classifier"), \
+            pytest.raises(OSError, match="Another training writes to .*noisy-classifier"):
+        train.train("noisy-classifier", 1, out=tmp_path, batch=4)
+    assert train.train("noisy-classifier", 1, out=tmp_path, batch=4)
 
 
 def test_minutes_stop_early_and_resume_finishes(tmp_path, capsys):
@@ -57,7 +88,7 @@ def test_the_pixel_recipe_lowers_its_loss_and_logs_samples(tmp_path):
     with torch.no_grad():
         trained, fresh = recipe.loss(model, *batch), recipe.loss(recipe.model, *batch)
     assert trained < .9 * fresh
-    assert set(files.card(made)["metrics"]) >= {"frechet", "frechet floor", "kid", "certain"}
+    assert set(files.card(made)["metrics"]) >= {"kinds", "samples"}
 
 
 def test_what_is_drawn_depends_on_the_step_alone():
@@ -90,7 +121,8 @@ def test_a_recipe_of_lessons_3_to_10_trains_stops_and_goes_on(tmp_path, name, me
     card = files.card(made)
     assert card["command"] == f"python course.py train {name} --steps 2 --batch 4"
     assert metric in card["metrics"]
-    model, untrained = weights.load(name, folder=tmp_path), recipes.get(name, 2, batch=4).model
+    model, untrained = weights.load(name, folder=tmp_path), bare(
+        recipes.get(name, 2, batch=4).model)
     assert model.state_dict().keys() == untrained.state_dict().keys()
     assert any(not torch.equal(p.half(), untrained.get_parameter(n).half())
                for n, p in model.named_parameters())
@@ -124,10 +156,10 @@ def test_pieces_lie_in_the_picture_and_mostly_around_things():
 
 
 def test_latents_are_made_once_for_each_autoencoder(tmp_path, monkeypatch):
-    first_seeds, first = cached_latents("train", 2, 3, 5)
+    drawn = renders("train", 5)
+    first = cached_latents(drawn)
     monkeypatch.setattr(weights, "load", None)                   # a second time needs no network
-    again_seeds, again = cached_latents("train", 2, 3, 5)
-    assert torch.equal(first, again) and first_seeds == again_seeds and len(first) == 5
+    assert torch.equal(first, cached_latents(drawn)) and first.shape == (5, 4, 16, 16)
     assert .3 < float(first.float().std()) < 3
 
 
@@ -149,10 +181,10 @@ def test_the_report_is_written_and_read_back(tmp_path):
 
 
 def test_the_report_says_whether_a_bar_holds():
-    text = evaluate.table({"vae": {"psnr": 31.9}, "clip": {"category": .96},
+    text = evaluate.table({"vae": {"psnr": 27.9}, "clip": {"category": .98},
                            "ldm": {"seconds for 8 pictures in 50 guided steps": 9.5}})
-    assert "| psnr | 31.9 | at least 32: missed |" in text
-    assert "| category | 0.96 | at least 0.95: holds |" in text
+    assert "| psnr | 27.9 | at least 28: missed |" in text
+    assert "| category | 0.98 | at least 0.97: holds |" in text
     assert "| 9.5 | at most 10: holds |" in text
 
 

@@ -14,10 +14,10 @@ from .. import device, weights
 from ..ddpm import q_sample, to_shown
 from ..fit import step_generator
 from ..latent import TextToImage, attention_map, draw, l_ldm
-from ..metrics import frechet_distance, kernel_distance
+from ..metrics import distances
 from ..muon import groups
 from ..nets import BasicTransformerBlock
-from ..referee import judge_scenes, recall
+from ..referee import judge_scenes, recall, verdict
 from ..unet import UNet
 from ..world import captions, scene, seeds
 from ..world.scene import Scene
@@ -41,6 +41,10 @@ KINDS = (.3, .2, .2, .1, .2)                              # how often each of fi
 HELP, ALIGN = .1, .05                                     # weights of the two helpers
 RATE = 3e-3                                               # Muon's
 P_DROP = .1                                               # captions that are dropped
+# what a fifth of the captions of the report is about: the split, and which things count
+ALONE = {"single": ("single-test", lambda thing: True),
+         "novel": ("novel", lambda thing: thing.category in NOVEL),
+         "pairs": ("pairs", lambda thing: (thing.colour, thing.category) in HELD_OUT)}
 SHOWN = ("a red car on the snow at night", "a yellow house on the grass by day",
          "a blue boat by the water at sunset", "a purple cat on the sand by day",
          "a green tree and a red mushroom on the grass by day", "a striped pink balloon",
@@ -195,8 +199,8 @@ def held_sample(parts: TextToImage, steps: int, count: int) -> dict:
         found = [one for one in map(scene, seeds(split, 4 * count))
                  if name == "single" or len(one.things) > 1][:count]
         x = draw(parts, [captions(one)[0] for one in found], steps=steps)
-        made[f"found, {name}"] = recall(judge_scenes(weights.load("referee-scene"), x)[0],
-                                        wished(found))
+        seen = judge_scenes(weights.load("referee-scene"), x)[0]
+        made[f"found, {name}"] = recall(seen, wished(found))
     return made
 
 
@@ -229,40 +233,36 @@ def wished(found: list[Scene], counts: Callable = lambda thing: True) -> Tensor:
 
 
 def ldm_report(parts: TextToImage, count: int = 1000, steps: int = 30,
-               guidance_scale: float = 5., batch: int = 16) -> dict:
+               guidance_scale: float = 5.) -> dict:
     """Captions of held-out scenes as pictures: what the referee finds of what they name.
 
-    `named, found` is the part of named things present in their colour, also for renders of the
-    same scenes and for their round trips through the autoencoder; distances compare with renders
-    of other scenes. Novel words and held-out pairs have captions of their own.
+    `named, found` is the part of named things present in their colour (`referee.verdict` has
+    what stands beside it), also for renders of the same scenes and for their round trips through
+    the autoencoder; distances compare with renders of other scenes. Single things, novel words
+    and held-out pairs have captions of their own, a fifth as many.
     """
     judge, data = weights.load("referee-scene", device.pick()), labelled("test", 2 * count)
     renders = torch.cat([pictures(data, part) for part in torch.arange(2 * count).split(64)])
     real, others = renders[:count], judge_scenes(judge, renders[count:])[1]
     scenes_ = [scene(seed) for seed in data.renders.seeds[:count]]
-
-    def painted(split_scenes: list[Scene]) -> tuple[Tensor, Tensor]:
-        texts = [captions(one)[0] for one in split_scenes]
-        x = torch.cat([draw(parts, texts[i:i + batch], seed=i, steps=steps,
-                            guidance_scale=guidance_scale) for i in range(0, len(texts), batch)])
-        return judge_scenes(judge, x)
-
-    made = {"painted": painted(scenes_), "renders": judge_scenes(judge, real),
+    options = {"steps": steps, "guidance_scale": guidance_scale}
+    made = {"painted": judged(parts, scenes_, **options), "renders": judge_scenes(judge, real),
             "round trips": judge_scenes(judge, round_trip(parts.vae, real))}
-    asked, report = wished(scenes_), {}
+    report = {}
     for name, (found, features) in made.items():
-        report |= {f"named, found, {name}": recall(found, asked),
-                   f"frechet, {name}": frechet_distance(features, others),
-                   f"kid, {name}": kernel_distance(features, others)}
-    report |= open_words(painted, max(8, count // 5))
+        report |= {f"named, {what}, {name}": value
+                   for what, value in verdict(found, wished(scenes_)).items()}
+        report |= {f"{what}, {name}": x for what, x in distances(features, others).items()}
+    for name, (split, counts) in ALONE.items():
+        few = [scene(seed) for seed in seeds(split, max(8, count // 5))]
+        told = verdict(judged(parts, few, **options)[0], wished(few, counts))
+        report |= {f"named, {what}, {name}": value for what, value in told.items()}
     return report | {"captions": count, "steps": steps, "guidance scale": guidance_scale}
 
 
-def open_words(painted: Callable, count: int) -> dict:
-    """The same for things of novel categories and for held-out pairs, each in its own split."""
-    made, rules = {}, {"novel": lambda thing: thing.category in NOVEL,
-                       "pairs": lambda thing: (thing.colour, thing.category) in HELD_OUT}
-    for split, counts in rules.items():
-        found = [scene(seed) for seed in seeds(split, count)]
-        made[f"named, found, {split}"] = recall(painted(found)[0], wished(found, counts))
-    return made
+def judged(parts: TextToImage, found: list[Scene], batch: int = 16, **options) -> tuple:
+    """The scene referee's findings (n,18,10) and features (n,64) of scenes painted by caption."""
+    texts = [captions(one)[0] for one in found]
+    x = torch.cat([draw(parts, texts[i:i + batch], seed=i, **options)
+                   for i in range(0, len(texts), batch)])
+    return judge_scenes(weights.load("referee-scene", device.pick()), x)

@@ -9,9 +9,9 @@ from torch import Tensor
 from .. import device
 from ..ddpm import to_model
 from ..fit import step_generator
-from ..metrics import frechet_distance, kernel_distance, psnr
+from ..metrics import distances, psnr
 from ..muon import groups
-from ..referee import judge_scenes, recall
+from ..referee import judge_scenes, recall, verdict
 from ..vae import VAE, kl, reconstruction_error, reparameterise, scaling_factor
 from ..weights import load
 from . import Recipe, on_device, scenes
@@ -136,9 +136,8 @@ def vae_report(model: VAE, count: int = 1000) -> dict:
     others = torch.cat([judge_scenes(judge, pictures(data, part))[1]
                         for part in (rows + count).split(64)])
     (seen, real), (seen_hat, made) = judge_scenes(judge, x), judge_scenes(judge, x_hat)
-    found, possible = recall(seen_hat, present), recall(seen, present)
-    return {"psnr": float(psnr(x_hat, x).mean()), "found": found, "found in renders": possible,
-            "found, relative": found / possible, "scenes": count,
-            "frechet": frechet_distance(made, others),
-            "frechet floor": frechet_distance(real, others),
-            "kid": kernel_distance(made, others), "kid floor": kernel_distance(real, others)}
+    told, possible = verdict(seen_hat, present), recall(seen, present)
+    floor = distances(real, others)
+    return {"psnr": float(psnr(x_hat, x).mean()), **told, "found in renders": possible,
+            "found, relative": told["found"] / possible, "scenes": count,
+            **distances(made, others), **{f"{name} floor": x for name, x in floor.items()}}
