@@ -59,6 +59,12 @@ def on_device(images) -> Tensor:
     return torch.tensor(images, device=device.pick())
 
 
+def fresh(build: Callable[..., nn.Module], *arguments, **config) -> nn.Module:
+    """A network with first weights that depend on nothing that was drawn before."""
+    torch.manual_seed(0)
+    return build(*arguments, **config)
+
+
 def get(name: str, steps: int | None = None, **arguments) -> Recipe:
     """The recipe of a model, for its own number of steps or another.
 

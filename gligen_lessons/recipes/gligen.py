@@ -26,7 +26,7 @@ from ..world import captions, scene
 from ..world.language import named
 from ..world.scene import Scene, Thing
 from ..world.vocabulary import BASE, COLOURS, PATTERNS
-from . import Recipe, scenes
+from . import Recipe, fresh, scenes
 from .detr import SMALLEST, tidy
 from .latent import LATENT_UNET, parts_with, sheet
 from .latent_scenes import cached_latents
@@ -113,8 +113,7 @@ def gligen(steps: int | None = None, batch: int | None = None) -> Recipe:
     big = device.dial() == "full"
     steps, batch = steps or (12_000 if big else 8_000), batch or (256 if big else 8)
     parts = weights.text_to_image(device.pick())
-    torch.manual_seed(0)
-    unet = start_apart(freeze(add_gates(parts.unet)))
+    unet = start_apart(freeze(fresh(add_gates, parts.unet)))
     data = layouts(parts, steps, batch, 80_000 if big else 8_000)
     walk, held = min(30, 1 + steps), Held.of(64 if big else 16 if steps > 8 else 4)
 

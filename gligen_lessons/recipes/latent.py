@@ -22,7 +22,7 @@ from ..unet import UNet
 from ..world import captions, scene, seeds
 from ..world.scene import Scene
 from ..world.vocabulary import CATEGORIES, COLOURS, HELD_OUT, NOVEL
-from . import Recipe
+from . import Recipe, fresh
 from .helpers import OFF, Helped, PlaceHead, help_at, outputs_of, place_loss
 from .latent_scenes import Example, LatentScenes, slot_masks, whole, window
 from .referee import labelled, pictures
@@ -64,7 +64,7 @@ def ldm(steps: int | None = None, batch: int | None = None) -> Recipe:
     most = min(SCENES, SMALL * batch * steps)
     many, one = LatentScenes.of("train", most), LatentScenes.of("single-train", most // 4)
     small = LatentScenes.of("single-train", most // 2, 64)
-    parts = weights.text_to_image(device.pick(), unet=UNet(**LATENT_UNET))
+    parts = weights.text_to_image(device.pick(), unet=fresh(UNet, **LATENT_UNET))
     walk = min(30, 1 + steps)
     weights.load("referee-scene")               # the report needs it: say now if it is missing
 
@@ -84,7 +84,7 @@ def ldm(steps: int | None = None, batch: int | None = None) -> Recipe:
     def report(model) -> dict:
         return ldm_report(parts_with(parts, model), min(100, 8 + steps), walk)
 
-    helped = Helped(parts.unet, PlaceHead(LATENT_UNET["block_out_channels"][1]))
+    helped = Helped(parts.unet, fresh(PlaceHead, LATENT_UNET["block_out_channels"][1]))
     return Recipe("ldm", helped, LATENT_UNET, f"latents of {most} train scenes, whole and in "
                   f"windows, and of {most // 4} single-train scenes at 128 px and {most // 2} at "
                   "64 px", batch_of, helped_loss(parts), steps, RATE, report, log_sample,

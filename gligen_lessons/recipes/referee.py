@@ -29,7 +29,7 @@ from ..world.backdrop import THING_ID
 from ..world.cache import Renders, renders
 from ..world.scene import MAX_THINGS
 from ..world.vocabulary import CATEGORIES, COLOURS
-from . import Recipe
+from . import Recipe, fresh
 from .nothing import KINDS, decoded_noise, nothing
 
 EMPTY = .2                                                # of a batch: pictures of nothing
@@ -149,7 +149,7 @@ def referee_crop(steps: int | None = None, batch: int = 80) -> Recipe:
         return crop_report(model, labelled("referee-test", min(1000, scenes))) | {
             "sure of nothing": rubbish_report(crop_judged(model), min(200, scenes))}
 
-    return judge("referee-crop", CropReferee(), {"width": 32}, scenes, draw, crop_loss, steps,
+    return judge("referee-crop", fresh(CropReferee), {"width": 32}, scenes, draw, crop_loss, steps,
                  report)
 
 
@@ -252,7 +252,7 @@ def referee_scene(steps: int | None = None, batch: int = 40) -> Recipe:
         return scene_report(model, labelled("referee-test", min(2000, scenes))) | {
             "sure of nothing": rubbish_report(scene_judged(model), min(200, scenes))}
 
-    return judge("referee-scene", SceneReferee(), {"width": 24, "features": 64}, scenes, draw,
+    return judge("referee-scene", fresh(SceneReferee), {"width": 24, "features": 64}, scenes, draw,
                  scene_loss, steps, report)
 
 
