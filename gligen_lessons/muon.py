@@ -3,7 +3,8 @@
 A gradient of a matrix is dominated by few directions. Muon replaces its momentum by the nearest
 matrix whose singular values are all about one, so that each direction is learnt at the same pace.
 The arithmetic is that of torch.optim.Muon, with two differences: weights of convolutions are taken
-as matrices (out, the rest), and the iteration runs on the small Gram matrix, in 32 bits.
+as matrices (out, the rest), and the iteration runs in 32 bits, for long ones on the small Gram
+matrix.
 """
 
 from collections.abc import Iterable
@@ -14,23 +15,39 @@ from torch import Tensor, nn
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)                  # of the quintic iteration
 SMALL = 1e-7                                              # keeps a gradient of zeros from 0 / 0
+LONG = 1.6                                                # m / n from which Gram is cheaper
 
 
 def newton_schulz(g: Tensor, steps: int = 5) -> Tensor:
     """A matrix g (n,m) with its singular values drawn to about one (.7 to 1.2).
 
-    Five steps of X <- (a I + b A + c A^2) X with A = X X'. Each factor is a polynomial of the
-    first A, so all of them are multiplied out on the small side and meet X once, at the end.
+    Five steps of X <- (a I + b A + c A^2) X with A = X X'. For a long X, n of its rows for m
+    columns, it is cheaper to multiply the factors out on the small side: each is a polynomial of
+    the first A, and X meets their product once, at the end.
     """
     if len(g) > g.shape[1]:
         return newton_schulz(g.T, steps).T
     x = g / (g.norm() + SMALL)                                                      # (n,m)
-    gram = x @ x.T                                                                  # (n,n)
+    return _long(x, steps) if g.shape[1] > LONG * len(g) else _plain(x, steps)
+
+
+def _plain(x: Tensor, steps: int) -> Tensor:
     a, b, c = COEFFICIENTS
-    whole = identity = torch.eye(len(g), dtype=g.dtype, device=g.device)
     for _ in range(steps):
-        factor = a * identity + b * gram + c * gram @ gram                          # (n,n)
-        whole, gram = factor @ whole, factor @ gram @ factor
+        gram = x @ x.T                                                              # (n,n)
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x                                                                        # (n,m)
+
+
+def _long(x: Tensor, steps: int) -> Tensor:
+    a, b, c = COEFFICIENTS
+    gram, whole = x @ x.T, None                                                     # (n,n)
+    for step in range(steps):
+        factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)                     # (n,n)
+        factor.diagonal().add_(a)
+        whole = factor if whole is None else factor @ whole
+        if step < steps - 1:
+            gram = factor @ gram @ factor
     return whole @ x                                                                # (n,m)
 
 

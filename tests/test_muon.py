@@ -23,10 +23,13 @@ def plain(g, steps=5):
     return x.T if len(g) > g.shape[1] else x
 
 
-@pytest.mark.parametrize("shape", [(8, 8), (16, 144), (144, 16), (1, 9)])
-def test_the_gram_form_is_the_plain_form(shape):
+@pytest.mark.parametrize("shape", [(8, 8), (16, 20), (16, 144), (144, 16), (1, 9)])
+def test_both_forms_are_the_published_iteration(shape):
     g = matrices(shape)[0].detach()
     torch.testing.assert_close(muon.newton_schulz(g), plain(g).float(), atol=1e-5, rtol=0)
+    if len(g) <= g.shape[1]:
+        x = g / g.norm()
+        torch.testing.assert_close(muon._long(x, 5), muon._plain(x, 5), atol=1e-5, rtol=0)
 
 
 def test_singular_values_come_near_one_and_directions_stay():
