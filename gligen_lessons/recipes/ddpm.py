@@ -5,18 +5,19 @@ import io
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import ddim
 from ..ddpm import l_simple, to_model, to_shown
 from ..fit import step_generator
 from ..metrics import distances
+from ..muon import groups
 from ..referee import judge_scenes
 from ..schedule import Schedule
 from ..unet import UNet
 from ..weights import load
 from ..world.cache import renders
-from . import Recipe
+from . import Recipe, fresh
 
 PIXEL_UNET = {
     "sample_size": 32, "in_channels": 3, "out_channels": 3, "layers_per_block": 1,
@@ -32,9 +33,13 @@ def small_pictures(split: str, count: int) -> Tensor:
     return to_model(torch.tensor(renders(split, count, size=32).images))
 
 
-def ddpm(steps: int | None = None, batch: int = 16) -> Recipe:
+RATE = 3e-3                                               # Muon's
+KEPT = ("conv_in", "conv_out", "time_emb")                # what stays with AdamW, in each U-Net
+
+
+def ddpm(steps: int | None = None, batch: int = 32) -> Recipe:
     """The pixel DDPM of lesson 1: PIXEL_UNET on single things, linear schedule, L_simple."""
-    steps = steps or 9_000
+    steps = steps or 8_000
     scenes = min(20_000, batch * steps)
     data, schedule = small_pictures("single-train", scenes), Schedule.linear()
     load("referee-scene")                       # the report needs it: say now if it is missing
@@ -51,8 +56,14 @@ def ddpm(steps: int | None = None, batch: int = 16) -> Recipe:
     def report(model) -> dict:
         return ddpm_report(model, min(500, 8 + steps))
 
-    return Recipe("ddpm", UNet(**PIXEL_UNET), PIXEL_UNET, f"{scenes} single-train scenes at 32 px",
-                  draw, loss, steps, 1e-3, report, log_sample, options={"ema": .999})
+    return Recipe("ddpm", fresh(UNet, **PIXEL_UNET), PIXEL_UNET, f"{scenes} single-train scenes "
+                  "at 32 px", draw, loss, steps, RATE, report, log_sample,
+                  options={"ema": .999, "optimizer": "muon", "groups": unet_groups})
+
+
+def unet_groups(model: nn.Module, lr: float = RATE) -> list[dict]:
+    """Muon's and AdamW's parameter groups of a U-Net, and of a helper's head beside it."""
+    return groups(model, lr, keep=(*KEPT, "head.names"), adjust="match_rms_adamw")
 
 
 def paint_pixels(model, count: int, steps: int, seed: int = 0, batch: int = 64) -> Tensor:

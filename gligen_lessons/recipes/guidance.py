@@ -14,8 +14,8 @@ from ..schedule import Schedule
 from ..weights import load
 from ..world import scene, seeds
 from ..world.vocabulary import BASE, CATEGORIES, COLOURS, NOVEL
-from . import Recipe
-from .ddpm import PIXEL_UNET, small_pictures
+from . import Recipe, fresh
+from .ddpm import PIXEL_UNET, RATE, small_pictures, unet_groups
 
 WORDS = BASE + NOVEL                                      # the categories of the training scenes
 SIZES = {"categories": len(WORDS), "colours": len(COLOURS)}
@@ -40,11 +40,11 @@ def labelled(steps: int | None = None, batch: int | None = None) -> Recipe:
     both labels, and a tenth each one of them, so that it also knows "red" alone.
     """
     full = device.dial() == "full"
-    steps, batch = steps or (20_000 if full else 4_000), batch or (128 if full else 16)
+    steps, batch = steps or (20_000 if full else 6_000), batch or (128 if full else 32)
     count, schedule = min(20_000, batch * steps), Schedule.linear()
     data, labels = small_pictures("single-train", count), labels_of("single-train", count)
     load("referee-scene")                       # the report needs it: say now if it is missing
-    model = LabelledUNet(**LABELLED)
+    model = fresh(LabelledUNet, **LABELLED)
     begin_with(model.unet, load("ddpm").state_dict())
 
     def batch_of(step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -63,7 +63,8 @@ def labelled(steps: int | None = None, batch: int | None = None) -> Recipe:
         return labelled_report(model, min(100, 8 + steps), min(30, 1 + steps))
 
     return Recipe("labelled", model, LABELLED, f"{count} single-train scenes at 32 px, from the "
-                  "weights of ddpm", batch_of, loss, steps, 5e-4, report, options={"ema": .999})
+                  "weights of ddpm", batch_of, loss, steps, RATE, report,
+                  options={"ema": .999, "optimizer": "muon", "groups": unet_groups})
 
 
 def begin_with(model: torch.nn.Module, tensors: dict[str, Tensor]) -> None:
@@ -76,7 +77,7 @@ def begin_with(model: torch.nn.Module, tensors: dict[str, Tensor]) -> None:
 def noisy_classifier(steps: int | None = None, batch: int | None = None) -> Recipe:
     """The classifier for guidance: pictures of lesson 1 noised to any step."""
     full = device.dial() == "full"
-    steps, batch = steps or (8_000 if full else 1_500), batch or (256 if full else 64)
+    steps, batch = steps or (8_000 if full else 6_000), batch or (256 if full else 64)
     count, schedule = min(20_000, batch * steps), Schedule.linear()
     data, labels = small_pictures("single-train", count), labels_of("single-train", count)
 
@@ -93,9 +94,10 @@ def noisy_classifier(steps: int | None = None, batch: int | None = None) -> Reci
     def report(model) -> dict:
         return classifier_report(model, min(500, 8 + steps))
 
-    return Recipe("noisy-classifier", NoisyClassifier(**SIZES), SIZES,
-                  f"{count} single-train scenes at 32 px", batch_of, loss, steps, 1e-3, report,
-                  options={"ema": .998, "weight_decay": .05})
+    return Recipe("noisy-classifier", fresh(NoisyClassifier, **SIZES), SIZES,
+                  f"{count} single-train scenes at 32 px", batch_of, loss, steps, RATE, report,
+                  options={"ema": .998, "weight_decay": .05, "optimizer": "muon",
+                           "groups": unet_groups})
 
 
 @torch.no_grad()

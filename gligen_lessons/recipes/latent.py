@@ -4,7 +4,6 @@ import base64
 import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 
 import torch
 from PIL import Image
@@ -15,7 +14,6 @@ from ..ddpm import q_sample, to_shown
 from ..fit import step_generator
 from ..latent import TextToImage, attention_map, draw, l_ldm
 from ..metrics import distances
-from ..muon import groups
 from ..nets import BasicTransformerBlock
 from ..referee import judge_scenes, recall, verdict
 from ..unet import UNet
@@ -23,6 +21,7 @@ from ..world import captions, scene, seeds
 from ..world.scene import Scene
 from ..world.vocabulary import CATEGORIES, COLOURS, HELD_OUT, NOVEL
 from . import Recipe, fresh
+from .ddpm import RATE, unet_groups
 from .helpers import OFF, Helped, PlaceHead, help_at, outputs_of, place_loss
 from .latent_scenes import Example, LatentScenes, slot_masks, whole, window
 from .referee import labelled, pictures
@@ -39,7 +38,6 @@ SMALL = 3                                                 # times as many small 
 ALL_SMALL = .15                                           # of the run, which sees nothing else
 KINDS = (.3, .2, .2, .1, .2)                              # how often each of five captions is drawn
 HELP, ALIGN = .1, .05                                     # weights of the two helpers
-RATE = 3e-3                                               # Muon's
 P_DROP = .1                                               # captions that are dropped
 # what a fifth of the captions of the report is about: the split, and which things count
 ALONE = {"single": ("single-test", lambda thing: True),
@@ -89,9 +87,7 @@ def ldm(steps: int | None = None, batch: int | None = None) -> Recipe:
                   f"windows, and of {most // 4} single-train scenes at 128 px and {most // 2} at "
                   "64 px", batch_of, helped_loss(parts), steps, RATE, report, log_sample,
                   tuple((i + 1) / 16 for i in range(16)),
-                  {"ema": .999, "optimizer": "muon", "groups": partial(
-                      groups, lr=RATE, adjust="match_rms_adamw",
-                      keep=("conv_in", "conv_out", "time_embedding", "head.names"))},
+                  {"ema": .999, "optimizer": "muon", "groups": unet_groups},
                   helpers=f"a head that names what each place shows, weight {HELP}; "
                   f"cross-attention from a thing to its words, weight {ALIGN}; both off after "
                   f"75 %, and with them the weights of steps")
