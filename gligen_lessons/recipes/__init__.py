@@ -45,13 +45,14 @@ class Recipe:
     helpers: str = "none"
 
 
-def scenes(split: str, steps: int, batch: int, most: int | None = None) -> Renders:
+def scenes(split: str, steps: int, batch: int, most: int | None = None,
+           size: int = 128) -> Renders:
     """The scenes that a run of `steps` batches learns from: at most `most`, or fewer.
 
     20,000 unless given, 80,000 on a GPU.
     """
     most = most or (80_000 if device.dial() == "full" else 20_000)
-    return renders(split, min(most, batch * steps))
+    return renders(split, min(most, batch * steps), size)
 
 
 def on_device(images) -> Tensor:

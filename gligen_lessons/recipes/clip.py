@@ -25,7 +25,6 @@ from .referee import with_labels
 WIDTH = 256
 WORDS = BASE + NOVEL                                      # the categories that CLIP has met
 KINDS = (.25, .15, 1., .1, .15)                           # how often each of five captions is drawn
-SINGLE = .5                                               # of a batch: scenes with one thing
 WRONG = 2                                                 # wrong captions for each right one
 HELP = .5                                                 # weight of the head that names places
 RATE = 5e-3                                               # Muon's
@@ -37,12 +36,12 @@ def tower(layers: int, heads: int = 4) -> dict:
             "num_attention_heads": heads, "projection_dim": WIDTH}
 
 
-def config(read: bpe.Tokenizer) -> dict:
-    """The config of the course's CLIP, for a tokenizer's vocabulary."""
+def config(read: bpe.Tokenizer, size: int = 128) -> dict:
+    """The config of the course's CLIP, for a tokenizer's vocabulary and pictures of `size` px."""
     text = tower(4) | {"vocab_size": len(read.vocabulary), "max_position_embeddings": TOKENS,
                        "bos_token_id": read.start, "eos_token_id": read.end,
                        "pad_token_id": read.end}
-    vision = tower(5) | {"image_size": 128, "patch_size": 16}
+    vision = tower(5) | {"image_size": size, "patch_size": size // 8}
     return {"text_config": text, "vision_config": vision, "projection_dim": WIDTH}
 
 
@@ -54,9 +53,9 @@ def learnt_tokenizer(count: int = 5_000) -> bpe.Tokenizer:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Scenes, `many` of them with several things and after them those with one.
+    """Scenes with several things, if any, and after these `many` those with one.
 
-    Pictures (n,128,128,3) uint8 and what their 8 x 8 patches show, (n,64).
+    Pictures (n,s,s,3) uint8 and what their 8 x 8 patches show, (n,64).
     """
 
     scenes: list[Scene]
@@ -65,20 +64,24 @@ class Pairs:
     many: int
 
     def rows(self, count: int, g: torch.Generator) -> Tensor:
-        """Rows of a batch: SINGLE of them with one thing, the others with several."""
-        one = round(SINGLE * count)
+        """Rows of a batch: half of them with one thing, the others with several."""
+        several = count // 2 if self.many else 0
         return torch.cat([
-            torch.randint(self.many, (count - one,), generator=g),
-            torch.randint(self.many, len(self.scenes), (one,), generator=g)])
+            torch.randint(max(1, self.many), (several,), generator=g),
+            torch.randint(self.many, len(self.scenes), (count - several,), generator=g)])
 
 
-def pairs(steps: int, batch: int) -> Pairs:
-    """As many scenes with one thing as with several, from the splits that CLIP may see."""
-    drawn = [scenes(split, steps, batch) for split in ("train", "single-train")]
+def pairs(steps: int, batch: int, small: bool = False) -> Pairs:
+    """As many scenes with one thing as with several, from the splits that CLIP may see.
+
+    With `small` only those with one, at 64 px.
+    """
+    drawn = [scenes(split, steps, batch, size=64 if small else 128)
+             for split in ("train", "single-train")[small:]]
     found = [scene(seed) for d in drawn for seed in d.seeds]
     codes = [place_codes(with_labels(d), torch.arange(len(d.seeds)), 8) for d in drawn]
     return Pairs(found, torch.cat([on_device(d.images) for d in drawn]), torch.cat(codes),
-                 len(drawn[0].seeds))
+                 0 if small else len(drawn[0].seeds))
 
 
 def exchanged(one: Scene, g: torch.Generator) -> Scene:
@@ -95,18 +98,20 @@ def exchanged(one: Scene, g: torch.Generator) -> Scene:
     return replace(one, things=(*one.things[:i], other, *one.things[i + 1:]))
 
 
-def clip(steps: int | None = None, batch: int | None = None) -> Recipe:
+def clip(steps: int | None = None, batch: int | None = None, small: bool = False) -> Recipe:
     """The course's CLIP: pictures against captions, and against captions that are nearly right.
 
     In small batches ground, light and colours tell nearly all pictures apart, and nothing would
     make words for things worth learning. So most captions leave the place out, and each comes
     with some in which one noun is exchanged (NegCLIP, Yuksekgonul et al. 2023, arXiv
-    2210.01936). A head on the patches names what they show, and is thrown away.
+    2210.01936). A head on the patches names what they show, and is thrown away. With `small` all
+    pictures show one thing, at 64 px.
     """
     full = device.dial() == "full"
-    steps, batch = steps or (4_000 if full else 3_600), batch or (1024 if full else 48)
-    read = tokenizer()
-    data, made, kinds = pairs(steps, batch), config(read), torch.tensor(KINDS)
+    steps, batch = steps or (1_200 if small else 4_000 if full else 3_600), batch or (
+        1024 if full else 48)
+    read, kinds = tokenizer(), torch.tensor(KINDS)
+    data, made = pairs(steps, batch, small), config(read, 64 if small else 128)
 
     def draw(step: int) -> tuple[Tensor, ...]:
         g = step_generator(5, step)
@@ -125,9 +130,10 @@ def clip(steps: int | None = None, batch: int | None = None) -> Recipe:
         return clip_report(model, read, min(1000, 16 + steps))
 
     model = initialise(CLIP(**made), torch.Generator().manual_seed(5))
+    told = "" if small else "train and "
     return Recipe("clip", Helped(model, PlaceHead(WIDTH)), made, f"{len(data.scenes)} scenes of "
-                  "train and single-train at 128 px", draw, contrast_loss, steps, RATE, report,
-                  options={"ema": .998, "optimizer": "muon", "groups": partial(
+                  f"{told}single-train at {data.images.shape[1]} px", draw, contrast_loss, steps,
+                  RATE, report, options={"ema": .998, "optimizer": "muon", "groups": partial(
                       groups, lr=RATE, keep=("patch_embedding", "head.names"),
                       adjust="match_rms_adamw")},
                   helpers=f"{WRONG} captions with an exchanged noun beside each right one; a head "
@@ -181,9 +187,9 @@ def single_scenes(split: str, count: int, held_out: bool | None = None) -> list[
     return found
 
 
-def pictures_of(found: list[Scene]) -> Tensor:
-    """The renders of some scenes, (n,3,128,128) in [-1, 1]."""
-    return to_model(torch.tensor(np.stack([render(one).image for one in found])))
+def pictures_of(found: list[Scene], size: int = 128) -> Tensor:
+    """The renders of some scenes, (n,3,size,size) in [-1, 1]."""
+    return to_model(torch.tensor(np.stack([render(one, size).image for one in found])))
 
 
 @torch.no_grad()
@@ -200,7 +206,7 @@ def named_right(model: CLIP, read: bpe.Tokenizer, found: list[Scene]) -> tuple[T
                                       (tuple(COLOURS), colour_prompts, "colour")):
         classes = [prompts(word) for word in words]
         guess = torch.cat([zero_shot(model, tokenize, x.to(where), classes).argmax(1).cpu()
-                           for x in pictures_of(found).split(128)])
+                           for x in pictures_of(found, model.vision_model.side).split(128)])
         truth = torch.tensor([words.index(getattr(thing, attribute)) for thing in things])
         right.append(guess == truth)
     return right[0], right[1]
@@ -220,9 +226,15 @@ def different_scenes(count: int, split: str = "test") -> list[Scene]:
 def retrieved(model: CLIP, read: bpe.Tokenizer, found: list[Scene]) -> float:
     """Text to image: the part of captions that find their picture among all of them."""
     where = next(model.parameters()).device
-    images = torch.cat([model.encode_image(x.to(where)) for x in pictures_of(found).split(128)])
     texts = model.encode_text(read([captions(one)[0] for one in found]).to(where))
-    return retrieval(similarity(images, texts, model.logit_scale))
+    return retrieval(similarity(encoded(model, found), texts, model.logit_scale))
+
+
+def encoded(model: CLIP, found: list[Scene]) -> Tensor:
+    """The renders of some scenes in the common space, (n,d)."""
+    where = next(model.parameters()).device
+    return torch.cat([model.encode_image(x.to(where))
+                      for x in pictures_of(found, model.vision_model.side).split(128)])
 
 
 @torch.no_grad()
@@ -230,7 +242,7 @@ def told_apart(model: CLIP, read: bpe.Tokenizer, found: list[Scene]) -> float:
     """How often a picture is nearer to its own caption than to one with a noun exchanged."""
     where, g = next(model.parameters()).device, torch.Generator().manual_seed(0)
     wrong = [exchanged(one, g) for one in found]
-    images = torch.cat([model.encode_image(x.to(where)) for x in pictures_of(found).split(128)])
+    images = encoded(model, found)
     right, other = (similarity(images, model.encode_text(
         read([captions(one)[0] for one in which]).to(where)), model.logit_scale).diagonal()
         for which in (found, wrong))
@@ -248,8 +260,9 @@ def clip_report(model: CLIP, read: bpe.Tokenizer, count: int = 1000) -> dict:
     def rate(hits):
         return float(hits.float().mean()) if len(hits) else None
 
-    many = different_scenes(min(500, count))
-    several = [one for one in many if len(one.things) > 1]
+    split = "test" if model.vision_model.side == 128 else "single-test"
+    many = different_scenes(min(500, count), split)
+    several = [one for one in many if len(one.things) > 1] or many
     return {"category": rate(category), "colour": rate(colour),
             "category, base": rate(category[~novel]), "category, novel": rate(category[novel]),
             "category, held-out pairs": rate(pair_category),

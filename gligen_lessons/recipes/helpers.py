@@ -54,12 +54,12 @@ class PlaceHead(nn.Module):
 def place_codes(data: Labelled, rows: Tensor, side: int = 16) -> Tensor:
     """What each place of some scenes shows: category times 10 plus colour, or NOTHING.
 
-    (b,side*side) for a side of 16 or a divisor of it; a coarse place shows a thing if one of its
-    fine places does.
+    (b,side*side) for pictures of 8 * side px or a multiple of it; a coarse place shows a thing if
+    one of its fine places does.
     """
-    category, colour = places(data, rows)                                   # (b,16,16) twice
+    category, colour = places(data, rows)                                   # (b,s/8,s/8) twice
     codes = torch.where(category == BACKGROUND, NOTHING, category * len(COLOURS) + colour)
-    return F.max_pool2d(codes[:, None].float(), 16 // side).long().flatten(1)
+    return F.max_pool2d(codes[:, None].float(), codes.shape[-1] // side).long().flatten(1)
 
 
 def place_loss(head: PlaceHead, states: Tensor, codes: Tensor) -> Tensor:

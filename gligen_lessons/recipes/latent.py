@@ -49,48 +49,64 @@ SHOWN = ("a red car on the snow at night", "a yellow house on the grass by day",
          "a monkey in blue on the road by day", "a white rocket on the snow by day")
 
 
-def ldm(steps: int | None = None, batch: int | None = None) -> Recipe:
+def ldm(steps: int | None = None, batch: int | None = None, small: bool = False) -> Recipe:
     """The latent U-Net, from small pictures to whole scenes.
 
     It begins with pictures of 64 px and windows of scenes, whose latents of 8 x 8 cost a
     quarter, and meets them ever more seldom. A head names what each place shows, and
     cross-attention is told where each word's thing is; in the last quarter the loss is
-    that of the paper, alone, on whole pictures.
+    that of the paper, alone, on whole pictures. With `small` all pictures are of 64 px and
+    show one thing.
     """
-    full = device.dial() == "full"
-    steps, batch = steps or (20_000 if full else 24_000), batch or (256 if full else 24)
+    full, made = device.dial() == "full", LATENT_UNET | ({"sample_size": 8} if small else {})
+    steps = steps or (3_000 if small else 20_000 if full else 24_000)
+    batch = batch or (256 if full else 32)
     most = min(SCENES, SMALL * batch * steps)
-    many, one = LatentScenes.of("train", most), LatentScenes.of("single-train", most // 4)
-    small = LatentScenes.of("single-train", most // 2, 64)
-    parts = weights.text_to_image(device.pick(), unet=fresh(UNet, **LATENT_UNET))
+    told, choose = (one_thing if small else growing)(most, steps, batch)
+    parts = weights.text_to_image(device.pick(), unet=fresh(UNet, **made))
     walk = min(30, 1 + steps)
     weights.load("referee-scene")               # the report needs it: say now if it is missing
 
     def batch_of(step: int) -> tuple[Tensor, ...]:
         g = step_generator(8, step)
-        if torch.rand((), generator=g) < small_part(step / steps):
-            drawn = [whole(small, r) if luck < .5 else window(many, r % most, g)
-                     for r, luck in lots(len(small.scenes), SMALL * batch, g)]
-        else:
-            drawn = [whole(one, r % len(one.scenes)) if luck < .2 else whole(many, r)
-                     for r, luck in lots(most, batch, g)]
-        return stacked(drawn, parts, help_at(step, steps), g)
+        return stacked(choose(step, g), parts, help_at(step, steps), g)
 
     def log_sample(model, step: int) -> dict:
         return held_sample(parts_with(parts, model), min(16, walk), min(24, 2 + steps))
 
     def report(model) -> dict:
-        return ldm_report(parts_with(parts, model), min(100, 8 + steps), walk)
+        return ldm_report(parts_with(parts, model), min(200, 8 + steps), walk)
 
     helped = Helped(parts.unet, fresh(PlaceHead, LATENT_UNET["block_out_channels"][1]))
-    return Recipe("ldm", helped, LATENT_UNET, f"latents of {most} train scenes, whole and in "
-                  f"windows, and of {most // 4} single-train scenes at 128 px and {most // 2} at "
-                  "64 px", batch_of, helped_loss(parts), steps, RATE, report, log_sample,
-                  tuple((i + 1) / 16 for i in range(16)),
+    return Recipe("ldm", helped, made, told, batch_of, helped_loss(parts), steps, RATE, report,
+                  log_sample, tuple((i + 1) / 16 for i in range(16)),
                   {"ema": .999, "optimizer": "muon", "groups": unet_groups},
                   helpers=f"a head that names what each place shows, weight {HELP}; "
                   f"cross-attention from a thing to its words, weight {ALIGN}; both off after "
                   f"75 %, and with them the weights of steps")
+
+
+def growing(most: int, steps: int, batch: int) -> tuple[str, Callable]:
+    """What data `ldm` learns from, in words, and the function that picks a step's examples."""
+    many, one = LatentScenes.of("train", most), LatentScenes.of("single-train", most // 4)
+    small = LatentScenes.of("single-train", most // 2, 64)
+
+    def choose(step: int, g: torch.Generator) -> list[Example]:
+        if torch.rand((), generator=g) < small_part(step / steps):
+            return [whole(small, r) if luck < .5 else window(many, r % most, g)
+                    for r, luck in lots(len(small.scenes), SMALL * batch, g)]
+        return [whole(one, r % len(one.scenes)) if luck < .2 else whole(many, r)
+                for r, luck in lots(most, batch, g)]
+
+    return (f"latents of {most} train scenes, whole and in windows, and of {most // 4} "
+            f"single-train scenes at 128 px and {most // 2} at 64 px"), choose
+
+
+def one_thing(most: int, steps: int, batch: int) -> tuple[str, Callable]:
+    """The same for small pictures of one thing."""
+    small = LatentScenes.of("single-train", most // 2, 64)
+    return (f"latents of {most // 2} single-train scenes at 64 px",
+            lambda step, g: [whole(small, r) for r, _ in lots(most // 2, batch, g)])
 
 
 def small_part(done: float) -> float:
@@ -191,13 +207,17 @@ def alignment_loss(looks: list[Tensor], slots: Tensor, words: Tensor) -> Tensor:
 def held_sample(parts: TextToImage, steps: int, count: int) -> dict:
     """For the log: a sheet, and what the referee finds in held-out scenes of several and of one."""
     made = {"png": sheet(draw(parts, list(SHOWN), steps=steps))}
-    for name, split in (("several", "test"), ("single", "single-test")):
+    for name, split in (("several", "test"), ("single", "single-test"))[is_small(parts):]:
         found = [one for one in map(scene, seeds(split, 4 * count))
                  if name == "single" or len(one.things) > 1][:count]
-        x = draw(parts, [captions(one)[0] for one in found], steps=steps)
-        seen = judge_scenes(weights.load("referee-scene"), x)[0]
+        seen = judged(parts, found, steps=steps)[0]
         made[f"found, {name}"] = recall(seen, wished(found))
     return made
+
+
+def is_small(parts: TextToImage) -> bool:
+    """Whether a model paints single things at 64 px: one of `train small`."""
+    return parts.unet.config["sample_size"] < LATENT_UNET["sample_size"]
 
 
 def parts_with(parts: TextToImage, unet: UNet) -> TextToImage:
@@ -237,7 +257,8 @@ def ldm_report(parts: TextToImage, count: int = 1000, steps: int = 30,
     the autoencoder; distances compare with renders of other scenes. Single things, novel words
     and held-out pairs have captions of their own, a fifth as many.
     """
-    judge, data = weights.load("referee-scene", device.pick()), labelled("test", 2 * count)
+    judge, small = weights.load("referee-scene", device.pick()), is_small(parts)
+    data = labelled("single-test", 2 * count, 64) if small else labelled("test", 2 * count)
     renders = torch.cat([pictures(data, part) for part in torch.arange(2 * count).split(64)])
     real, others = renders[:count], judge_scenes(judge, renders[count:])[1]
     scenes_ = [scene(seed) for seed in data.renders.seeds[:count]]
@@ -249,7 +270,7 @@ def ldm_report(parts: TextToImage, count: int = 1000, steps: int = 30,
         report |= {f"named, {what}, {name}": value
                    for what, value in verdict(found, wished(scenes_)).items()}
         report |= {f"{what}, {name}": x for what, x in distances(features, others).items()}
-    for name, (split, counts) in ALONE.items():
+    for name, (split, counts) in ALONE.items() if not small else ():
         few = [scene(seed) for seed in seeds(split, max(8, count // 5))]
         told = verdict(judged(parts, few, **options)[0], wished(few, counts))
         report |= {f"named, {what}, {name}": value for what, value in told.items()}

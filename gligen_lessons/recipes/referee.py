@@ -47,9 +47,9 @@ class Labelled:
     colour: Tensor
 
 
-def labelled(split: str, count: int) -> Labelled:
-    """The first scenes of a split with the labels of their things."""
-    return with_labels(renders(split, count))
+def labelled(split: str, count: int, size: int = 128) -> Labelled:
+    """The first scenes of a split, `size` pixels wide, with the labels of their things."""
+    return with_labels(renders(split, count, size))
 
 
 def with_labels(drawn: Renders) -> Labelled:
@@ -63,7 +63,7 @@ def with_labels(drawn: Renders) -> Labelled:
 
 
 def pictures(data: Labelled, rows: Tensor) -> Tensor:
-    """Rows of the renders as model pictures (b,3,128,128) in [-1, 1]."""
+    """Rows of the renders as model pictures (b,3,s,s) in [-1, 1]."""
     images = torch.from_numpy(data.renders.images[rows.numpy()])
     return images.movedim(-1, 1).float() / 127.5 - 1
 
@@ -285,7 +285,7 @@ def crop_judged(model: CropReferee) -> Callable:
 
 
 def places(data: Labelled, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Category and colour at the middle of each of the 16 x 16 places, (b,16,16) each."""
+    """Category and colour at the middle of each place of 8 px, (b,s/8,s/8) each."""
     ids = torch.from_numpy(data.renders.ids[rows.numpy(), 4::8, 4::8]).long()
     slot = (ids - THING_ID).clamp(min=0)
     row = rows[:, None, None].expand_as(slot)

@@ -31,22 +31,26 @@ FROZEN = .75                                              # of the run; then onl
 RATE = .02                                                # Muon's
 
 
-def vae(steps: int | None = None, batch: int | None = None) -> Recipe:
+def vae(steps: int | None = None, batch: int | None = None, small: bool = False) -> Recipe:
     """The autoencoder: pieces of pictures, then a quarter as many whole ones a step.
 
     In the last quarter the encoder stands still: latents are final, and the decoder makes the
-    most of them (as Stable Diffusion's was finished, sd-vae-ft-mse).
+    most of them (as Stable Diffusion's was finished, sd-vae-ft-mse). With `small` all pictures
+    are whole ones of single things, of 64 px.
     """
     full = device.dial() == "full"
-    steps, batch = steps or (20_000 if full else 24_000), batch or (64 if full else 8)
-    renders = scenes("train", steps, batch)
+    steps, batch = steps or (5_000 if small else 20_000 if full else 24_000), batch or (
+        64 if full else 8)
+    renders = scenes("single-train" if small else "train", steps, batch, size=64 if small else 128)
     data, boxes = on_device(renders.images), torch.tensor(renders.boxes_xyxy)
+    made = LATENT_VAE | {"sample_size": data.shape[1]}
     load("referee-scene")                       # the report needs it: say now if it is missing
 
     def draw(step: int) -> tuple[Tensor, Tensor, Tensor]:
         g = step_generator(4, step)
         piece = step < WHOLE * steps
-        count, side = (batch, CROP) if piece else (max(1, batch // 4), data.shape[1])
+        side = CROP if piece else data.shape[1]
+        count = max(1, batch * CROP**2 // side**2)
         rows = torch.randint(len(data), (count,), generator=g)
         corners = piece_corners(boxes[rows], data.shape[1] - side, g)
         x = torch.stack([data[row, y:y + side, x:x + side] for row, (x, y)
@@ -60,12 +64,13 @@ def vae(steps: int | None = None, batch: int | None = None) -> Recipe:
         return {"scaling_factor": scaling_factor(latents(model, data[rows], g))}
 
     def report(model) -> dict:
-        return vae_report(model, min(1000, 8 + steps))
+        return vae_report(model, min(1000, 8 + steps), small)
 
-    model = VAE(**LATENT_VAE).to(memory_format=torch.channels_last)
-    return Recipe("vae", model, LATENT_VAE, f"{len(data)} train scenes at 128 px, pieces of "
-                  f"{CROP} px in the first {WHOLE:.0%} of the steps, the encoder frozen after "
-                  f"{FROZEN:.0%}", draw, two_sizes_loss, steps, RATE, report, learned=learned,
+    model = VAE(**made).to(memory_format=torch.channels_last)
+    told = f"{len(data)} {'single-' * small}train scenes at {data.shape[1]} px, "
+    told += "" if small else f"pieces of {CROP} px in the first {WHOLE:.0%} of the steps, "
+    return Recipe("vae", model, made, f"{told}the encoder frozen after {FROZEN:.0%}", draw,
+                  two_sizes_loss, steps, RATE, report, learned=learned,
                   options={"ema": .998, "optimizer": "muon", "groups": partial(groups, lr=RATE)},
                   helpers=f"the same picture at half its size, weight {HALF_WEIGHT}")
 
@@ -123,13 +128,14 @@ def round_trip(model: VAE, x: Tensor, batch: int = 32) -> Tensor:
                       for part in x.split(batch)])
 
 
-def vae_report(model: VAE, count: int = 1000) -> dict:
+def vae_report(model: VAE, count: int = 1000, small: bool = False) -> dict:
     """PSNR of round trips of held-out scenes, and what the referee still finds in them.
 
     `found` is the part of the visible things that the referee sees in their colour; distances
     are in its features, the floor between two sets of renders of the same size.
     """
-    judge, data = load("referee-scene"), labelled("test", 2 * count)
+    judge, data = load("referee-scene"), (
+        labelled("single-test", 2 * count, 64) if small else labelled("test", 2 * count))
     rows = torch.arange(count)
     x = torch.cat([pictures(data, part) for part in rows.split(64)])
     x_hat, present = round_trip(model, x), truth(data, rows)
