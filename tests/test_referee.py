@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from gligen_lessons import referee, weights, world
+from gligen_lessons import referee, vae, weights, world
+from gligen_lessons.recipes import nothing
 from gligen_lessons.recipes import referee as recipe
 from gligen_lessons.world.render import render
 from gligen_lessons.world.scene import Scene, Thing
@@ -75,6 +76,49 @@ def test_empty_boxes_share_little_with_things(tmp_path, monkeypatch):
         inside = data.renders.ids[row][y0:y1, x0:x1]
         covered.append(float((inside >= 16).mean()))
     assert sum(covered) / len(covered) < .1
+
+
+def test_a_verdict_counts_found_exchanged_and_what_was_not_named():
+    found, named = torch.zeros(4, 18, 10), torch.zeros(4, 18, 10)
+    named[range(4), range(4), range(4)] = 1               # four captions, each with its own thing
+    found[0, 0, 0] = found[1, 1, 1] = .9                  # two are found
+    found[2, 1, 1] = .9                                   # the third shows what the second asked
+    found[3, 9, 9] = .6                                   # the last something nobody asked
+    told = referee.verdict(found, named)
+    assert told["found"] == .5 and told["named things"] == 4 and told["precision"] == .5
+    assert told["exchanged"] == .25, "picture 2 shows what caption 1 names"
+    assert 0 <= told["found, low"] < .5 < told["found, high"] <= 1
+    assert referee.verdict(found * 0, named)["precision"] == 0.
+
+
+@pytest.mark.parametrize("kind", nothing.KINDS)
+def test_pictures_of_nothing_keep_colours_or_size_but_no_picture(kind):
+    one = Scene(things=(Thing("car", "red", x=.5, y=.85, size=.3),))
+    x = (torch.tensor(render(one).image).movedim(-1, 0).float() / 127.5 - 1).expand(3, -1, -1, -1)
+    made = nothing.nothing(kind, x, torch.Generator().manual_seed(0))
+    assert made.shape == x.shape and float(made.abs().max()) <= 1
+    assert torch.isfinite(made).all() and float((made - x).abs().mean()) > .02
+    again = nothing.nothing(kind, x, torch.Generator().manual_seed(0))
+    assert torch.equal(made, again), "the generator alone decides"
+    other = nothing.nothing(kind, x, torch.Generator().manual_seed(1))
+    assert not torch.equal(made, other)
+
+
+def test_decoded_noise_is_mostly_noise_and_never_what_was_encoded():
+    torch.manual_seed(0)
+    model = vae.VAE(block_out_channels=(8, 8, 8, 8), norm_num_groups=4, sample_size=128,
+                    down_block_types=("DownEncoderBlock2D",) * 4,
+                    up_block_types=("UpDecoderBlock2D",) * 4)
+    seen = []
+    model.decode = lambda z: seen.append(z) or torch.zeros(len(z), 3, 128, 128)
+    x = torch.rand(64, 3, 128, 128, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    nothing.decoded_noise(model, x, torch.Generator().manual_seed(0))
+    z, was = seen[0] * model.scaling_factor, model.encode(x)[0].detach() * model.scaling_factor
+    same = torch.nn.functional.cosine_similarity(z.flatten(1), was.flatten(1))
+    permuted = torch.tensor([torch.equal(a.flatten().sort().values, b.flatten().sort().values)
+                             for a, b in zip(z, was, strict=True)])
+    assert 15 < int(permuted.sum()) < 49, "about half are in a random order"
+    assert float(same[~permuted].abs().max()) < .8, "the others are mostly noise"
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..evaluate import FOLDER
 
-NAMES = ("told", "ablations")
+NAMES = ("told", "ablations", "optimizers")
 
 
 def shipped(name: str, folder: Path = FOLDER) -> dict:

@@ -144,6 +144,7 @@ def stacked(drawn: list[Example], parts: TextToImage, help_weight: float,
 def helped_loss(parts: TextToImage) -> Callable:
     """The loss of a batch of `stacked`: the paper's, with helpers as long as they count."""
     alpha_bar = parts.schedule.alpha_bar.float()
+    usual = step_weight(alpha_bar).mean()
 
     def loss(helped: Helped, z0, t, eps, ids, codes, slots, words, help_weight) -> Tensor:
         with torch.no_grad():
@@ -155,11 +156,11 @@ def helped_loss(parts: TextToImage) -> Callable:
             eps_hat = helped.model(q_sample(z0, t, eps, parts.schedule), t, context)
         error = (eps_hat.float() - eps).square().mean((1, 2, 3))            # (b,)
         kept = alpha_bar.to(t.device)[t]                                    # (b,)
-        weight = help_weight * step_weight(kept) + 1 - help_weight
+        weight = help_weight * step_weight(kept) / usual + 1 - help_weight
         named = place_loss(helped.head, states[0].flatten(2).transpose(1, 2), codes)
         pointed = alignment_loss(looks, slots, words)
         helpers = help_weight * kept.sqrt() * (HELP * named + ALIGN * pointed)
-        return (weight / weight.mean() * error + helpers).mean()
+        return (weight * error + helpers).mean()
 
     return loss
 

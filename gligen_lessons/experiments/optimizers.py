@@ -1,0 +1,60 @@
+"""AdamW against Muon: lesson 3's autoencoder at 64 px, the same start and the same batches."""
+
+import argparse
+import json
+import sys
+from functools import partial
+from pathlib import Path
+from time import monotonic
+
+import torch
+
+from .. import device, files, muon, recipes
+from ..evaluate import FOLDER
+from ..fit import fit, progress
+from ..metrics import psnr
+from ..recipes.referee import labelled, pictures
+from ..recipes.vae import RATE, round_trip
+
+ADAMW_RATE = 6e-4                            # the best of a few for this network
+EVERY = 10                                   # steps behind each loss that is kept
+HELD = 128                                   # pictures whose round trips are measured
+
+
+def trained(name: str, steps: int, batch: int) -> dict:
+    """One training: the mean loss of every few steps, its seconds, and PSNR on held-out pictures.
+
+    The pictures are single things at 64 px; the learning rates warm up and fall alike.
+    """
+    recipe = recipes.get("vae", steps, batch=batch, small=True)
+    rate, groups = (RATE, partial(muon.groups, lr=RATE)) if name == "muon" else (ADAMW_RATE, None)
+    run = fit(recipe.model, recipe.loss, recipe.draw, steps=steps, lr=rate, ema=.998,
+              optimizer=name, groups=groups)
+    start = monotonic()
+    losses = torch.tensor([state["loss"] for state in progress(run, steps)])
+    seconds, data = monotonic() - start, labelled("single-test", HELD, 64)
+    x = pictures(data, torch.arange(HELD))
+    found = psnr(round_trip(recipe.model.eval(), x), x).mean()
+    means = losses[:len(losses) // EVERY * EVERY].view(-1, EVERY).mean(1)
+    return {"name": name, "rate": rate, "losses": [round(float(loss), 4) for loss in means],
+            "psnr": float(found), "seconds": round(seconds, 1)}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line of `experiment optimizers`."""
+    parser = argparse.ArgumentParser(prog="gligen-lessons experiment optimizers",
+                                     description=__doc__)
+    add = parser.add_argument
+    add("--steps", type=int, default=600, help="of each training")
+    add("--batch", type=int, default=8, help="pictures a step")
+    add("--out", type=Path, default=FOLDER / "optimizers.json", help="the JSON file to write")
+    asked = parser.parse_args(arguments)
+    words = sys.argv[3:] if arguments is None else arguments
+    made = {"command": " ".join(["python course.py experiment optimizers", *words]),
+            "steps": asked.steps, "batch": asked.batch, "every": EVERY, "pictures": HELD,
+            "device": str(device.pick()),
+            "rows": [trained(name, asked.steps, asked.batch) for name in ("adamw", "muon")]}
+    files.atomic_write(asked.out, json.dumps(made, indent=1) + "\n")
+    for row in made["rows"]:
+        print(f"{row['name']}: {row['psnr']:.1f} dB in {row['seconds']:.0f} s")
+    return 0
