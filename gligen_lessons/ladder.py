@@ -19,11 +19,9 @@ import torch
 from tqdm.auto import tqdm
 
 from . import evaluate, weights
+from .models import MODELS
 
-NEEDS = {"vae": (), "clip": (), "ldm": ("vae", "clip"), "gligen": ("ldm",),
-         "gligen-inpaint": ("gligen",), "referee-scene": ("vae",), "referee-crop": ("vae",),
-         "ddpm": (), "labelled": ("ddpm",), "noisy-classifier": (), "detr-backbone": (),
-         "detr": ("detr-backbone",)}                      # what comes first goes first
+NEEDS = {name: model.needs for name, model in MODELS.items()}
 SLICE = 20                                                # minutes
 LOOK = 5.                                                 # seconds between two looks at the logs
 # models that are shipped together, and the figures of the report that must not get worse
@@ -54,7 +52,7 @@ def finished(name: str, out: Path) -> bool:
     return weights.path(name, out).exists()
 
 
-def ready(out: Path, running: set[str], needs: dict = NEEDS) -> list[str]:
+def trainable(out: Path, running: set[str], needs: dict = NEEDS) -> list[str]:
     """The models that can be trained now: not finished, not running, all that they need there."""
     return [name for name, bases in needs.items() if name not in running
             and not finished(name, out) and all(finished(base, out) for base in bases)]
@@ -90,7 +88,7 @@ def started(words: list[str], name: str, out: Path, share: int, position: int) -
         desc=f"{name:16}", unit="step", position=position, leave=False))
 
 
-def look(one: Slice, out: Path) -> None:
+def show_progress(one: Slice, out: Path) -> None:
     """Bring a bar up to date with the log."""
     folder, lines = out / one.name, []
     if (folder / "log.jsonl").exists():
@@ -107,7 +105,7 @@ def look(one: Slice, out: Path) -> None:
 
 def ended(one: Slice, out: Path) -> None:
     """Close a slice that has ended; RuntimeError with its last line if it failed."""
-    look(one, out)
+    show_progress(one, out)
     one.bar.close()
     if one.process.returncode:
         text = (out / one.name / "output.txt").read_text("utf-8", errors="replace")
@@ -137,12 +135,12 @@ def climb(out: Path, hours: float | None = None, steps: int | None = None,
     """
     end, running = time.monotonic() + 3600 * (math.inf if hours is None else hours), []
     try:
-        while time.monotonic() < end and (running or ready(out, set(), needs)):
+        while time.monotonic() < end and (running or trainable(out, set(), needs)):
             deal(running, out, end, steps, needs)
             time.sleep(LOOK)
             for one in list(running):
                 if one.process.poll() is None:
-                    look(one, out)
+                    show_progress(one, out)
                 else:
                     running.remove(one)
                     ended(one, out)
@@ -159,7 +157,7 @@ def climb(out: Path, hours: float | None = None, steps: int | None = None,
 def deal(running: list[Slice], out: Path, end: float, steps: int | None, needs: dict) -> None:
     """Give free lanes to models that are ready; one that is alone gets all lanes."""
     free = lanes() - sum(one.share for one in running)
-    waiting = ready(out, {one.name for one in running}, needs)
+    waiting = trainable(out, {one.name for one in running}, needs)
     while free and waiting:
         share = free if len(waiting) == 1 and not running else 1
         minutes = max(.1, min(SLICE, (end - time.monotonic()) / 60))

@@ -37,7 +37,7 @@ def kernel_distance(a: Tensor, b: Tensor) -> float:
     return float(within[0] + within[1] - 2 * kernel[2].mean())
 
 
-def distances(a: Tensor, b: Tensor, least: int = 200) -> dict[str, float]:
+def feature_distances(a: Tensor, b: Tensor, least: int = 200) -> dict[str, float]:
     """Frechet and kernel distance of two sets of features; none where one has too few pictures.
 
     With few pictures both say more of their number than of what they show.

@@ -11,6 +11,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from . import device, files, fit, ladder, recipes, weights
+from .models import MODELS
 from .recipes.helpers import bare
 
 
@@ -91,7 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line of `train`."""
     parser = argparse.ArgumentParser(prog="gligen-lessons train", description=__doc__)
     add = parser.add_argument
-    add("name", help=f"{', '.join(recipes.HOMES)}; or all: every model of the course, in order")
+    add("name", help=f"{', '.join(MODELS)}; or all: every model of the course, in order")
     add("--steps", type=int, help="all steps; learning rate and data follow it")
     add("--batch", type=int, help="samples a step, instead of the recipe's own")
     add("--minutes", type=float, help="stop early; go on later with --resume")

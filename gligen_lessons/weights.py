@@ -11,33 +11,19 @@ from torch import Tensor, nn
 
 from . import files, layout
 from .bpe import Tokenizer
-from .clip import CLIP
-from .detr import DETR
-from .gligen import add_gates, gate_names
-from .guidance import LabelledUNet, NoisyClassifier
-from .inpaint import inpainting_names, make_inpainting
 from .latent import TextToImage
-from .referee import CropReferee, SceneReferee
-from .resnet import PlaceNamer
+from .models import MODELS
 from .schedule import Schedule
 from .unet import UNet
-from .vae import VAE
 
 FOLDER = Path(__file__).resolve().parent.parent / "data" / "weights"
 OWN = "GLIGEN_LESSONS_WEIGHTS"                   # a folder whose weights go before the shipped
 TOKENS = 40                                      # of a caption, the special ones included
-BUILDERS = {"ddpm": UNet, "vae": VAE, "clip": CLIP, "labelled": LabelledUNet,
-            "noisy-classifier": NoisyClassifier, "ldm": UNet, "detr-backbone": PlaceNamer,
-            "detr": DETR, "referee-crop": CropReferee, "referee-scene": SceneReferee}
-# files that hold only what they add: to which model, what makes room for it, and its names
-ADDED = {"gligen": ("ldm", add_gates, gate_names),
-         "gligen-inpaint": ("ldm", make_inpainting, inpainting_names)}
-PIPELINES = ("ldm", *ADDED)                      # what diffusers has a pipeline for
 
 
-def names() -> list[str]:
-    """Every model that the course ships."""
-    return [*BUILDERS, *ADDED]
+def names(exported: bool = False) -> list[str]:
+    """Every model that the course ships, or those that diffusers has a pipeline for."""
+    return [name for name, model in MODELS.items() if model.exported or not exported]
 
 
 def path(name: str, folder: Path | None = None) -> Path:
@@ -59,10 +45,10 @@ def load(name: str, device: str | torch.device = "cpu", folder: Path | None = No
     """
     file = path(name, folder)
     tensors, config = files.load(file, f"python course.py train {name}"), files.card(file)["config"]
-    if name in ADDED:
+    if MODELS[name].base:
         model = added(name, tensors, config, file)
     else:
-        model = fill(BUILDERS[name](**config), tensors, file)
+        model = fill(MODELS[name].build(**config), tensors, file)
     return model.eval().requires_grad_(False).to(device)
 
 
@@ -71,12 +57,12 @@ def added(name: str, tensors: dict[str, Tensor], config: dict, file: Path) -> nn
 
     ValueError where that model is not the one it was trained on.
     """
-    base, make_room, new_names = ADDED[name]
-    if config["_on"] != fingerprint(base):
-        raise ValueError(f"{file} was trained on other weights of {base!r} than those in {FOLDER}: "
-                         f"run python course.py train {name} again.")
-    model = make_room(load(base))
-    new = set(new_names(model))
+    row = MODELS[name]
+    if config["_on"] != fingerprint(row.base):
+        raise ValueError(f"{file} was trained on other weights of {row.base!r} than those in "
+                         f"{FOLDER}: run python course.py train {name} again.")
+    model = row.build(load(row.base))
+    new = set(row.added(model))
     kept = {key: value for key, value in model.state_dict().items() if key not in new}
     return fill(model, kept | tensors, file)
 
@@ -131,9 +117,9 @@ def export(name: str, folder: str | Path) -> Path:
     ValueError for a model that is no pipeline of diffusers, FileExistsError where the folder
     exists and is not empty. The folder appears when it is whole.
     """
-    if path(name).stem not in PIPELINES:
-        raise ValueError(f"{name!r} is no pipeline of diffusers; {', '.join(PIPELINES)} can be "
-                         f"exported. Nothing was written to {folder}.")
+    if path(name).stem not in names(exported=True):
+        raise ValueError(f"{name!r} is no pipeline of diffusers; {', '.join(names(exported=True))} "
+                         f"can be exported. Nothing was written to {folder}.")
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} exists and is not empty: name a new folder for the "

@@ -12,6 +12,7 @@ from PIL import Image
 
 import gligen_lessons
 from gligen_lessons import cli, files, grounded, weights
+from gligen_lessons.models import Model
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -274,8 +275,7 @@ def shipped(tmp_path, monkeypatch):
     config = {"in_features": 3, "out_features": 2}
     card = files.make_card("tiny", "train tiny", 1, "none", "cpu", 0.0, {}, config)
     files.save(torch.nn.Linear(**config).state_dict(), tmp_path / "tiny.safetensors", card)
-    monkeypatch.setattr(weights, "BUILDERS", {"tiny": torch.nn.Linear})
-    monkeypatch.setattr(weights, "ADDED", {})
+    monkeypatch.setattr(weights, "MODELS", {"tiny": Model(build=torch.nn.Linear, recipe="tiny")})
     monkeypatch.setattr(weights, "FOLDER", tmp_path)
     monkeypatch.setattr(cli, "gpu_check", lambda: None)
     return tmp_path
@@ -299,7 +299,8 @@ def test_doctor_counts_what_stands_on_another_model(shipped, capsys, monkeypatch
         model.gate = torch.nn.Parameter(torch.zeros(2))
         return model
 
-    monkeypatch.setattr(weights, "ADDED", {"grown": ("tiny", grow, lambda model: ["gate"])})
+    monkeypatch.setitem(weights.MODELS, "grown", Model(
+        build=grow, recipe="tiny", base="tiny", added=lambda model: ["gate"]))
     card = files.make_card("grown", "train grown", 1, "none", "cpu", 0., {}, {
         "_on": weights.fingerprint("tiny")})
     files.save({"gate": torch.ones(2)}, shipped / "grown.safetensors", card)

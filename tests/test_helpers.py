@@ -6,7 +6,7 @@ from torch import nn
 
 from gligen_lessons import weights, world
 from gligen_lessons.recipes import clip, helpers, latent
-from gligen_lessons.recipes.latent_scenes import LatentScenes, slot_masks, whole, window
+from gligen_lessons.recipes.latent_scenes import LatentScenes, full_scene, slot_masks, window
 from gligen_lessons.recipes.referee import with_labels
 from gligen_lessons.world.cache import renders
 from gligen_lessons.world.language import captions, named
@@ -28,7 +28,7 @@ def test_codes_of_places_name_category_and_colour(scenes):
     drawn, data = scenes
     codes = helpers.place_codes(with_labels(drawn), torch.arange(12))
     for row in range(12):
-        assert torch.equal(codes[row], whole(data, row).codes()), "both ways must agree"
+        assert torch.equal(codes[row], full_scene(data, row).codes()), "both ways must agree"
         for place in range(256):
             slot, code = int(data.slots[row].flatten()[place]), int(codes[row, place])
             if slot < 0:
@@ -103,7 +103,7 @@ def test_words_of_a_thing_are_the_tokens_of_its_phrase(scenes):
     _, data = scenes
     read = weights.tokenizer()
     for row in range(12):
-        one = whole(data, row)
+        one = full_scene(data, row)
         for kind in range(5):
             text = one.described(kind)
             ids, words = read([text])[0], one.words(read, text, kind)

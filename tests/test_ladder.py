@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from gligen_lessons import evaluate, ladder, recipes, weights
+from gligen_lessons import evaluate, ladder, models, weights
 
 NEEDS = {"vae": (), "clip": (), "ldm": ("vae", "clip"), "gligen": ("ldm",)}
 # stands for a training: logs that it ran and with whom, and is finished after so many slices
@@ -45,23 +45,21 @@ def stub(tmp_path, monkeypatch):
 
 
 def test_every_model_has_its_place_after_what_it_stands_on():
-    assert set(ladder.NEEDS) == set(recipes.HOMES) == set(weights.names())
-    seen = set()
+    assert list(ladder.NEEDS) == weights.names()
     for name, bases in ladder.NEEDS.items():
         assert all(base in ladder.NEEDS for base in bases)
-        if name in weights.ADDED:
-            assert weights.ADDED[name][0] in {*bases, *(b for x in bases for b in ladder.NEEDS[x])}
-        seen.add(name)
+        if base := models.MODELS[name].base:
+            assert base in {*bases, *(b for x in bases for b in ladder.NEEDS[x])}
     named = [name for names, _ in ladder.SHIPPED for name in names]
     assert sorted(named) == sorted(ladder.NEEDS), "each model is shipped with exactly one set"
 
 
 def test_what_is_ready_follows_from_the_files_that_are_there(tmp_path):
-    assert ladder.ready(tmp_path, set(), NEEDS) == ["vae", "clip"]
-    assert ladder.ready(tmp_path, {"vae"}, NEEDS) == ["clip"]
+    assert ladder.trainable(tmp_path, set(), NEEDS) == ["vae", "clip"]
+    assert ladder.trainable(tmp_path, {"vae"}, NEEDS) == ["clip"]
     for name in ("vae", "clip"):
         (tmp_path / f"{name}.safetensors").touch()
-    assert ladder.ready(tmp_path, set(), NEEDS) == ["ldm"]
+    assert ladder.trainable(tmp_path, set(), NEEDS) == ["ldm"]
 
 
 def test_two_run_side_by_side_and_one_alone_takes_both_lanes(tmp_path, stub, capsys):

@@ -10,7 +10,7 @@ from gligen_lessons.metrics import (
     average_precision,
     bootstrap,
     detection_precision,
-    distances,
+    feature_distances,
     frechet_distance,
     kernel_distance,
     psnr,
@@ -125,8 +125,9 @@ def test_distances_refuse_what_cannot_be_compared(distance, spoil, words):
 
 def test_distances_are_not_given_of_too_few_pictures():
     a, b = features(200, 8, seed=1), features(200, 8, seed=2)
-    assert distances(a, b) == {"frechet": frechet_distance(a, b), "kid": kernel_distance(a, b)}
-    assert distances(a[:199], b) == {} == distances(a, b[:199])
+    assert feature_distances(a, b) == {"frechet": frechet_distance(a, b),
+                                       "kid": kernel_distance(a, b)}
+    assert feature_distances(a[:199], b) == {} == feature_distances(a, b[:199])
 
 
 def test_psnr_of_known_errors():

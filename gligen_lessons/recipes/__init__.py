@@ -8,15 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from .. import device
+from ..models import MODELS
 from ..world.cache import Renders, renders
 
-HOMES = {"ddpm": "ddpm", "vae": "vae", "clip": "clip", "labelled": "guidance",
-         "noisy-classifier": "guidance", "ldm": "latent", "detr-backbone": "detr",
-         "detr": "detr", "gligen": "gligen", "gligen-inpaint": "inpaint", "referee-crop": "referee",
-         "referee-scene": "referee"}
 
-
-@dataclass
+@dataclass(kw_only=True)
 class Recipe:
     """What `train` needs to make one model.
 
@@ -60,7 +56,7 @@ def on_device(images) -> Tensor:
     return torch.tensor(images, device=device.pick())
 
 
-def fresh(build: Callable[..., nn.Module], *arguments, **config) -> nn.Module:
+def seeded(build: Callable[..., nn.Module], *arguments, **config) -> nn.Module:
     """A network with first weights that depend on nothing that was drawn before."""
     torch.manual_seed(0)
     return build(*arguments, **config)
@@ -71,8 +67,8 @@ def get(name: str, steps: int | None = None, **arguments) -> Recipe:
 
     Raises ValueError for a name that has no recipe.
     """
-    if name not in HOMES:
-        raise ValueError(f"There is no model {name!r} to train; choose from {', '.join(HOMES)}.")
-    module = import_module(f"{__name__}.{HOMES[name]}")
+    if name not in MODELS:
+        raise ValueError(f"There is no model {name!r} to train; choose from {', '.join(MODELS)}.")
+    module = import_module(f"{__name__}.{MODELS[name].recipe}")
     torch.manual_seed(0)                                  # the same first weights every time
     return getattr(module, name.replace("-", "_"))(steps=steps, **arguments)

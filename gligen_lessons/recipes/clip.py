@@ -1,5 +1,6 @@
 """Training lesson 4's CLIP on pictures and their captions, and the tokenizer it reads with."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -110,8 +111,28 @@ def clip(steps: int | None = None, batch: int | None = None, small: bool = False
     full = device.dial() == "full"
     steps, batch = steps or (1_200 if small else 4_000 if full else 3_600), batch or (
         1024 if full else 48)
-    read, kinds = tokenizer(), torch.tensor(KINDS)
+    read = tokenizer()
     data, made = pairs(steps, batch, small), config(read, 64 if small else 128)
+
+    def report(model) -> dict:
+        return clip_report(model, read, min(1000, 16 + steps))
+
+    model = initialise(CLIP(**made), torch.Generator().manual_seed(5))
+    told = "" if small else "train and "
+    return Recipe(
+        name="clip", model=Helped(model, PlaceHead(WIDTH)), config=made,
+        data=f"{len(data.scenes)} scenes of {told}single-train at {data.images.shape[1]} px",
+        draw=drawing_pairs(data, read, steps, batch), loss=contrast_loss, steps=steps, lr=RATE,
+        report=report,
+        options={"ema": .998, "optimizer": "muon", "groups": partial(
+            groups, lr=RATE, keep=("patch_embedding", "head.names"), adjust="match_rms_adamw")},
+        helpers=f"{WRONG} captions with an exchanged noun beside each right one; a head on the "
+        f"patches that names category and colour, weight {HELP}, off after 75 %")
+
+
+def drawing_pairs(data: Pairs, read: bpe.Tokenizer, steps: int, batch: int) -> Callable:
+    """The function that draws a step's batch: captions, wrong ones, pictures, what patches show."""
+    kinds = torch.tensor(KINDS)
 
     def draw(step: int) -> tuple[Tensor, ...]:
         g = step_generator(5, step)
@@ -126,18 +147,7 @@ def clip(steps: int | None = None, batch: int | None = None, small: bool = False
             rows.to(data.images.device)], data.codes[rows],
             torch.full((batch,), help_at(step, steps)))
 
-    def report(model) -> dict:
-        return clip_report(model, read, min(1000, 16 + steps))
-
-    model = initialise(CLIP(**made), torch.Generator().manual_seed(5))
-    told = "" if small else "train and "
-    return Recipe("clip", Helped(model, PlaceHead(WIDTH)), made, f"{len(data.scenes)} scenes of "
-                  f"{told}single-train at {data.images.shape[1]} px", draw, contrast_loss, steps,
-                  RATE, report, options={"ema": .998, "optimizer": "muon", "groups": partial(
-                      groups, lr=RATE, keep=("patch_embedding", "head.names"),
-                      adjust="match_rms_adamw")},
-                  helpers=f"{WRONG} captions with an exchanged noun beside each right one; a head "
-                  f"on the patches that names category and colour, weight {HELP}, off after 75 %")
+    return draw
 
 
 def contrast_loss(helped: Helped, ids: Tensor, wrong: Tensor, images: Tensor, codes: Tensor,
@@ -227,10 +237,10 @@ def retrieved(model: CLIP, read: bpe.Tokenizer, found: list[Scene]) -> float:
     """Text to image: the part of captions that find their picture among all of them."""
     where = next(model.parameters()).device
     texts = model.encode_text(read([captions(one)[0] for one in found]).to(where))
-    return retrieval(similarity(encoded(model, found), texts, model.logit_scale))
+    return retrieval(similarity(encode_scenes(model, found), texts, model.logit_scale))
 
 
-def encoded(model: CLIP, found: list[Scene]) -> Tensor:
+def encode_scenes(model: CLIP, found: list[Scene]) -> Tensor:
     """The renders of some scenes in the common space, (n,d)."""
     where = next(model.parameters()).device
     return torch.cat([model.encode_image(x.to(where))
@@ -242,7 +252,7 @@ def told_apart(model: CLIP, read: bpe.Tokenizer, found: list[Scene]) -> float:
     """How often a picture is nearer to its own caption than to one with a noun exchanged."""
     where, g = next(model.parameters()).device, torch.Generator().manual_seed(0)
     wrong = [exchanged(one, g) for one in found]
-    images = encoded(model, found)
+    images = encode_scenes(model, found)
     right, other = (similarity(images, model.encode_text(
         read([captions(one)[0] for one in which]).to(where)), model.logit_scale).diagonal()
         for which in (found, wrong))

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from .. import ddim
 from ..ddpm import l_simple, to_model, to_shown
 from ..fit import step_generator
-from ..metrics import distances
+from ..metrics import feature_distances
 from ..muon import groups
 from ..referee import judge_scenes
 from ..schedule import Schedule
 from ..unet import UNet
 from ..weights import load
 from ..world.cache import renders
-from . import Recipe, fresh
+from . import Recipe, seeded
 
 PIXEL_UNET = {
     "sample_size": 32, "in_channels": 3, "out_channels": 3, "layers_per_block": 1,
@@ -56,9 +56,11 @@ def ddpm(steps: int | None = None, batch: int = 32) -> Recipe:
     def report(model) -> dict:
         return ddpm_report(model, min(500, 8 + steps))
 
-    return Recipe("ddpm", fresh(UNet, **PIXEL_UNET), PIXEL_UNET, f"{scenes} single-train scenes "
-                  "at 32 px", draw, loss, steps, RATE, report, log_sample,
-                  options={"ema": .999, "optimizer": "muon", "groups": unet_groups})
+    return Recipe(
+        name="ddpm", model=seeded(UNet, **PIXEL_UNET), config=PIXEL_UNET,
+        data=f"{scenes} single-train scenes at 32 px", draw=draw, loss=loss, steps=steps, lr=RATE,
+        report=report, sample=log_sample,
+        options={"ema": .999, "optimizer": "muon", "groups": unet_groups})
 
 
 def unet_groups(model: nn.Module, lr: float = RATE) -> list[dict]:
@@ -94,8 +96,8 @@ def ddpm_report(model, count: int = 500, steps: int = 50) -> dict:
     judge = load("referee-scene", next(model.parameters()).device)
     real = judge_scenes(judge, small_pictures("single-test", 2 * count))
     fake = judge_scenes(judge, paint_pixels(model, count, steps))
-    floor = distances(real[1][count:], real[1][:count])
-    return distances(fake[1], real[1][:count]) | {
+    floor = feature_distances(real[1][count:], real[1][:count])
+    return feature_distances(fake[1], real[1][:count]) | {
         f"{name} floor": value for name, value in floor.items()} | {
         "kinds": kinds(fake[0]), "kinds, real": kinds(real[0][:count]),
         "samples": count, "ddim steps": steps}

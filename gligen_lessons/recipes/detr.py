@@ -18,7 +18,7 @@ from ..referee import crops
 from ..resnet import PlaceNamer
 from ..weights import load
 from ..world.vocabulary import BASE, CATEGORIES
-from . import Recipe, on_device, scenes
+from . import Recipe, on_device, scenes, seeded
 from .referee import labelled, pictures, places
 
 SMALL_DETR = {
@@ -107,7 +107,7 @@ def detr(steps: int | None = None, batch: int | None = None) -> Recipe:
     data = annotated("grounding-train", len(scenes("grounding-train", steps, batch).images))
     images, val = on_device(data.images), annotated("grounding-val", 200)
     import_module("pycocotools")                # the log needs it: say now if it is missing
-    model = DETR(**SMALL_DETR)
+    model = seeded(DETR, **SMALL_DETR)
     model.model.backbone["model"].load_state_dict(load("detr-backbone").model.state_dict())
 
     def draw(step: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -127,10 +127,12 @@ def detr(steps: int | None = None, batch: int | None = None) -> Recipe:
     def report(model) -> dict:
         return detr_report(model, min(1000, 8 + steps))
 
-    return Recipe("detr", model, SMALL_DETR, f"{len(images)} grounding-train scenes at 128 px, "
-                  "mirrored, zoomed and dimmed; backbone from detr-backbone", draw, loss, steps,
-                  RATE, report, sample, tuple((i + 1) / 40 for i in range(40)),
-                  {"ema": .999, "weight_decay": 1e-4, "clip": .1, "groups": backbone_slower})
+    return Recipe(
+        name="detr", model=model, config=SMALL_DETR,
+        data=f"{len(images)} grounding-train scenes at 128 px, mirrored, zoomed and dimmed; "
+        "backbone from detr-backbone", draw=draw, loss=loss, steps=steps, lr=RATE, report=report,
+        sample=sample, milestones=tuple((i + 1) / 40 for i in range(40)),
+        options={"ema": .999, "weight_decay": 1e-4, "clip": .1, "groups": backbone_slower})
 
 
 def backbone_slower(model: DETR) -> list[dict]:
@@ -162,9 +164,10 @@ def detr_backbone(steps: int | None = None, batch: int | None = None) -> Recipe:
     def report(model) -> dict:
         return backbone_report(model, min(500, 8 + steps))
 
-    return Recipe("detr-backbone", PlaceNamer(**config), config, f"{len(data.category)} "
-                  "grounding-train scenes at 128 px", draw, loss, steps, 1e-3, report,
-                  options={"ema": .998, "weight_decay": 1e-2})
+    return Recipe(
+        name="detr-backbone", model=seeded(PlaceNamer, **config), config=config,
+        data=f"{len(data.category)} grounding-train scenes at 128 px", draw=draw, loss=loss,
+        steps=steps, lr=1e-3, report=report, options={"ema": .998, "weight_decay": 1e-2})
 
 
 def base_places(data, rows: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from ..world import captions, scene
 from ..world.language import named
 from ..world.scene import Scene, Thing
 from ..world.vocabulary import BASE, COLOURS, PATTERNS
-from . import Recipe, fresh, scenes
+from . import Recipe, scenes, seeded
 from .detr import SMALLEST, tidy
 from .latent import LATENT_UNET, parts_with, sheet
 from .latent_scenes import cached_latents
@@ -113,7 +113,7 @@ def gligen(steps: int | None = None, batch: int | None = None) -> Recipe:
     big = device.dial() == "full"
     steps, batch = steps or (12_000 if big else 8_000), batch or (256 if big else 8)
     parts = weights.text_to_image(device.pick())
-    unet = start_apart(freeze(fresh(add_gates, parts.unet)))
+    unet = start_apart(freeze(seeded(add_gates, parts.unet)))
     data = layouts(parts, steps, batch, 80_000 if big else 8_000)
     walk, held = min(30, 1 + steps), Held.of(64 if big else 16 if steps > 8 else 4)
 
@@ -125,11 +125,13 @@ def gligen(steps: int | None = None, batch: int | None = None) -> Recipe:
     def report(model) -> dict:
         return gligen_report(parts_with(parts, model), min(64, 4 + steps), walk)
 
-    return Recipe("gligen", unet, LATENT_UNET, f"latents of {len(data.z)} scenes of "
-                  "grounding-train, on top of ldm", drawing(data, parts, batch, 11),
-                  grounding_loss(parts), steps, RATE, report, log_sample, MILESTONES,
-                  {"ema": .995, "groups": fast_gates},
-                  learned=lambda model: {"_on": weights.fingerprint("ldm")}, kept=gate_names)
+    return Recipe(
+        name="gligen", model=unet, config=LATENT_UNET,
+        data=f"latents of {len(data.z)} scenes of grounding-train, on top of ldm",
+        draw=drawing(data, parts, batch, 11), loss=grounding_loss(parts), steps=steps, lr=RATE,
+        report=report, sample=log_sample, milestones=MILESTONES,
+        options={"ema": .995, "groups": fast_gates},
+        learned=lambda model: {"_on": weights.fingerprint("ldm")}, kept=gate_names)
 
 
 def drawing(data: Layouts, parts: TextToImage, batch: int, seed: int) -> Callable:

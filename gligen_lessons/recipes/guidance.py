@@ -14,7 +14,7 @@ from ..schedule import Schedule
 from ..weights import load
 from ..world import scene, seeds
 from ..world.vocabulary import BASE, CATEGORIES, COLOURS, NOVEL
-from . import Recipe, fresh
+from . import Recipe, seeded
 from .ddpm import PIXEL_UNET, RATE, small_pictures, unet_groups
 
 WORDS = BASE + NOVEL                                      # the categories of the training scenes
@@ -44,7 +44,7 @@ def labelled(steps: int | None = None, batch: int | None = None) -> Recipe:
     count, schedule = min(20_000, batch * steps), Schedule.linear()
     data, labels = small_pictures("single-train", count), labels_of("single-train", count)
     load("referee-scene")                       # the report needs it: say now if it is missing
-    model = fresh(LabelledUNet, **LABELLED)
+    model = seeded(LabelledUNet, **LABELLED)
     begin_with(model.unet, load("ddpm").state_dict())
 
     def batch_of(step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -62,9 +62,11 @@ def labelled(steps: int | None = None, batch: int | None = None) -> Recipe:
     def report(model) -> dict:
         return labelled_report(model, min(100, 8 + steps), min(30, 1 + steps))
 
-    return Recipe("labelled", model, LABELLED, f"{count} single-train scenes at 32 px, from the "
-                  "weights of ddpm", batch_of, loss, steps, RATE, report,
-                  options={"ema": .999, "optimizer": "muon", "groups": unet_groups})
+    return Recipe(
+        name="labelled", model=model, config=LABELLED,
+        data=f"{count} single-train scenes at 32 px, from the weights of ddpm",
+        draw=batch_of, loss=loss, steps=steps, lr=RATE, report=report,
+        options={"ema": .999, "optimizer": "muon", "groups": unet_groups})
 
 
 def begin_with(model: torch.nn.Module, tensors: dict[str, Tensor]) -> None:
@@ -94,10 +96,11 @@ def noisy_classifier(steps: int | None = None, batch: int | None = None) -> Reci
     def report(model) -> dict:
         return classifier_report(model, min(500, 8 + steps))
 
-    return Recipe("noisy-classifier", fresh(NoisyClassifier, **SIZES), SIZES,
-                  f"{count} single-train scenes at 32 px", batch_of, loss, steps, RATE, report,
-                  options={"ema": .998, "weight_decay": .05, "optimizer": "muon",
-                           "groups": unet_groups})
+    return Recipe(
+        name="noisy-classifier", model=seeded(NoisyClassifier, **SIZES), config=SIZES,
+        data=f"{count} single-train scenes at 32 px", draw=batch_of, loss=loss, steps=steps,
+        lr=RATE, report=report, options={"ema": .998, "weight_decay": .05, "optimizer": "muon",
+                                         "groups": unet_groups})
 
 
 @torch.no_grad()

@@ -37,11 +37,12 @@ def gligen_inpaint(steps: int | None = None, batch: int | None = None) -> Recipe
     def report(model) -> dict:
         return holes(parts_with(parts, model), min(48, 4 + steps), steps=walk)
 
-    return Recipe("gligen-inpaint", unet, LATENT_UNET, f"latents of {len(data.z)} scenes of "
-                  "grounding-train, on top of ldm, from the gates of gligen", batch_of,
-                  grounding_loss(parts), steps, RATE / 2, report,
-                  options={"ema": .995, "groups": slower_gates},
-                  learned=lambda model: {"_on": weights.fingerprint("ldm")}, kept=inpainting_names)
+    return Recipe(
+        name="gligen-inpaint", model=unet, config=LATENT_UNET,
+        data=f"latents of {len(data.z)} scenes of grounding-train, on top of ldm, from the gates "
+        "of gligen", draw=batch_of, loss=grounding_loss(parts), steps=steps, lr=RATE / 2,
+        report=report, options={"ema": .995, "groups": slower_gates},
+        learned=lambda model: {"_on": weights.fingerprint("ldm")}, kept=inpainting_names)
 
 
 def learn_inpainting(unet: UNet) -> UNet:

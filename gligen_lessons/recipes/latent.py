@@ -13,17 +13,17 @@ from .. import device, weights
 from ..ddpm import q_sample, to_shown
 from ..fit import step_generator
 from ..latent import TextToImage, attention_map, draw, l_ldm
-from ..metrics import distances
+from ..metrics import feature_distances
 from ..nets import BasicTransformerBlock
 from ..referee import judge_scenes, recall, verdict
 from ..unet import UNet
 from ..world import captions, scene, seeds
 from ..world.scene import Scene
 from ..world.vocabulary import CATEGORIES, COLOURS, HELD_OUT, NOVEL
-from . import Recipe, fresh
+from . import Recipe, seeded
 from .ddpm import RATE, unet_groups
 from .helpers import OFF, Helped, PlaceHead, help_at, outputs_of, place_loss
-from .latent_scenes import Example, LatentScenes, slot_masks, whole, window
+from .latent_scenes import Example, LatentScenes, full_scene, slot_masks, window
 from .referee import labelled, pictures
 from .vae import round_trip
 
@@ -63,13 +63,13 @@ def ldm(steps: int | None = None, batch: int | None = None, small: bool = False)
     batch = batch or (256 if full else 32)
     most = min(SCENES, SMALL * batch * steps)
     told, choose = (one_thing if small else growing)(most, steps, batch)
-    parts = weights.text_to_image(device.pick(), unet=fresh(UNet, **made))
+    parts = weights.text_to_image(device.pick(), unet=seeded(UNet, **made))
     walk = min(30, 1 + steps)
     weights.load("referee-scene")               # the report needs it: say now if it is missing
 
     def batch_of(step: int) -> tuple[Tensor, ...]:
         g = step_generator(8, step)
-        return stacked(choose(step, g), parts, help_at(step, steps), g)
+        return as_batch(choose(step, g), parts, help_at(step, steps), g)
 
     def log_sample(model, step: int) -> dict:
         return held_sample(parts_with(parts, model), min(16, walk), min(24, 2 + steps))
@@ -77,13 +77,15 @@ def ldm(steps: int | None = None, batch: int | None = None, small: bool = False)
     def report(model) -> dict:
         return ldm_report(parts_with(parts, model), min(200, 8 + steps), walk)
 
-    helped = Helped(parts.unet, fresh(PlaceHead, LATENT_UNET["block_out_channels"][1]))
-    return Recipe("ldm", helped, made, told, batch_of, helped_loss(parts), steps, RATE, report,
-                  log_sample, tuple((i + 1) / 16 for i in range(16)),
-                  {"ema": .999, "optimizer": "muon", "groups": unet_groups},
-                  helpers=f"a head that names what each place shows, weight {HELP}; "
-                  f"cross-attention from a thing to its words, weight {ALIGN}; both off after "
-                  f"75 %, and with them the weights of steps")
+    helped = Helped(parts.unet, seeded(PlaceHead, LATENT_UNET["block_out_channels"][1]))
+    return Recipe(
+        name="ldm", model=helped, config=made, data=told, draw=batch_of, loss=helped_loss(parts),
+        steps=steps, lr=RATE, report=report, sample=log_sample,
+        milestones=tuple((i + 1) / 16 for i in range(16)),
+        options={"ema": .999, "optimizer": "muon", "groups": unet_groups},
+        helpers=f"a head that names what each place shows, weight {HELP}; cross-attention from a "
+        f"thing to its words, weight {ALIGN}; both off after 75 %, and with them the weights of "
+        "steps")
 
 
 def growing(most: int, steps: int, batch: int) -> tuple[str, Callable]:
@@ -93,9 +95,9 @@ def growing(most: int, steps: int, batch: int) -> tuple[str, Callable]:
 
     def choose(step: int, g: torch.Generator) -> list[Example]:
         if torch.rand((), generator=g) < small_part(step / steps):
-            return [whole(small, r) if luck < .5 else window(many, r % most, g)
+            return [full_scene(small, r) if luck < .5 else window(many, r % most, g)
                     for r, luck in lots(len(small.scenes), SMALL * batch, g)]
-        return [whole(one, r % len(one.scenes)) if luck < .2 else whole(many, r)
+        return [full_scene(one, r % len(one.scenes)) if luck < .2 else full_scene(many, r)
                 for r, luck in lots(most, batch, g)]
 
     return (f"latents of {most} train scenes, whole and in windows, and of {most // 4} "
@@ -106,7 +108,7 @@ def one_thing(most: int, steps: int, batch: int) -> tuple[str, Callable]:
     """The same for small pictures of one thing."""
     small = LatentScenes.of("single-train", most // 2, 64)
     return (f"latents of {most // 2} single-train scenes at 64 px",
-            lambda step, g: [whole(small, r) for r, _ in lots(most // 2, batch, g)])
+            lambda step, g: [full_scene(small, r) for r, _ in lots(most // 2, batch, g)])
 
 
 def small_part(done: float) -> float:
@@ -120,7 +122,7 @@ def lots(most: int, count: int, g: torch.Generator) -> list[tuple[int, float]]:
                     torch.rand(count, generator=g).tolist(), strict=True))
 
 
-def stacked(drawn: list[Example], parts: TextToImage, help_weight: float,
+def as_batch(drawn: list[Example], parts: TextToImage, help_weight: float,
             g: torch.Generator) -> tuple[Tensor, ...]:
     """A batch: z0, t, eps, ids, what places show, where things are, which tokens name them.
 
@@ -142,7 +144,7 @@ def stacked(drawn: list[Example], parts: TextToImage, help_weight: float,
 
 
 def helped_loss(parts: TextToImage) -> Callable:
-    """The loss of a batch of `stacked`: the paper's, with helpers as long as they count."""
+    """The loss of a batch of `as_batch`: the paper's, with helpers as long as they count."""
     alpha_bar = parts.schedule.alpha_bar.float()
     usual = step_weight(alpha_bar).mean()
 
@@ -270,7 +272,7 @@ def ldm_report(parts: TextToImage, count: int = 1000, steps: int = 30,
     for name, (found, features) in made.items():
         report |= {f"named, {what}, {name}": value
                    for what, value in verdict(found, wished(scenes_)).items()}
-        report |= {f"{what}, {name}": x for what, x in distances(features, others).items()}
+        report |= {f"{what}, {name}": x for what, x in feature_distances(features, others).items()}
     for name, (split, counts) in ALONE.items() if not small else ():
         few = [scene(seed) for seed in seeds(split, max(8, count // 5))]
         told = verdict(judged(parts, few, **options)[0], wished(few, counts))

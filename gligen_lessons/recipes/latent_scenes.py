@@ -98,7 +98,7 @@ class Example:
         return found
 
 
-def whole(data: LatentScenes, row: int) -> Example:
+def full_scene(data: LatentScenes, row: int) -> Example:
     """One scene as it is."""
     one = data.scenes[row]
     return Example(one, data.z[row], data.slots[row], tuple(range(len(one.things))))

@@ -25,7 +25,7 @@ def uniform(low: float, high: float, count: int, g: torch.Generator) -> Tensor:
     return low + (high - low) * torch.rand(count, 1, 1, 1, generator=g)
 
 
-def colours(count: int, g: torch.Generator) -> Tensor:
+def palette_colours(count: int, g: torch.Generator) -> Tensor:
     """Colours of the palette, a little off, (count,3,1,1)."""
     chosen = PALETTE[torch.randint(len(PALETTE), (count,), generator=g)]
     return (chosen + .1 * torch.randn(count, 3, generator=g))[..., None, None]
@@ -34,12 +34,12 @@ def colours(count: int, g: torch.Generator) -> Tensor:
 def white_noise(x: Tensor, g: torch.Generator) -> Tensor:
     """Independent pixels around a colour, weak to strong."""
     n = len(x)
-    return colours(n, g) + uniform(.05, 1.2, n, g) * torch.randn(x.shape, generator=g)
+    return palette_colours(n, g) + uniform(.05, 1.2, n, g) * torch.randn(x.shape, generator=g)
 
 
 def cloudy_noise(x: Tensor, g: torch.Generator) -> Tensor:
     """Noise of several scales, from patches of half a picture down to a few pixels."""
-    n, made = len(x), colours(len(x), g)
+    n, made = len(x), palette_colours(len(x), g)
     for side in (2, 4, 8, 16, 32):
         part = resized(torch.randn(n, 3, side, side, generator=g), x.shape[-1])
         made = made + uniform(0, .6, n, g) * part
@@ -66,7 +66,7 @@ def blobs(x: Tensor, g: torch.Generator) -> Tensor:
         power = (2., 8.)[int(torch.randint(2, (), generator=g))]            # round or square
         inside = (across.abs()**power + down.abs()**power < 1)[:, None]     # (n,1,side,side)
         shown = inside & (torch.rand(n, 1, 1, 1, generator=g) < .6)
-        made = torch.where(shown, colours(n, g), made)
+        made = torch.where(shown, palette_colours(n, g), made)
     return made
 
 
@@ -76,7 +76,7 @@ def stripes(x: Tensor, g: torch.Generator) -> Tensor:
     ticks, angle = torch.arange(side) / side, 3.1416 * uniform(0, 1, n, g)
     phase = angle.cos() * ticks + angle.sin() * ticks[:, None]              # (n,1,side,side)
     wave = .5 + .5 * (6.283 * (uniform(1, 14, n, g) * phase + uniform(0, 1, n, g))).sin()
-    return colours(n, g) * wave + colours(n, g) * (1 - wave)
+    return palette_colours(n, g) * wave + palette_colours(n, g) * (1 - wave)
 
 
 def blurred_away(x: Tensor, g: torch.Generator) -> Tensor:

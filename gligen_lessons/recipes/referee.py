@@ -29,7 +29,7 @@ from ..world.backdrop import THING_ID
 from ..world.cache import Renders, renders
 from ..world.scene import MAX_THINGS
 from ..world.vocabulary import CATEGORIES, COLOURS
-from . import Recipe, fresh
+from . import Recipe, seeded
 from .nothing import KINDS, decoded_noise, nothing
 
 EMPTY = .2                                                # of a batch: pictures of nothing
@@ -149,18 +149,19 @@ def referee_crop(steps: int | None = None, batch: int = 80) -> Recipe:
         return crop_report(model, labelled("referee-test", min(1000, scenes))) | {
             "sure of nothing": rubbish_report(crop_judged(model), min(200, scenes))}
 
-    return judge("referee-crop", fresh(CropReferee), {"width": 32}, scenes, draw, crop_loss, steps,
-                 report)
+    return judge_recipe("referee-crop", seeded(CropReferee), {"width": 32}, scenes, draw,
+                        crop_loss, steps, report)
 
 
-def judge(name: str, model: torch.nn.Module, config: dict, scenes: int, draw, loss, steps: int,
-          report) -> Recipe:
+def judge_recipe(name: str, model: torch.nn.Module, config: dict, scenes: int, draw: Callable,
+                 loss: Callable, steps: int, report: Callable) -> Recipe:
     """What the recipes of both judges share."""
-    return Recipe(name, model, config, f"{scenes} scenes of referee-train at 128 px, one in "
-                  "eight also after a round trip of vae; pictures in which nothing can be named",
-                  draw, loss, steps, RATE, report, options={
-                      "ema": .998, "weight_decay": .01, "optimizer": "muon", "groups": partial(
-                          groups, lr=RATE, adjust="match_rms_adamw")})
+    return Recipe(
+        name=name, model=model, config=config, draw=draw, loss=loss, steps=steps, lr=RATE,
+        report=report, data=f"{scenes} scenes of referee-train at 128 px, one in eight also after "
+        "a round trip of vae; pictures in which nothing can be named",
+        options={"ema": .998, "weight_decay": .01, "optimizer": "muon",
+                 "groups": partial(groups, lr=RATE, adjust="match_rms_adamw")})
 
 
 def jitter(boxes: Tensor, generator: torch.Generator) -> Tensor:
@@ -252,8 +253,8 @@ def referee_scene(steps: int | None = None, batch: int = 40) -> Recipe:
         return scene_report(model, labelled("referee-test", min(2000, scenes))) | {
             "sure of nothing": rubbish_report(scene_judged(model), min(200, scenes))}
 
-    return judge("referee-scene", fresh(SceneReferee), {"width": 24, "features": 64}, scenes, draw,
-                 scene_loss, steps, report)
+    return judge_recipe("referee-scene", seeded(SceneReferee), {"width": 24, "features": 64},
+                        scenes, draw, scene_loss, steps, report)
 
 
 def rubbish_report(sure: Callable, count: int) -> dict:

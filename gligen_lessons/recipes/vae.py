@@ -1,5 +1,6 @@
 """Training lesson 3's autoencoder: pictures of 128 px to latents of 4 x 16 x 16 and back."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from .. import device
 from ..ddpm import to_model
 from ..fit import step_generator
-from ..metrics import distances, psnr
+from ..metrics import feature_distances, psnr
 from ..muon import groups
 from ..referee import judge_scenes, recall, verdict
 from ..vae import VAE, kl, reconstruction_error, reparameterise, scaling_factor
@@ -42,21 +43,9 @@ def vae(steps: int | None = None, batch: int | None = None, small: bool = False)
     steps, batch = steps or (5_000 if small else 20_000 if full else 24_000), batch or (
         64 if full else 8)
     renders = scenes("single-train" if small else "train", steps, batch, size=64 if small else 128)
-    data, boxes = on_device(renders.images), torch.tensor(renders.boxes_xyxy)
+    data = on_device(renders.images)
     made = LATENT_VAE | {"sample_size": data.shape[1]}
     load("referee-scene")                       # the report needs it: say now if it is missing
-
-    def draw(step: int) -> tuple[Tensor, Tensor, Tensor]:
-        g = step_generator(4, step)
-        piece = step < WHOLE * steps
-        side = CROP if piece else data.shape[1]
-        count = max(1, batch * CROP**2 // side**2)
-        rows = torch.randint(len(data), (count,), generator=g)
-        corners = piece_corners(boxes[rows], data.shape[1] - side, g)
-        x = torch.stack([data[row, y:y + side, x:x + side] for row, (x, y)
-                         in zip(rows.tolist(), corners.tolist(), strict=True)])
-        eps = torch.randn(count, 4, side // 8, side // 8, generator=g)
-        return to_model(x), eps, torch.full((count,), step >= FROZEN * steps)
 
     def learned(model) -> dict:
         rows = torch.arange(min(512, len(data)), device=data.device)
@@ -69,10 +58,32 @@ def vae(steps: int | None = None, batch: int | None = None, small: bool = False)
     model = VAE(**made).to(memory_format=torch.channels_last)
     told = f"{len(data)} {'single-' * small}train scenes at {data.shape[1]} px, "
     told += "" if small else f"pieces of {CROP} px in the first {WHOLE:.0%} of the steps, "
-    return Recipe("vae", model, made, f"{told}the encoder frozen after {FROZEN:.0%}", draw,
-                  two_sizes_loss, steps, RATE, report, learned=learned,
-                  options={"ema": .998, "optimizer": "muon", "groups": partial(groups, lr=RATE)},
-                  helpers=f"the same picture at half its size, weight {HALF_WEIGHT}")
+    return Recipe(
+        name="vae", model=model, config=made, data=f"{told}the encoder frozen after {FROZEN:.0%}",
+        draw=growing_pieces(data, torch.tensor(renders.boxes_xyxy), steps, batch),
+        loss=two_sizes_loss, steps=steps, lr=RATE, report=report, learned=learned,
+        options={"ema": .998, "optimizer": "muon", "groups": partial(groups, lr=RATE)},
+        helpers=f"the same picture at half its size, weight {HALF_WEIGHT}")
+
+
+def growing_pieces(data: Tensor, boxes: Tensor, steps: int, batch: int) -> Callable:
+    """The function that draws a step's batch: pieces, then whole pictures, then frozen latents.
+
+    From pictures (N,s,s,3) uint8 and the boxes (N,6,4) of their things.
+    """
+    def draw(step: int) -> tuple[Tensor, Tensor, Tensor]:
+        g = step_generator(4, step)
+        piece = step < WHOLE * steps
+        side = CROP if piece else data.shape[1]
+        count = max(1, batch * CROP**2 // side**2)
+        rows = torch.randint(len(data), (count,), generator=g)
+        corners = piece_corners(boxes[rows], data.shape[1] - side, g)
+        x = torch.stack([data[row, y:y + side, x:x + side] for row, (x, y)
+                         in zip(rows.tolist(), corners.tolist(), strict=True)])
+        eps = torch.randn(count, 4, side // 8, side // 8, generator=g)
+        return to_model(x), eps, torch.full((count,), step >= FROZEN * steps)
+
+    return draw
 
 
 def two_sizes_loss(model: VAE, x: Tensor, eps: Tensor, frozen: Tensor) -> Tensor:
@@ -143,7 +154,7 @@ def vae_report(model: VAE, count: int = 1000, small: bool = False) -> dict:
                         for part in (rows + count).split(64)])
     (seen, real), (seen_hat, made) = judge_scenes(judge, x), judge_scenes(judge, x_hat)
     told, possible = verdict(seen_hat, present), recall(seen, present)
-    floor = distances(real, others)
+    floor = feature_distances(real, others)
     return {"psnr": float(psnr(x_hat, x).mean()), **told, "found in renders": possible,
             "found, relative": told["found"] / possible, "scenes": count,
-            **distances(made, others), **{f"{name} floor": x for name, x in floor.items()}}
+            **feature_distances(made, others), **{f"{name} floor": x for name, x in floor.items()}}

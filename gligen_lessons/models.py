@@ -1,0 +1,54 @@
+"""Every model of the course, a row each: what builds it, which recipe trains it, on which others.
+
+Loading, training, export, the report and the tests read this table, in the order of training.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+from .clip import CLIP
+from .detr import DETR
+from .gligen import add_gates, gate_names
+from .guidance import LabelledUNet, NoisyClassifier
+from .inpaint import inpainting_names, make_inpainting
+from .referee import CropReferee, SceneReferee
+from .resnet import PlaceNamer
+from .unet import UNet
+from .vae import VAE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A row: `build(**config)` makes the network, a function of module `recipe` trains it.
+
+    `needs` are the models that must be there before. A model whose file holds only what it adds
+    names the `base` that it adds to; then `build(base)` makes room in it, and `added(network)`
+    names what is new. `exported` says that diffusers has a pipeline for it.
+    """
+
+    build: Callable[..., nn.Module]
+    recipe: str
+    needs: tuple[str, ...] = ()
+    base: str | None = None
+    added: Callable[[nn.Module], list[str]] | None = None
+    exported: bool = False
+
+
+MODELS = {
+    "vae": Model(build=VAE, recipe="vae"),
+    "clip": Model(build=CLIP, recipe="clip"),
+    "ldm": Model(build=UNet, recipe="latent", needs=("vae", "clip"), exported=True),
+    "gligen": Model(build=add_gates, recipe="gligen", needs=("ldm",), base="ldm",
+                    added=gate_names, exported=True),
+    "gligen-inpaint": Model(build=make_inpainting, recipe="inpaint", needs=("gligen",),
+                            base="ldm", added=inpainting_names, exported=True),
+    "referee-scene": Model(build=SceneReferee, recipe="referee", needs=("vae",)),
+    "referee-crop": Model(build=CropReferee, recipe="referee", needs=("vae",)),
+    "ddpm": Model(build=UNet, recipe="ddpm"),
+    "labelled": Model(build=LabelledUNet, recipe="guidance", needs=("ddpm",)),
+    "noisy-classifier": Model(build=NoisyClassifier, recipe="guidance"),
+    "detr-backbone": Model(build=PlaceNamer, recipe="detr"),
+    "detr": Model(build=DETR, recipe="detr", needs=("detr-backbone",)),
+}
