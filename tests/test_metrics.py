@@ -69,7 +69,7 @@ def test_frechet_distance_where_covariances_do_not_commute():
 
 def test_frechet_distance_of_one_set_with_itself_is_zero_and_both_ways_equal():
     a, b = features(40, 64, 0), features(50, 64, 1)                # fewer rows than columns
-    assert abs(frechet_distance(a, a)) < 1e-6
+    assert abs(frechet_distance(a, a)) < 1e-5      # 25 roots of rounding errors, 3e-8 each
     assert frechet_distance(a, b) == pytest.approx(frechet_distance(b, a), rel=1e-9)
 
 

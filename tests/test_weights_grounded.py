@@ -104,7 +104,7 @@ def test_a_grounded_model_is_the_plain_one_with_what_its_file_adds(parts, name):
 
 
 def test_unknown_names_are_told_every_model(tmp_path):
-    with pytest.raises(ValueError, match="the course ships ddpm, .*gligen, gligen-inpaint"):
+    with pytest.raises(ValueError, match="the course ships vae, .*gligen, gligen-inpaint"):
         weights.load("glide")
     with pytest.raises(ValueError, match="ldm, gligen, gligen-inpaint can be exported"):
         weights.export("vae", tmp_path / "vae")
