@@ -134,7 +134,7 @@ def test_alignment_asks_half_of_a_look_of_pixels_in_things():
 def test_the_weight_of_a_step_is_min_snr_times_what_is_open():
     alpha_bar = torch.tensor([.99, 5 / 6, .5, .05])
     want = torch.tensor([5 / 99 / .99, 1.2, 2., 10.])
-    torch.testing.assert_close(latent.step_weight(alpha_bar), want)
+    torch.testing.assert_close(helpers.step_weight(alpha_bar), want)
 
 
 def test_exchanged_nouns_are_wrong_and_never_held_out():

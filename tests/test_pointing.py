@@ -6,12 +6,19 @@ from torch import Tensor
 
 from gligen_lessons import experiments
 from gligen_lessons.experiments import ablations
-from gligen_lessons.gligen import Grounding, add_gates, l_grounding, transformer_blocks
+from gligen_lessons.gligen import (
+    Grounding,
+    add_gates,
+    freeze,
+    l_grounding,
+    transformer_blocks,
+)
 from gligen_lessons.grounded import gate_looks, watched_gates
 from gligen_lessons.inpaint import with_known
 from gligen_lessons.recipes import inpaint as recipe
 from gligen_lessons.recipes import pointing
-from gligen_lessons.recipes.gligen import fast_gates
+from gligen_lessons.recipes.gligen import fast_gates, gate_groups
+from gligen_lessons.recipes.helpers import step_weight
 from gligen_lessons.schedule import Schedule
 from gligen_lessons.unet import UNet
 
@@ -73,23 +80,24 @@ def test_covered_counts_the_part_of_each_place_that_lies_in_the_box(asked):
     assert not got[:, 2].any() and not got[1, 1].any()
 
 
-def test_without_its_weights_the_loss_is_that_of_the_paper(unet, asked, monkeypatch):
+def test_without_its_weights_the_loss_is_that_of_the_paper(unet, asked):
     given = (noise(2, 4, 16, 16, seed=1), torch.tensor([100, 800]), noise(2, 4, 16, 16, seed=2),
              noise(2, 5, 24), asked, SCHEDULE)
     open_all(unet)
     with torch.no_grad():
         weighted = pointing.weighted_loss(unet, *given)
-        monkeypatch.setattr(pointing, "INSIDE", 0.)
-        monkeypatch.setattr(pointing, "MOST", 1.)
-        torch.testing.assert_close(pointing.weighted_loss(unet, *given), l_grounding(unet, *given))
-    assert weighted > 2 * l_grounding(unet, *given)
+        torch.testing.assert_close(pointing.weighted_loss(unet, *given, strength=0.),
+                                   l_grounding(unet, *given))
+    assert weighted > 1.2 * l_grounding(unet, *given)
 
 
 def test_the_weights_are_those_of_the_step_and_of_the_boxes(asked):
     """A guess that is off by one everywhere shows the weights themselves."""
     t, shown = torch.tensor([0, 999]), noise(2, 4, 16, 16)
     got = pointing.weighted_loss(lambda *_: shown + 1, shown, t, shown, None, asked, SCHEDULE)
-    steps = [1 / float(SCHEDULE.alpha_bar[0]), pointing.MOST]
+    every = step_weight(SCHEDULE.alpha_bar)
+    steps = (every[t] / every.mean()).tolist()
+    assert steps[1] > 10 * steps[0], "a step of noise must count more than one that polishes"
     inside = [.25 + .5625 - .0625, .25 * .875]
     want = sum(step * (1 + pointing.INSIDE * part) / 2
                for step, part in zip(steps, inside, strict=True))
@@ -143,11 +151,26 @@ def test_inpainting_lets_the_first_layer_learn_but_not_its_bias(unet):
 
     recipe.learn_inpainting(widen(unet))
     assert unet.conv_in.weight.requires_grad and not unet.conv_in.bias.requires_grad
-    fast, rest = recipe.slower_gates(unet)
-    gates, others = fast_gates(unet)
-    assert len(rest["params"]) == len(others["params"]) + 1 and fast["lr"] < gates["lr"]
+    groups, before = recipe.slower_gates(unet), gate_groups(unet)
+    assert [len(g["params"]) for g in groups] == [len(g["params"]) + extra for g, extra
+                                                  in zip(before, (0, 0, 1), strict=True)]
+    assert all(g["lr"] < old["lr"] for g, old in zip(groups, before, strict=True))
+    learnt = {id(p) for g in groups for p in g["params"]}
+    assert learnt == {id(p) for p in unet.parameters() if p.requires_grad}
     shown = with_known(unet, noise(2, 4, 16, 16), torch.ones(2, 1, 16, 16))
     assert shown(noise(2, 4, 16, 16), torch.tensor([3, 9]), noise(2, 5, 24)).shape[1] == 4
+
+
+def test_muon_takes_matrices_of_gates_and_leaves_scalars_their_rate(unet):
+    matrices, scalars, rest = gate_groups(freeze(unet))
+    fast, others = fast_gates(unet)
+    assert scalars == fast and "adjust" in matrices and "adjust" not in rest
+    assert all(p.ndim >= 2 for p in matrices["params"])
+    names = {id(p): name for name, p in unet.named_parameters()}
+    kept = {names[id(p)] for p in rest["params"]}
+    assert {"position_net.null_positive_feature", "position_net.linears.0.weight"} <= kept
+    together = [id(p) for g in (matrices, scalars, rest) for p in g["params"]]
+    assert sorted(together) == sorted(id(p) for g in (fast, others) for p in g["params"])
 
 
 @pytest.mark.parametrize("name", list(ablations.VARIANTS))

@@ -101,7 +101,7 @@ def test_what_is_drawn_depends_on_the_step_alone():
 
 
 def test_unknown_names_are_refused_in_one_sentence(tmp_path):
-    with pytest.raises(ValueError, match="choose from ddpm"):
+    with pytest.raises(ValueError, match="choose from vae"):
         recipes.get("gan")
     with pytest.raises(ValueError, match="the course ships"):
         weights.load("gan")
@@ -111,7 +111,7 @@ def test_unknown_names_are_refused_in_one_sentence(tmp_path):
 
 @pytest.mark.parametrize("name, metric", [
     ("vae", "psnr"), ("clip", "retrieval"), ("noisy-classifier", "colour, t = 0"),
-    ("labelled", "frechet floor"), ("ldm", "named, found, renders"),
+    ("labelled", "obeyed, real"), ("ldm", "named, found, renders"),
     ("detr-backbone", "places with a thing"), ("detr", "AP50"),
     ("gligen", "boxes right, grounded"), ("gligen-inpaint", "right")])
 def test_a_recipe_of_lessons_3_to_10_trains_stops_and_goes_on(tmp_path, name, metric):

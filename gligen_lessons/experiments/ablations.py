@@ -27,6 +27,7 @@ from ..gligen import (
 from ..grounded import gate_looks
 from ..latent import TextToImage, attention_map
 from ..metrics import bootstrap
+from ..recipes import scenes
 from ..recipes.gligen import (
     RATE,
     Layouts,
@@ -101,8 +102,8 @@ def trained(name: str, steps: int, batch: int) -> TextToImage:
     parts = weights.text_to_image(device.pick())
     torch.manual_seed(0)
     freeze(exchange(start_apart(add_gates(parts.unet))))
-    data = layouts(parts, steps, batch, 8_000)
-    run = fit(parts.unet, grounding_loss(parts, look), drawing(data, parts, batch, 11),
+    data = layouts(parts, scenes("grounding-train", steps, batch, 8_000))
+    run = fit(parts.unet, grounding_loss(parts, look), drawing(data, parts, steps, batch, 11),
               steps=steps, lr=RATE, groups=fast_gates, ema=.99)
     for _ in progress(run, steps):
         pass
@@ -137,7 +138,7 @@ def run(steps: int, batch: int, count: int) -> dict:
     rows, start, all_gains = [], monotonic(), {}
     for name in VARIANTS:
         parts = trained(name, steps, batch)
-        data = layouts(parts, count, 1, count, "grounding-val")
+        data = layouts(parts, scenes("grounding-val", count, 1, count))
         found = all_gains[name] = gains(parts, data).numpy()
         low, high = bootstrap(found)
         rows.append({"name": name, "steps": steps, "gain": float(found.mean()), "low": low,

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,25 +20,32 @@ from ..gligen import (
 from ..grounded import draw_grounded, gate_looks
 from ..inpaint import with_known
 from ..latent import TextToImage, draw
-from ..metrics import frechet_distance, kernel_distance
+from ..metrics import feature_distances
+from ..muon import split
 from ..referee import judge_boxes, judge_scenes
 from ..unet import UNet
 from ..world import captions, scene
+from ..world.cache import Renders
 from ..world.language import named
 from ..world.scene import Scene, Thing
 from ..world.vocabulary import BASE, COLOURS, PATTERNS
 from . import Recipe, scenes, seeded
 from .detr import SMALLEST, tidy
-from .latent import LATENT_UNET, parts_with, sheet
+from .helpers import help_at
+from .latent import parts_with, sheet
 from .latent_scenes import cached_latents
-from .pointing import POINTING, looking, pointing_loss, start_apart, weighted_loss
+from .pointing import INSIDE, POINTING, looking, pointing_loss, start_apart, weighted_loss
 from .referee import labelled, pictures, with_labels
 
 KINDS = ("grounding", "detection", "detection and caption")
 SHARES = (.6, .2, .2)                                     # of a batch, for each kind
-P_CAPTION, P_GROUNDING = .1, .1                           # how often each is dropped
-GATE_RATE, RATE = 1e-2, 1e-3                              # of the two scalars; of the rest
+P_CAPTION, P_GROUNDING = .5, .1                           # how often each is dropped
+GATE_RATE, RATE = 2e-2, 1e-3                              # of the two scalars; of the rest
+MATRIX_RATE = 3e-3                                        # of what is left to Muon
 FULL_CAPTIONS = (0, 1, 2, 4)                              # those that say the colours
+HELPERS = (f"tokens of different things start apart; places in boxes count {1 + INSIDE:g} times, "
+           "steps as min-SNR times 1 / alpha_bar; pixels look at their box's token, weight "
+           f"{POINTING}; all but the start off after 75 %")
 MILESTONES = tuple((i + 1) / 12 for i in range(12))       # parts of the run, for the log
 
 
@@ -91,31 +99,40 @@ class Layouts:
     boxes_xyxy: Tensor
 
 
-def layouts(parts: TextToImage, steps: int, batch: int, most: int,
-            split: str = "grounding-train") -> Layouts:
-    """The latents of a split with captions and phrases, as numbers."""
-    drawn, rows = scenes(split, steps, batch, most), {p: i for i, p in enumerate(phrase_table())}
+def layouts(parts: TextToImage, drawn: Renders) -> Layouts:
+    """The latents of some scenes with captions and phrases, as numbers.
+
+    Without the scenes that show things of other than base categories: no box may name them.
+    """
+    rows = {phrase: i for i, phrase in enumerate(phrase_table())}
     data, z = with_labels(drawn), cached_latents(drawn)
     scenes_ = [scene(seed) for seed in drawn.seeds]
+    kept = torch.tensor([all(thing.category in BASE for thing in one.things) for one in scenes_])
     texts = [text for one in scenes_ for text in captions(one)]
     full = torch.full_like(data.category, -1)
     for i, one in enumerate(scenes_):
         for k, thing in enumerate(one.things):
-            full[i, k] = rows[named(thing)]
-    bare, boxes = tidy(data.category, torch.tensor(data.renders.boxes_xyxy))
-    full, _ = tidy(full, torch.tensor(data.renders.boxes_xyxy))
-    return Layouts(z.to(device.pick()), parts.tokenizer(texts).view(len(z), 5, -1).short(), bare,
-                   full, boxes)
+            full[i, k] = rows.get(named(thing), -1)
+    bare, boxes = tidy(data.category, torch.tensor(np.array(drawn.boxes_xyxy)))
+    full, _ = tidy(full, torch.tensor(np.array(drawn.boxes_xyxy)))
+    ids = parts.tokenizer(texts).view(len(z), 5, -1).short()
+    return Layouts(z[kept].to(device.pick()), ids[kept], bare[kept], full[kept], boxes[kept])
 
 
-def gligen(steps: int | None = None, batch: int | None = None) -> Recipe:
-    """The gates and the position net; everything else is frozen."""
+def gligen(steps: int | None = None, batch: int | None = None, small: bool = False) -> Recipe:
+    """The gates and the position net; everything else is frozen.
+
+    With `small` the scenes are those of 64 px with one thing, those of novel categories left out.
+    """
     big = device.dial() == "full"
-    steps, batch = steps or (12_000 if big else 8_000), batch or (256 if big else 8)
+    steps = steps or (1_500 if small else 12_000 if big else 6_000)
+    batch = batch or (256 if big else 32)
     parts = weights.text_to_image(device.pick())
     unet = start_apart(freeze(seeded(add_gates, parts.unet)))
-    data = layouts(parts, steps, batch, 80_000 if big else 8_000)
-    walk, held = min(30, 1 + steps), Held.of(64 if big else 16 if steps > 8 else 4)
+    drawn = (scenes("single-train", steps, batch, 24_000, 64) if small else
+             scenes("grounding-train", steps, batch, 80_000 if big else 24_000))
+    data, walk = layouts(parts, drawn), min(30, 1 + steps)
+    held = Held.of(64 if steps > 8 else 4, *(("single-test", 64) if small else ()))
 
     def log_sample(model, step: int) -> dict:
         x = held.painted(parts_with(parts, model), True, steps=min(15, walk))
@@ -126,16 +143,20 @@ def gligen(steps: int | None = None, batch: int | None = None) -> Recipe:
         return gligen_report(parts_with(parts, model), min(64, 4 + steps), walk)
 
     return Recipe(
-        name="gligen", model=unet, config=LATENT_UNET,
-        data=f"latents of {len(data.z)} scenes of grounding-train, on top of ldm",
-        draw=drawing(data, parts, batch, 11), loss=grounding_loss(parts), steps=steps, lr=RATE,
-        report=report, sample=log_sample, milestones=MILESTONES,
-        options={"ema": .995, "groups": fast_gates},
+        name="gligen", model=unet, config=parts.unet.config, helpers=HELPERS,
+        data=f"latents of {len(data.z)} {'small single-' if small else 'grounding-'}train scenes, "
+        "on top of ldm",
+        draw=drawing(data, parts, steps, batch, 11), loss=grounding_loss(parts), steps=steps,
+        lr=RATE, report=report, sample=log_sample, milestones=MILESTONES,
+        options={"ema": .995, "optimizer": "muon", "groups": gate_groups},
         learned=lambda model: {"_on": weights.fingerprint("ldm")}, kept=gate_names)
 
 
-def drawing(data: Layouts, parts: TextToImage, batch: int, seed: int) -> Callable:
-    """The function that draws the batch of a step: z0, t, eps, caption, phrases, boxes_xyxy."""
+def drawing(data: Layouts, parts: TextToImage, steps: int, batch: int, seed: int) -> Callable:
+    """The function that draws the batch of a step: z0, t, eps, caption, phrases, boxes_xyxy.
+
+    The last tensor (b,) is what the weights and the second loss count.
+    """
     empty = parts.tokenizer([""])[0]
 
     def batch_of(step: int) -> tuple[Tensor, ...]:
@@ -144,7 +165,8 @@ def drawing(data: Layouts, parts: TextToImage, batch: int, seed: int) -> Callabl
         t = torch.randint(parts.schedule.T, (batch,), generator=g)
         eps = torch.randn(batch, *data.z.shape[1:], generator=g)
         z0 = data.z[rows.to(data.z.device)].float()
-        return z0, t, eps, *drawn_kind(data, rows, empty, g), data.boxes_xyxy[rows]
+        return (z0, t, eps, *drawn_kind(data, rows, empty, g), data.boxes_xyxy[rows],
+                torch.full((batch,), help_at(step, steps)))
 
     return batch_of
 
@@ -152,20 +174,23 @@ def drawing(data: Layouts, parts: TextToImage, batch: int, seed: int) -> Callabl
 def grounding_loss(parts: TextToImage, look: Callable = gate_looks) -> Callable:
     """Both losses of a batch that `drawing` drew: the weighted one of the paper, and pointing.
 
-    A mask (b,1,h,w) at its end makes it the loss of grounded inpainting.
+    Where helpers count nothing, it is the loss of the paper. A mask (b,1,h,w) at the end of the
+    batch makes it the loss of grounded inpainting.
     """
     with torch.no_grad():
         table = phrase_features(parts, phrase_table())                      # (phrases,d)
 
-    def loss(model, z0, t, eps, caption, phrases, boxes_xyxy, mask=None):
+    def loss(model, z0, t, eps, caption, phrases, boxes_xyxy, help_weight, mask=None):
+        strength = float(help_weight[0])
         with torch.no_grad():
             context = parts.text(caption).float()                           # (b,n,d)
         grounding = slots(table, phrases, boxes_xyxy)
         shown = model if mask is None else with_known(model, z0, mask)
         with looking(model, phrases.shape[1], look) as looks:
-            painting = weighted_loss(shown, z0, t, eps, context, grounding, parts.schedule)
+            painting = weighted_loss(shown, z0, t, eps, context, grounding, parts.schedule,
+                                     strength)
         few = grounding.each(lambda x: x[:, :phrases.shape[1]])
-        return painting + POINTING * pointing_loss(looks, few)
+        return painting + strength * POINTING * pointing_loss(looks, few)
 
     return loss
 
@@ -200,12 +225,21 @@ def slots(table: Tensor, phrases: Tensor, boxes_xyxy: Tensor) -> Grounding:
 
 
 def fast_gates(unet: UNet) -> list[dict]:
-    """AdamW's two groups: the gates' scalars at ten times the rate of the rest."""
+    """AdamW's two groups: the gates' scalars at a rate far above that of the rest."""
     names = gate_names(unet)
     scalars = [n for n in names if n.endswith(("alpha_attn", "alpha_dense"))]
     rest = [n for n in names if n not in scalars]
     return [{"params": [unet.get_parameter(n) for n in scalars], "lr": GATE_RATE},
             {"params": [unet.get_parameter(n) for n in rest], "lr": RATE}]
+
+
+def gate_groups(unet: UNet) -> list[dict]:
+    """Muon for the matrices of gates and position net, and AdamW's two rates for what is left."""
+    matrices, _ = split(unet, keep=("null_", "linears.0", "conv_in"))
+    taken = {id(p) for p in matrices}
+    scalars, rest = fast_gates(unet)
+    rest["params"] = [p for p in rest["params"] if id(p) not in taken]
+    return [{"params": matrices, "lr": MATRIX_RATE, "adjust": "match_rms_adamw"}, scalars, rest]
 
 
 def gates_of(unet: UNet) -> list[float]:
@@ -225,9 +259,9 @@ class Held:
     split: str
 
     @classmethod
-    def of(cls, count: int, split: str = "grounding-test") -> "Held":
+    def of(cls, count: int, split: str = "grounding-test", size: int = 128) -> "Held":
         """The first scenes of a split, each with its caption and all its phrases and boxes."""
-        data, g = labelled(split, count), torch.Generator().manual_seed(0)
+        data, g = labelled(split, count, size), torch.Generator().manual_seed(0)
         boxes = torch.tensor(data.renders.boxes_xyxy)
         asked = [instruction(scene(seed), boxes[i], "grounding", g)
                  for i, seed in enumerate(data.renders.seeds)]
@@ -278,8 +312,7 @@ def three_sets(parts: TextToImage, held: Held, **options) -> tuple[dict[str, Ten
 def figures(held: Held, x: Tensor, others: Tensor) -> dict:
     """Of pictures of the layouts: boxes right, and distances to the features `others`."""
     features = judge_scenes(weights.load("referee-scene", device.pick()), x)[1]
-    return {"boxes right": held.right(x), "frechet": frechet_distance(features, others),
-            "kid": kernel_distance(features, others)}
+    return {"boxes right": held.right(x)} | feature_distances(features, others)
 
 
 def gligen_report(parts: TextToImage, count: int, steps: int = 30,

@@ -37,9 +37,10 @@ def grounding_report(parts: TextToImage, inpainter: TextToImage, count: int = 10
     report = {f"{what}, {name}": value for name, x in made.items()
               for what, value in (figures(held, x, others) | more(held, x)).items()}
     rows = tau_rows(parts, made, others, few, **options)
-    best = min(rows[1:], key=lambda row: row["kid"])
-    report |= {"tau": rows, "best tau": best["tau"], "boxes right, best tau": best["boxes right"],
-               "kid, grounded over ungrounded": best["kid over ungrounded"]}
+    best = min(rows[1:], key=lambda row: row.get("kid", -row["boxes right"]))
+    report |= {"tau": rows, "best tau": best["tau"], "boxes right, best tau": best["boxes right"]}
+    if "kid" in best:
+        report["kid, grounded over ungrounded"] = best["kid over ungrounded"]
     both, alone = open_set(parts, few, **options)
     report["open set"] = {"base": report["boxes right, grounded"]} | both
     report["open set, category alone"] = {"base": report["category right, grounded"]} | alone
@@ -70,7 +71,8 @@ def tau_rows(parts: TextToImage, made: dict[str, Tensor], others: Tensor, count:
         x = {0.: made["ungrounded"], 1.: made["grounded"]}.get(tau)
         x = held.painted(parts, True, tau=tau, **options) if x is None else x[:count]
         rows.append({"tau": tau} | figures(held, x, others))
-        rows[-1]["kid over ungrounded"] = rows[-1]["kid"] / rows[0]["kid"]
+        if "kid" in rows[-1]:
+            rows[-1]["kid over ungrounded"] = rows[-1]["kid"] / rows[0]["kid"]
         print(rows[-1], flush=True)
     return rows
 

@@ -8,7 +8,7 @@ from .. import ddim, device
 from ..ddpm import q_sample
 from ..fit import step_generator
 from ..guidance import LabelledUNet, NoisyClassifier, classifier_free, drop
-from ..metrics import frechet_distance
+from ..metrics import feature_distances
 from ..referee import judge_scenes
 from ..schedule import Schedule
 from ..weights import load
@@ -60,7 +60,7 @@ def labelled(steps: int | None = None, batch: int | None = None) -> Recipe:
         return F.mse_loss(model(q_sample(x0, t, eps, schedule), t, cond), eps)
 
     def report(model) -> dict:
-        return labelled_report(model, min(100, 8 + steps), min(30, 1 + steps))
+        return labelled_report(model, min(200, 8 + steps), min(30, 1 + steps))
 
     return Recipe(
         name="labelled", model=model, config=LABELLED,
@@ -153,9 +153,9 @@ def labelled_report(model: LabelledUNet, count: int, steps: int = 30,
     for scale in scales:
         share, features = obeyed(judge, paint_labels(model, labels, scale, steps), labels)
         alike = judge_scenes(judge, paint_labels(model, same, scale, steps))[1]
-        rows.append({"scale": scale, "obeyed": share,
-                     "frechet": frechet_distance(features, real[:count]),
+        rows.append({"scale": scale, "obeyed": share, **feature_distances(features, real[:count]),
                      "spread": float((alike - alike.mean(0)).norm(dim=1).mean())})
-    return {"rows": rows, "frechet floor": frechet_distance(real[count:], real[:count]),
+    floor = feature_distances(real[count:], real[:count])
+    return {"rows": rows, **{f"{name} floor": value for name, value in floor.items()},
             "obeyed, real": obeyed(judge, small_pictures("single-test", count), labels)[0],
             "pictures": count}

@@ -79,6 +79,16 @@ def help_at(step: int, steps: int) -> float:
     return min(1., max(0., (OFF - step / steps) / FADE))
 
 
+def step_weight(alpha_bar_t: Tensor) -> Tensor:
+    """What a step counts: min-SNR (Hang et al. 2023, arXiv 2303.09556), and more where x0 is open.
+
+    min(SNR, 5) / SNR holds back the many steps that only polish; 1 / alpha_bar, at most 10,
+    stresses those in which the caption decides.
+    """
+    snr = alpha_bar_t / (1 - alpha_bar_t)
+    return snr.clamp(max=5.) / snr * (1 / alpha_bar_t).clamp(max=10.)
+
+
 @contextmanager
 def outputs_of(module: nn.Module) -> Iterator[list[Tensor]]:
     """Within this context, the list gains what `module` returns each time it is called."""

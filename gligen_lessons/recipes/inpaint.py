@@ -8,8 +8,8 @@ from ..fit import step_generator
 from ..gligen import freeze
 from ..inpaint import inpainting_names, masks_of, widen
 from ..unet import UNet
-from . import Recipe
-from .gligen import GATE_RATE, RATE, drawing, grounding_loss, layouts
+from . import Recipe, scenes
+from .gligen import HELPERS, RATE, drawing, gate_groups, grounding_loss, layouts
 from .grounding_report import holes
 from .latent import LATENT_UNET, parts_with
 
@@ -23,16 +23,16 @@ def gligen_inpaint(steps: int | None = None, batch: int | None = None) -> Recipe
     Each picture has some of its things masked, cut out by their boxes.
     """
     big = device.dial() == "full"
-    steps, batch = steps or (6_000 if big else 1_500), batch or (256 if big else 8)
+    steps, batch = steps or (6_000 if big else 2_500), batch or (256 if big else 32)
     parts = weights.text_to_image(device.pick(), weights.load("gligen"))
     unet = learn_inpainting(widen(parts.unet))
-    data = layouts(parts, steps, batch, 80_000 if big else 8_000)
-    drawn, walk = drawing(data, parts, batch, 13), min(30, 1 + steps)
+    data = layouts(parts, scenes("grounding-train", steps, batch, 80_000 if big else 24_000))
+    drawn, walk = drawing(data, parts, steps, batch, 13), min(30, 1 + steps)
 
     def batch_of(step: int) -> tuple[Tensor, ...]:
-        *given, phrases, boxes_xyxy = drawn(step)
+        *given, phrases, boxes_xyxy, counts = drawn(step)
         mask, phrases = with_holes(phrases, boxes_xyxy, data.z.shape[-1], step_generator(14, step))
-        return *given, phrases, boxes_xyxy, mask
+        return *given, phrases, boxes_xyxy, counts, mask
 
     def report(model) -> dict:
         return holes(parts_with(parts, model), min(48, 4 + steps), steps=walk)
@@ -41,7 +41,8 @@ def gligen_inpaint(steps: int | None = None, batch: int | None = None) -> Recipe
         name="gligen-inpaint", model=unet, config=LATENT_UNET,
         data=f"latents of {len(data.z)} scenes of grounding-train, on top of ldm, from the gates "
         "of gligen", draw=batch_of, loss=grounding_loss(parts), steps=steps, lr=RATE / 2,
-        report=report, options={"ema": .995, "groups": slower_gates},
+        report=report, helpers=HELPERS,
+        options={"ema": .995, "optimizer": "muon", "groups": slower_gates},
         learned=lambda model: {"_on": weights.fingerprint("ldm")}, kept=inpainting_names)
 
 
@@ -52,11 +53,15 @@ def learn_inpainting(unet: UNet) -> UNet:
 
 
 def slower_gates(unet: UNet) -> list[dict]:
-    """AdamW's two groups: scalars that have found their way need no rate that finds it."""
-    names = inpainting_names(unet)
-    scalars = [n for n in names if n.endswith(("alpha_attn", "alpha_dense"))]
-    return [{"params": [unet.get_parameter(n) for n in scalars], "lr": GATE_RATE / 5},
-            {"params": [unet.get_parameter(n) for n in names if n not in scalars], "lr": RATE / 2}]
+    """The groups of `gate_groups`, slower: gates that have found their way need not find it.
+
+    The first layer's weight learns beside what AdamW has.
+    """
+    matrices, scalars, rest = gate_groups(unet)
+    rest["params"].append(unet.conv_in.weight)
+    for group, part in ((matrices, .5), (scalars, .2), (rest, .5)):
+        group["lr"] *= part
+    return [matrices, scalars, rest]
 
 
 def with_holes(phrases: Tensor, boxes_xyxy: Tensor, side: int,

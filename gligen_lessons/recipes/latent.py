@@ -22,7 +22,7 @@ from ..world.scene import Scene
 from ..world.vocabulary import CATEGORIES, COLOURS, HELD_OUT, NOVEL
 from . import Recipe, seeded
 from .ddpm import RATE, unet_groups
-from .helpers import OFF, Helped, PlaceHead, help_at, outputs_of, place_loss
+from .helpers import OFF, Helped, PlaceHead, help_at, outputs_of, place_loss, step_weight
 from .latent_scenes import Example, LatentScenes, full_scene, slot_masks, window
 from .referee import labelled, pictures
 from .vae import round_trip
@@ -165,16 +165,6 @@ def helped_loss(parts: TextToImage) -> Callable:
         return (weight * error + helpers).mean()
 
     return loss
-
-
-def step_weight(alpha_bar_t: Tensor) -> Tensor:
-    """What a step counts: min-SNR (Hang et al. 2023, arXiv 2303.09556), and more where x0 is open.
-
-    min(SNR, 5) / SNR holds back the many steps that only polish; 1 / alpha_bar, at most 10,
-    stresses those in which the caption decides.
-    """
-    snr = alpha_bar_t / (1 - alpha_bar_t)
-    return snr.clamp(max=5.) / snr * (1 / alpha_bar_t).clamp(max=10.)
 
 
 @contextmanager

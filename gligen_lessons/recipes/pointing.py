@@ -2,7 +2,7 @@
 
 The loss of the paper alone (eq. 9) finds out very late that a pixel's box says what it shows. Here
 pixels are also taught to look at the token of their box, as TokenCompose teaches words (Wang et al.
-2023, arXiv 2312.03626).
+2023, arXiv 2312.03626). In the last quarter of a training only the paper's loss is left.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,10 +16,10 @@ from ..gligen import GatedSelfAttentionDense, Grounding, transformer_blocks
 from ..grounded import gate_looks
 from ..schedule import Schedule, at
 from ..unet import UNet
+from .helpers import step_weight
 
 SHARP = 2.                                    # how much louder queries and keys begin
 INSIDE = 3.                                   # what a place in a box counts on top of 1
-MOST = 30.                                    # the highest weight of a step
 POINTING = .1                                 # what the second loss counts
 
 
@@ -56,18 +56,20 @@ def covered(grounding: Grounding, side: int) -> Tensor:
 
 
 def weighted_loss(unet: UNet, z0: Tensor, t: Tensor, eps: Tensor, context: Tensor,
-                  grounding: Grounding, schedule: Schedule) -> Tensor:
+                  grounding: Grounding, schedule: Schedule, strength: float = 1.) -> Tensor:
     """Eq. 9, where places in boxes count more, and so do steps at which a picture is undecided.
 
     The weights depend on nothing but t and the boxes, both of which the network is told, so the
     best guess stays the same; what changes is how soon it is found. A step's weight is
-    1 / alpha_bar, that of the loss on v.
+    `step_weight`, one on average; at strength 0 all weights are one and the loss is the paper's.
     """
     zt = q_sample(z0, t, eps, schedule)                                     # (b,4,h,w)
     error = (unet(zt, t, context, grounding) - eps).square()
     inside = covered(grounding, z0.shape[-1]).amax(1, keepdim=True)         # (b,1,h,w)
-    step = (1 / at(schedule.alpha_bar, t, error)).clamp(max=MOST)           # (b,1,1,1)
-    return (step * (1 + INSIDE * inside) * error).mean()
+    every = step_weight(schedule.alpha_bar)                                 # (T,)
+    step = at(every / every.mean(), t, error)                               # (b,1,1,1)
+    weight = (1 + strength * (step - 1)) * (1 + strength * INSIDE * inside)
+    return (weight * error).mean()
 
 
 def pointing_loss(looks: list[Tensor], grounding: Grounding) -> Tensor:
