@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import shutil
 import sys
 from importlib import metadata
@@ -142,23 +143,39 @@ def make_slides(options) -> int:
     return 0
 
 
+def take_weights(folder: Path | None) -> None:
+    """Let a folder of one's own go before the shipped weights, if it holds some."""
+    from . import weights
+
+    if folder is None:
+        return
+    if not any(weights.path(name, folder).exists() for name in weights.names()):
+        raise ValueError(f"--weights {folder}: there are no weights in it; python course.py train "
+                         "small makes some in runs/small.")
+    os.environ[weights.OWN] = str(folder.resolve())
+
+
 def export_model(options) -> int:
     from . import weights
 
+    take_weights(options.weights)
     weights.export(options.name, options.folder)
     print(f"{options.name} is in {options.folder}, ready for diffusers' from_pretrained")
     return 0
 
 
-def draw_caption(options) -> int:
+def generate(options) -> int:
     from . import drawing
 
+    if options.command == "draw":
+        print("note: `draw` is called `generate` now; the old name goes with the next release.")
+    take_weights(options.weights)
     drawing.draw_files(options)
     return 0
 
 
 def add_drawing(add) -> None:
-    """What `draw` takes beside the caption."""
+    """What `generate` takes beside the caption."""
     add("--box", action="append", metavar="PHRASE:x0,y0,x1,y1",
         help="what goes where, in parts of the picture; as often as there are boxes")
     add("--tau", type=float, help="with boxes: the part of the steps that hears them (default: 1)")
@@ -167,6 +184,7 @@ def add_drawing(add) -> None:
     add("--steps", type=_whole, default=50, help="steps of DDIM (default: 50)")
     add("--scale", type=float, default=5., help="guidance scale (default: 5)")
     add("--count", type=_whole, default=1, help="how many, from seeds that follow")
+    add("--weights", type=Path, help="a folder of your own weights, such as runs/small")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -183,10 +201,12 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--size", type=_whole, default=128, help="pixels a side (default: 128)")
     one.set_defaults(run=write_world)
 
-    one = add("draw", help="paint a caption, with boxes or without")
-    one.add_argument("caption", help='such as "a red car on the snow at night"; "" for anything')
-    one.set_defaults(run=draw_caption)
-    add_drawing(one.add_argument)
+    for name, purpose in (("generate", "a picture of a caption, with boxes or without"),
+                          ("draw", "the old name of generate")):
+        one = add(name, help=purpose)
+        one.add_argument("caption", help='such as "a red car on the snow at night"; "" for any')
+        one.set_defaults(run=generate)
+        add_drawing(one.add_argument)
 
     for name in FORWARDED:                             # each has a parser of its own
         add(name, help=FORWARDED[name][1], add_help=False)
@@ -203,6 +223,7 @@ def parser() -> argparse.ArgumentParser:
     one = add("export", help="write shipped weights as diffusers reads them")
     one.add_argument("name", help="the model's name")
     one.add_argument("folder", type=Path)
+    one.add_argument("--weights", type=Path, help="a folder of your own weights")
     one.set_defaults(run=export_model)
     return top
 

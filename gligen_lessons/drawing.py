@@ -1,4 +1,4 @@
-"""What `draw` does: a caption, with boxes or without, as a picture file."""
+"""What `generate` does: a caption, with boxes or without, as a picture file."""
 
 import io
 import warnings

@@ -1,4 +1,4 @@
-"""Training every model of the course in order: python course.py train all.
+"""Training several models in order: python course.py train all, python course.py train small.
 
 Each model stands on others, and nothing is trained on a base that will still change. Trainings run
 in slices, each a process of its own that saves and ends: so the free cores can be dealt out anew
@@ -18,10 +18,18 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from . import evaluate, weights
+from . import evaluate, files, weights
 from .models import MODELS
+from .recipes.gligen import Held
+from .recipes.latent import mosaic
+from .recipes.referee import labelled, pictures
+from .recipes.vae import round_trip
+from .world.vocabulary import BASE
 
 NEEDS = {name: model.needs for name, model in MODELS.items()}
+SMALL = ("vae", "clip", "ldm", "gligen")                  # what `train small` trains, at 64 px
+SHOWN = 8                                                 # pictures a row of its contact sheet
+JUDGED = 280                                              # layouts of its report, novel ones too
 SLICE = 20                                                # minutes
 LOOK = 5.                                                 # seconds between two looks at the logs
 # models that are shipped together, and the figures of the report that must not get worse
@@ -52,7 +60,7 @@ def finished(name: str, out: Path) -> bool:
     return weights.path(name, out).exists()
 
 
-def trainable(out: Path, running: set[str], needs: dict = NEEDS) -> list[str]:
+def trainable(out: Path, running: set[str], needs: dict) -> list[str]:
     """The models that can be trained now: not finished, not running, all that they need there."""
     return [name for name, bases in needs.items() if name not in running
             and not finished(name, out) and all(finished(base, out) for base in bases)]
@@ -63,14 +71,14 @@ def lanes() -> int:
     return 1 if torch.cuda.is_available() else min(2, os.cpu_count() or 1)
 
 
-def command(name: str, out: Path, share: int, minutes: float, steps: int | None) -> list[str]:
+def command(name: str, out: Path, share: int, minutes: float, steps: int | None,
+            small: bool) -> list[str]:
     """What trains a model for some minutes, in one process or several that share each batch."""
     start = ["-m", "gligen_lessons.train"] if share == 1 else [
         "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(share),
         "-m", "gligen_lessons.train"]
-    few = ["--steps", str(steps)] if steps else []
     return [sys.executable, *start, name, "--out", str(out), "--resume", "--minutes", str(minutes),
-            *few]
+            *(["--steps", str(steps)] if steps else []), *(["--small"] if small else [])]
 
 
 def started(words: list[str], name: str, out: Path, share: int, position: int) -> Slice:
@@ -125,18 +133,71 @@ def stop(running: list[Slice]) -> None:
         one.bar.close()
 
 
-def climb(out: Path, hours: float | None = None, steps: int | None = None,
-          needs: dict = NEEDS) -> int:
-    """Train what is missing in `out`, then measure it and ship what is not worse.
+def train_all(out: Path | None, hours: float | None = None, steps: int | None = None) -> int:
+    """Train every model that is missing in `out` (runs), measure them, ship what is not worse.
 
-    After `hours`, or Ctrl-C, everything is saved and the same command goes on. With `steps` all
-    trainings are that short, which tries the whole in minutes, and nothing is measured or shipped.
-    RuntimeError where a training fails.
+    With `steps` all trainings are that short, which tries the whole in minutes, and nothing is
+    measured or shipped.
+    """
+    out = out or Path("runs")
+    if climb(out, NEEDS, hours, steps) and not steps:
+        ship(out)
+    return 0
+
+
+def train_small(out: Path | None, hours: float | None = None, steps: int | None = None) -> int:
+    """Train autoencoder, CLIP, latent diffusion and gates at 64 px, all from nothing.
+
+    Into `out` (runs/small), never among the shipped weights; at the end a contact sheet, a small
+    report and the line that says how to use them.
+    """
+    out = out or Path("runs", "small")
+    needs = {name: tuple(base for base in NEEDS[name] if base in SMALL) for name in SMALL}
+    if climb(out, needs, hours, steps, small=True):
+        os.environ[weights.OWN] = str(out.resolve())
+        right = small_report(out, JUDGED if not steps else SHOWN)
+        print(f"boxes right, of {right['boxes']}: {right['caption and box']:.0%} with caption and "
+              f"box, {right['box alone']:.0%} with the box alone, {right['caption alone']:.0%} "
+              f"with the caption alone, {right['renders']:.0%} of renders\n"
+              f"contact sheet: {out / 'sheet.png'}\n"
+              'use it: python course.py generate "a red car on the grass by day" '
+              f'--box "a red car:0.2,0.4,0.8,0.9" --weights {out} --out car.png')
+    return 0
+
+
+def small_report(out: Path, count: int) -> dict:
+    """Boxes right of held-out single things of base categories, and a sheet; both go to `out`.
+
+    The sheet's rows: renders, their round trips, painted from captions, from captions and boxes.
+    """
+    parts = weights.text_to_image(unet=weights.load("gligen"))
+    held = Held.of(count, "single-test", 64)
+    x = pictures(labelled("single-test", count, 64), torch.arange(count))
+    bare = held.without_captions()
+    made = {"caption and box": held.painted(parts, True), "box alone": bare.painted(parts, True),
+            "caption alone": held.painted(parts, False)}
+    rows = [x, round_trip(parts.vae, x[:SHOWN]), made["caption alone"], made["caption and box"]]
+    mosaic(torch.cat([row[:SHOWN] for row in rows]), SHOWN, 96).save(out / "sheet.png")
+    report = {name: held.right(pictured, BASE) for name, pictured in made.items()} | {
+        "renders": held.right(x, BASE), "boxes": int(held.asks(BASE).sum())}
+    files.atomic_write(out / "report.json", json.dumps(report, indent=1) + "\n")
+    return report
+
+
+def climb(out: Path, needs: dict, hours: float | None = None, steps: int | None = None,
+          small: bool = False) -> bool:
+    """Train the models of `needs` that are missing in `out`; whether all are there at the end.
+
+    After `hours`, or Ctrl-C, everything is saved and the same command goes on. RuntimeError where
+    a training fails.
     """
     end, running = time.monotonic() + 3600 * (math.inf if hours is None else hours), []
     try:
         while time.monotonic() < end and (running or trainable(out, set(), needs)):
-            deal(running, out, end, steps, needs)
+            for name, share in deal(running, out, needs):
+                minutes = max(.1, min(SLICE, (end - time.monotonic()) / 60))
+                words = command(name, out, share, minutes, steps, small)
+                running.append(started(words, name, out, share, len(running)))
             time.sleep(LOOK)
             for one in list(running):
                 if one.process.poll() is None:
@@ -149,22 +210,16 @@ def climb(out: Path, hours: float | None = None, steps: int | None = None,
     left = [name for name in needs if not finished(name, out)]
     if left:
         print(f"Saved. Still to train: {', '.join(left)}. The same command goes on.")
-    elif not steps:
-        ship(out)
-    return 0
+    return not left
 
 
-def deal(running: list[Slice], out: Path, end: float, steps: int | None, needs: dict) -> None:
-    """Give free lanes to models that are ready; one that is alone gets all lanes."""
+def deal(running: list[Slice], out: Path, needs: dict) -> list[tuple[str, int]]:
+    """Which models get the free lanes, and how many; one that is alone gets all of them."""
     free = lanes() - sum(one.share for one in running)
     waiting = trainable(out, {one.name for one in running}, needs)
-    while free and waiting:
-        share = free if len(waiting) == 1 and not running else 1
-        minutes = max(.1, min(SLICE, (end - time.monotonic()) / 60))
-        name = waiting.pop(0)
-        words = command(name, out, share, minutes, steps)
-        running.append(started(words, name, out, share, len(running)))
-        free -= share
+    if free and len(waiting) == 1 and not running:
+        return [(waiting[0], free)]
+    return [(name, 1) for name in waiting[:free]]
 
 
 def ship(out: Path, old: Path = evaluate.FOLDER, target: Path = weights.FOLDER) -> list[str]:

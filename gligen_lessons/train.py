@@ -16,15 +16,16 @@ from .recipes.helpers import bare
 
 
 def train(name: str, steps: int | None = None, minutes: float | None = None,
-          out: Path | None = None, resume: bool = False,
-          batch: int | None = None) -> Path | None:
+          out: Path | None = None, resume: bool = False, batch: int | None = None,
+          small: bool = False) -> Path | None:
     """Run a model's recipe; returns the weight file, or None where `minutes` ended it early.
 
     Checkpoints and the log lie in `out`/NAME, finished weights in `out`, as fp16 safetensors with
-    card and log. Without `out` these are runs/NAME and data/weights.
+    card and log. Without `out` these are runs/NAME and data/weights. `small` takes the recipe of
+    `train small`: single things at 64 px.
     """
-    recipe, folder = recipes.get(name, steps, **({"batch": batch} if batch else {})), Path(
-        out or "runs") / name
+    chosen = ({"batch": batch} if batch else {}) | ({"small": True} if small else {})
+    recipe, folder = recipes.get(name, steps, **chosen), Path(out or "runs") / name
     with alone(folder):
         if not rank():
             files.atomic_write(folder / "run.json", json.dumps({"steps": recipe.steps}))
@@ -35,7 +36,7 @@ def train(name: str, steps: int | None = None, minutes: float | None = None,
         print(f"Stopped after {state['step']} of {recipe.steps} steps; go on with --resume.")
         return None
     target = weights.path(name, out or weights.FOLDER)
-    asked = f" --batch {batch}" if batch else ""
+    asked = (f" --batch {batch}" if batch else "") + (f" --small --out {out}" if small else "")
     return publish(recipe, target, folder, state["seconds"] / 60, asked)
 
 
@@ -92,17 +93,25 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line of `train`."""
     parser = argparse.ArgumentParser(prog="gligen-lessons train", description=__doc__)
     add = parser.add_argument
-    add("name", help=f"{', '.join(MODELS)}; or all: every model of the course, in order")
+    add("name", help=f"{', '.join(MODELS)}; or all: every model of the course, in order; or "
+        "small: the models behind grounded pictures of 64 px, in an afternoon")
     add("--steps", type=int, help="all steps; learning rate and data follow it")
     add("--batch", type=int, help="samples a step, instead of the recipe's own")
     add("--minutes", type=float, help="stop early; go on later with --resume")
     add("--out", type=Path, help="folder for checkpoints, log and weights")
     add("--resume", action="store_true", help="go on from the last checkpoint")
-    add("--hours", type=float, help="with all: stop after so long; the same command goes on")
+    add("--hours", type=float, help="with all and small: stop after so long; the same command "
+        "goes on")
+    add("--small", action="store_true", help="one model as `small` trains it; needs --out")
     asked = parser.parse_args(arguments)
-    if asked.name == "all":
-        return ladder.climb(asked.out or Path("runs"), asked.hours, asked.steps)
-    made = train(asked.name, asked.steps, asked.minutes, asked.out, asked.resume, asked.batch)
+    if asked.name in ("all", "small"):
+        run = ladder.train_all if asked.name == "all" else ladder.train_small
+        return run(asked.out, asked.hours, asked.steps)
+    if asked.small and (asked.out is None or asked.name not in ladder.SMALL):
+        raise ValueError(f"--small trains {', '.join(ladder.SMALL)}, into a folder of your own: "
+                         "name it with --out.")
+    made = train(asked.name, asked.steps, asked.minutes, asked.out, asked.resume, asked.batch,
+                 asked.small)
     if made:
         print(f"Wrote {made}")
     return 0

@@ -66,7 +66,7 @@ def test_whatever_goes_wrong_is_one_line_and_debug_shows_the_rest(error, says, c
 
 def test_draw_paints_the_same_picture_from_the_same_seed(tmp_path, capsys):
     """As typed: one caption, then two pictures of which the first is the same."""
-    wish = ["draw", "a red car on the snow at night", "--steps", "2"]
+    wish = ["generate", "a red car on the snow at night", "--steps", "2"]
     assert cli.main([*wish, "--out", str(tmp_path / "one.png"), "--seed", "3"]) == 0
     heard = capsys.readouterr()
     assert heard.out == f"wrote {tmp_path / 'one.png'}\n" and "painting" in heard.err
@@ -80,8 +80,8 @@ def test_draw_paints_the_same_picture_from_the_same_seed(tmp_path, capsys):
 
 def test_draw_takes_an_empty_caption_and_notes_unknown_words(tmp_path, capsys):
     out = str(tmp_path / "x.jpg")
-    assert cli.main(["draw", "", "--out", out, "--steps", "1"]) == 0
-    assert cli.main(["draw", "a kite", "--out", out, "--steps", "1", "--scale", "1"]) == 0
+    assert cli.main(["generate", "", "--out", out, "--steps", "1"]) == 0
+    assert cli.main(["generate", "a kite", "--out", out, "--steps", "1", "--scale", "1"]) == 0
     assert "note: 'kite' is no word of the world; it is read in pieces: k i te" in \
         capsys.readouterr().out
 
@@ -99,7 +99,7 @@ def test_draw_takes_an_empty_caption_and_notes_unknown_words(tmp_path, capsys):
 def test_draw_refuses_what_it_cannot_paint(tmp_path, monkeypatch, capsys, words, says):
     monkeypatch.chdir(tmp_path)
     try:
-        assert cli.main(["draw", "a red car", *words]) == 2
+        assert cli.main(["generate", "a red car", *words]) == 2
     except SystemExit as ended:
         assert ended.code == 2
     assert says in told(capsys) and not any(tmp_path.iterdir())
@@ -114,7 +114,7 @@ def drawn(path: Path) -> np.ndarray:
 
 def test_draw_with_boxes_paints_what_the_library_paints(tmp_path, capsys):
     """As typed; tau 0 hears no box, and two pictures come from two seeds."""
-    wish = ["draw", "a red car on the snow", "--box", CAR, "--box", "a blue cat:.6,.2,.9,.8"]
+    wish = ["generate", "a red car on the snow", "--box", CAR, "--box", "a blue cat:.6,.2,.9,.8"]
     told = ["--steps", "2", "--seed", "3"]
     assert cli.main([*wish, *told, "--out", str(tmp_path / "one.png")]) == 0
     assert cli.main([*wish, *told, "--out", str(tmp_path / "two.png"), "--count", "2"]) == 0
@@ -132,13 +132,13 @@ def test_at_tau_0_boxes_are_not_heard(tmp_path):
     for name, more in (("without", []), ("zero", ["--box", CAR, "--tau", "0"]),
                        ("all", ["--box", CAR])):
         out = str(tmp_path / f"{name}.png")
-        assert cli.main(["draw", "a red car", "--steps", "4", "--out", out, *more]) == 0
+        assert cli.main(["generate", "a red car", "--steps", "4", "--out", out, *more]) == 0
     without, zero, heard = (drawn(tmp_path / f"{name}.png") for name in ("without", "zero", "all"))
     assert abs(without - zero).max() <= 1 < abs(without - heard).max()
 
 
 def test_draw_notes_unknown_words_of_phrases_and_boxes_too_many(tmp_path, capsys):
-    wish = ["draw", "", "--out", str(tmp_path / "x.png"), "--steps", "1", "--scale", "1"]
+    wish = ["generate", "", "--out", str(tmp_path / "x.png"), "--steps", "1", "--scale", "1"]
     many = ["--box", "a kite: the sky:0,0,.5,.5"] + 30 * ["--box", CAR]
     assert cli.main([*wish, *many]) == 0
     out = capsys.readouterr().out
@@ -163,7 +163,7 @@ def test_draw_notes_unknown_words_of_phrases_and_boxes_too_many(tmp_path, capsys
 ])
 def test_a_box_that_cannot_be_is_named(tmp_path, capsys, box, says, monkeypatch):
     monkeypatch.setattr(weights, "load", None)                 # seen before anything is loaded
-    wish = ["draw", "x", "--out", str(tmp_path / "x.png")]
+    wish = ["generate", "x", "--out", str(tmp_path / "x.png")]
     assert cli.main([*wish, "--box", CAR, "--box", box]) == 2
     heard = told(capsys)
     assert says in heard and repr(box) in heard and not any(tmp_path.iterdir())
@@ -175,7 +175,7 @@ def test_a_box_that_cannot_be_is_named(tmp_path, capsys, box, says, monkeypatch)
     (["--tau", "much"], "invalid float value: 'much'"),
     (["--steps", "1000"], "must lie in 1..999, got 1000"), (["--scale", "nan"], "finite")])
 def test_draw_with_boxes_refuses_what_it_cannot_paint(tmp_path, capsys, words, says):
-    wish = ["draw", "x", "--box", CAR, "--out", str(tmp_path / "x.png")]
+    wish = ["generate", "x", "--box", CAR, "--out", str(tmp_path / "x.png")]
     try:
         assert cli.main([*wish, *words]) == 2
     except SystemExit as ended:
@@ -184,7 +184,7 @@ def test_draw_with_boxes_refuses_what_it_cannot_paint(tmp_path, capsys, words, s
 
 
 def test_boxes_need_the_grounded_weights(tmp_path, capsys, monkeypatch):
-    wish = ["draw", "x", "--box", CAR, "--out", str(tmp_path / "x.png")]
+    wish = ["generate", "x", "--box", CAR, "--out", str(tmp_path / "x.png")]
     monkeypatch.setattr(weights, "FOLDER", tmp_path)
     assert cli.main(wish) == 2
     heard = told(capsys)

@@ -7,8 +7,9 @@ import sys
 import time
 
 import pytest
+from PIL import Image
 
-from gligen_lessons import evaluate, ladder, models, weights
+from gligen_lessons import cli, evaluate, ladder, models, weights
 
 NEEDS = {"vae": (), "clip": (), "ldm": ("vae", "clip"), "gligen": ("ldm",)}
 # stands for a training: logs that it ran and with whom, and is finished after so many slices
@@ -34,7 +35,7 @@ def stub(tmp_path, monkeypatch):
     script, seen = tmp_path / "stub.py", []
     script.write_text(STUB)
 
-    def command(name, out, share, minutes, steps, slices=2, status=0):
+    def command(name, out, share, minutes, steps, small, slices=2, status=0):
         seen.append((name, share))
         return [sys.executable, script, name, out, str(share), str(slices), str(status)]
 
@@ -63,7 +64,7 @@ def test_what_is_ready_follows_from_the_files_that_are_there(tmp_path):
 
 
 def test_two_run_side_by_side_and_one_alone_takes_both_lanes(tmp_path, stub, capsys):
-    assert ladder.climb(tmp_path, steps=2, needs=NEEDS) == 0
+    assert ladder.climb(tmp_path, NEEDS, steps=2)
     told = capsys.readouterr().out.splitlines()
     assert sorted(line.split()[0] for line in told) == sorted(NEEDS), "one line for each model"
     assert all(ladder.finished(name, tmp_path) for name in NEEDS)
@@ -75,12 +76,12 @@ def test_two_run_side_by_side_and_one_alone_takes_both_lanes(tmp_path, stub, cap
 
 def test_finished_models_are_left_alone(tmp_path, stub):
     (tmp_path / "vae.safetensors").touch()
-    ladder.climb(tmp_path, steps=2, needs={"vae": (), "clip": ("vae",)})
+    ladder.climb(tmp_path, {"vae": (), "clip": ("vae",)}, steps=2)
     assert {name for name, _ in stub} == {"clip"}
 
 
 def test_hours_end_it_and_the_same_command_goes_on(tmp_path, stub, capsys):
-    assert ladder.climb(tmp_path, hours=0., steps=2, needs=NEEDS) == 0
+    assert not ladder.climb(tmp_path, NEEDS, hours=0., steps=2)
     assert stub == [] and "Still to train: vae, clip, ldm, gligen" in capsys.readouterr().out
 
 
@@ -89,7 +90,7 @@ def test_a_training_that_fails_stops_all_and_says_why(tmp_path, stub, monkeypatc
     monkeypatch.setattr(ladder, "command", lambda name, *rest: right(
         name, *rest, slices=9, status=3 if name == "clip" else 0))
     with pytest.raises(RuntimeError, match="Training clip failed: out of paint"):
-        ladder.climb(tmp_path, steps=2, needs=NEEDS)
+        ladder.climb(tmp_path, NEEDS, steps=2)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="processes are stopped by SIGTERM, of POSIX")
@@ -109,7 +110,7 @@ def test_what_runs_is_stopped_when_the_command_is(tmp_path, stub, monkeypatch):
 
     monkeypatch.setattr(time, "sleep", sleep)
     with pytest.raises(KeyboardInterrupt):
-        ladder.climb(tmp_path, needs=NEEDS)
+        ladder.climb(tmp_path, NEEDS)
     assert len(started) == 2 and all(process.poll() is not None for process in started)
 
 
@@ -151,8 +152,38 @@ def test_a_real_slice_trains_stops_and_goes_on(tmp_path, monkeypatch):
     monkeypatch.setenv("GLIGEN_LESSONS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(ladder, "lanes", lambda: 2)
     monkeypatch.setattr(ladder, "LOOK", .2)
-    ladder.climb(tmp_path / "runs", steps=4, needs={"noisy-classifier": ()})
+    ladder.climb(tmp_path / "runs", {"noisy-classifier": ()}, steps=4)
     card = weights.files.card(tmp_path / "runs" / "noisy-classifier.safetensors")
     assert card["steps"] == 4 and card["training"]["cores"] >= 1
     assert json.loads((tmp_path / "runs" / "noisy-classifier" / "run.json").read_text()) == {
         "steps": 4}
+
+
+def test_the_afternoon_from_nothing_to_grounded_pictures(tmp_path, monkeypatch, capsys):
+    """`train small` with trainings of two steps: every stage reads the one before it."""
+    monkeypatch.setenv("GLIGEN_LESSONS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv(weights.OWN, "")
+    monkeypatch.setattr(ladder, "LOOK", .2)
+    out = tmp_path / "small"
+    shipped = {name: weights.fingerprint(name) for name in ladder.SMALL}
+    assert ladder.train_small(out, steps=2) == 0
+    told = capsys.readouterr().out
+    assert "boxes right, of" in told and f"--weights {out}" in told
+    assert Image.open(out / "sheet.png").size == (8 * 96, 4 * 96)
+    report = json.loads((out / "report.json").read_text())
+    assert report["renders"] > .8 and set(report) >= {"caption and box", "box alone", "boxes"}
+    for name in ladder.SMALL:
+        assert weights.path(name) == out / f"{name}.safetensors"
+        assert "--small --out" in weights.files.card(weights.path(name))["command"]
+        assert weights.fingerprint(name) != shipped[name]
+        assert weights.path(name, weights.FOLDER).exists()
+    monkeypatch.setenv(weights.OWN, "")
+    assert {name: weights.fingerprint(name) for name in ladder.SMALL} == shipped, "left alone"
+    words = ["generate", "a red car", "--box", "a red car:.2,.4,.8,.9", "--steps", "2",
+             "--weights", str(out), "--out", str(tmp_path / "car.png")]
+    assert cli.main(words) == 0 and Image.open(tmp_path / "car.png").size == (64, 64)
+    assert cli.main(["export", "gligen", str(tmp_path / "exported"), "--weights", str(out)]) == 0
+    made = json.loads((tmp_path / "exported" / "unet" / "config.json").read_text())
+    assert made["sample_size"] == 8 and made["attention_type"] == "gated"
+    assert cli.main(["generate", "x", "--weights", str(tmp_path), "--out", "x.png"]) == 2
+    assert cli.main(["train", "ddpm", "--small", "--out", str(tmp_path / "d")]) == 2

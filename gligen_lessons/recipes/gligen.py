@@ -1,7 +1,7 @@
 """Training lesson 9's gates: what is where, on top of the shipped latent diffusion model."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from ..world import captions, scene
 from ..world.cache import Renders
 from ..world.language import named
 from ..world.scene import Scene, Thing
-from ..world.vocabulary import BASE, COLOURS, PATTERNS
+from ..world.vocabulary import BASE, CATEGORIES, COLOURS, PATTERNS
 from . import Recipe, scenes, seeded
 from .detr import SMALLEST, tidy
 from .helpers import help_at
@@ -136,7 +136,7 @@ def gligen(steps: int | None = None, batch: int | None = None, small: bool = Fal
 
     def log_sample(model, step: int) -> dict:
         x = held.painted(parts_with(parts, model), True, steps=min(15, walk))
-        return {"png": sheet(x[:8]), "held": held.right(x), "gates": gates_of(model),
+        return {"png": sheet(x[:8]), "held": held.right(x, BASE), "gates": gates_of(model),
                 "colour": float(held.hits(x)[1].float().mean())}
 
     def report(model) -> dict:
@@ -268,6 +268,10 @@ class Held:
         category, moved = tidy(data.category, boxes)
         return cls(asked, category, tidy(data.colour, boxes)[0], moved, split)
 
+    def without_captions(self) -> "Held":
+        """The same layouts, asked for by their boxes alone."""
+        return replace(self, asked=[replace(one, caption="") for one in self.asked])
+
     def painted(self, parts: TextToImage, grounded: bool, batch: int = 8, **options) -> Tensor:
         """Pictures (n,3,128,128) of the layouts, or of their captions alone; seeds 0, 1, ..."""
         made = []
@@ -290,9 +294,17 @@ class Held:
         wanted = torch.stack([self.category[rows, k], self.colour[rows, k]])
         return torch.cat([torch.stack(pair) for pair in found], 1) == wanted
 
-    def right(self, x: Tensor) -> float:
-        """The part of boxes that the crop referee names right, category and colour both."""
-        return float(self.hits(x).all(0).float().mean())
+    def right(self, x: Tensor, only: tuple[str, ...] = CATEGORIES) -> float:
+        """The part of boxes that the crop referee names right, category and colour both.
+
+        Of boxes that ask for one of the categories `only`.
+        """
+        return float(self.hits(x).all(0)[self.asks(only)].float().mean())
+
+    def asks(self, only: tuple[str, ...]) -> Tensor:
+        """Which boxes ask for one of these categories, (boxes,) of True and False."""
+        numbers = torch.tensor([CATEGORIES.index(word) for word in only])
+        return torch.isin(self.category[self.category >= 0], numbers)
 
 
 def three_sets(parts: TextToImage, held: Held, **options) -> tuple[dict[str, Tensor], Tensor]:

@@ -218,14 +218,19 @@ def parts_with(parts: TextToImage, unet: UNet) -> TextToImage:
     return TextToImage(parts.vae, parts.text, unet, parts.tokenizer, parts.schedule)
 
 
-def sheet(x: Tensor, columns: int = 4, side: int = 64) -> str:
-    """Pictures (b,3,h,w) as one small JPEG in base64."""
+def mosaic(x: Tensor, columns: int, side: int) -> Image.Image:
+    """Pictures (b,3,h,w) as one, in rows, each `side` pixels wide."""
     shown = (to_shown(x) * 255).round().byte()                              # (b,h,w,3)
     h, w = shown.shape[1:3]
     rows = shown.view(-1, columns, h, w, 3).permute(0, 2, 1, 3, 4)
-    whole = Image.fromarray(rows.reshape(-1, columns * w, 3).numpy())
+    together = Image.fromarray(rows.reshape(-1, columns * w, 3).numpy())
+    return together.resize((columns * side, len(rows) * side), Image.LANCZOS)
+
+
+def sheet(x: Tensor, columns: int = 4, side: int = 64) -> str:
+    """Pictures (b,3,h,w) as one small JPEG in base64."""
     file = io.BytesIO()
-    whole.resize((columns * side, len(rows) * side), Image.LANCZOS).save(file, "JPEG", quality=85)
+    mosaic(x, columns, side).save(file, "JPEG", quality=85)
     return base64.b64encode(file.getvalue()).decode()
 
 
