@@ -230,6 +230,7 @@ def parser() -> argparse.ArgumentParser:
 
 # each command with the module that has its `main`, and what the overview says of it
 FORWARDED = {"train": ("train", "train a model from its recipe"),
+             "ship": ("shipping", "take trained weights into the course"),
              "evaluate": ("evaluate", "measure every quality figure"),
              "experiment": ("experiments", "try what nobody knows beforehand")}
 

@@ -8,7 +8,6 @@ after each, and whatever stops the whole loses little. The same command goes on 
 import json
 import math
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from .recipes.gligen import Held
 from .recipes.latent import mosaic
 from .recipes.referee import labelled, pictures
 from .recipes.vae import round_trip
+from .shipping import copy_weights, is_worse
 from .world.vocabulary import BASE
 
 NEEDS = {name: model.needs for name, model in MODELS.items()}
@@ -36,13 +36,11 @@ LOOK = 5.                                                 # seconds between two 
 SHIPPED = ((("referee-scene", "referee-crop"),
             (("referee", "scene, mean average precision of pairs"),
              ("referee", "crop, category, clean"))),
-           (("ddpm", "labelled", "noisy-classifier"), (("ddpm", "frechet"),)),
+           (("ddpm", "labelled", "noisy-classifier"), (("ddpm", "-frechet"),)),
            (("detr-backbone", "detr"), (("detr", "AP50"),)),
            (("vae", "clip", "ldm", "gligen", "gligen-inpaint"),
             (("vae", "psnr"), ("clip", "category"), ("ldm", "named, found, painted"),
              ("gligen", "boxes right, grounded"))))
-SMALLER = {"frechet"}                                     # figures that should be small
-SLACK = .01                                               # what counts as equal
 
 
 @dataclass
@@ -141,7 +139,7 @@ def train_all(out: Path | None, hours: float | None = None, steps: int | None = 
     """
     out = out or Path("runs")
     if climb(out, NEEDS, hours, steps) and not steps:
-        ship(out)
+        ship_all(out)
     return 0
 
 
@@ -222,7 +220,7 @@ def deal(running: list[Slice], out: Path, needs: dict) -> list[tuple[str, int]]:
     return [(name, 1) for name in waiting[:free]]
 
 
-def ship(out: Path, old: Path = evaluate.FOLDER, target: Path = weights.FOLDER) -> list[str]:
+def ship_all(out: Path, old: Path = evaluate.FOLDER, target: Path = weights.FOLDER) -> list[str]:
     """Measure the weights in `out` and copy those to `target` that are not worse; their names."""
     os.environ[weights.OWN] = str(out.resolve())
     evaluate.main(["--out", str(out / "report")])
@@ -230,15 +228,12 @@ def ship(out: Path, old: Path = evaluate.FOLDER, target: Path = weights.FOLDER) 
                    for folder in (out / "report", old))
     shipped = []
     for names, figures in SHIPPED:
-        worse = [f"{section}: {name}" for section, name in figures
-                 if is_worse(figure(new, section, name), figure(before, section, name), name)]
+        worse = [f"{section}: {name}" for section, name in figures if is_worse(
+            figure(new, section, name), figure(before, section, name), name)]
         if worse:
             print(f"Not shipped, since worse in {'; '.join(worse)}: {', '.join(names)}")
             continue
-        for name in names:
-            for suffix in (".safetensors", ".json", ".jsonl"):
-                source = weights.path(name, out).with_suffix(suffix)
-                shutil.copy(source, weights.path(name, target).with_suffix(suffix))
+        copy_weights(names, out, target)
         shipped += names
     print(f"Shipped: {', '.join(shipped) or 'nothing'}. The report is in {out / 'report'}.")
     return shipped
@@ -246,11 +241,4 @@ def ship(out: Path, old: Path = evaluate.FOLDER, target: Path = weights.FOLDER) 
 
 def figure(report: dict, section: str, name: str) -> float | None:
     """One figure of a report, its name as the table gives it; None where there is none."""
-    return dict(evaluate.numbers(report.get(section, {}))).get(name)
-
-
-def is_worse(new: float | None, old: float | None, name: str) -> bool:
-    """Whether a figure got worse by more than SLACK; one that was not measured before did not."""
-    if new is None or old is None:
-        return new is None
-    return new > old + SLACK if name in SMALLER else new < old - SLACK
+    return dict(evaluate.numbers(report.get(section, {}))).get(name.lstrip("-"))

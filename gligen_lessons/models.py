@@ -25,7 +25,8 @@ class Model:
 
     `needs` are the models that must be there before. A model whose file holds only what it adds
     names the `base` that it adds to; then `build(base)` makes room in it, and `added(network)`
-    names what is new. `exported` says that diffusers has a pipeline for it.
+    names what is new. `exported` says that diffusers has a pipeline for it, `metric` which figure
+    of its card must not get worse ("-" before it: must not grow).
     """
 
     build: Callable[..., nn.Module]
@@ -34,21 +35,25 @@ class Model:
     base: str | None = None
     added: Callable[[nn.Module], list[str]] | None = None
     exported: bool = False
+    metric: str
 
 
 MODELS = {
-    "vae": Model(build=VAE, recipe="vae"),
-    "clip": Model(build=CLIP, recipe="clip"),
-    "ldm": Model(build=UNet, recipe="latent", needs=("vae", "clip"), exported=True),
+    "vae": Model(build=VAE, recipe="vae", metric="psnr"),
+    "clip": Model(build=CLIP, recipe="clip", metric="category"),
+    "ldm": Model(build=UNet, recipe="latent", needs=("vae", "clip"), exported=True,
+                 metric="named, found, painted"),
     "gligen": Model(build=add_gates, recipe="gligen", needs=("ldm",), base="ldm",
-                    added=gate_names, exported=True),
+                    added=gate_names, exported=True, metric="boxes right, grounded"),
     "gligen-inpaint": Model(build=make_inpainting, recipe="inpaint", needs=("gligen",),
-                            base="ldm", added=inpainting_names, exported=True),
-    "referee-scene": Model(build=SceneReferee, recipe="referee", needs=("vae",)),
-    "referee-crop": Model(build=CropReferee, recipe="referee", needs=("vae",)),
-    "ddpm": Model(build=UNet, recipe="ddpm"),
-    "labelled": Model(build=LabelledUNet, recipe="guidance", needs=("ddpm",)),
-    "noisy-classifier": Model(build=NoisyClassifier, recipe="guidance"),
-    "detr-backbone": Model(build=PlaceNamer, recipe="detr"),
-    "detr": Model(build=DETR, recipe="detr", needs=("detr-backbone",)),
+                            base="ldm", added=inpainting_names, exported=True, metric="right"),
+    "referee-scene": Model(build=SceneReferee, recipe="referee", needs=("vae",),
+                           metric="mean average precision of pairs"),
+    "referee-crop": Model(build=CropReferee, recipe="referee", needs=("vae",),
+                          metric="category, clean"),
+    "ddpm": Model(build=UNet, recipe="ddpm", metric="-frechet"),
+    "labelled": Model(build=LabelledUNet, recipe="guidance", needs=("ddpm",), metric="obeyed"),
+    "noisy-classifier": Model(build=NoisyClassifier, recipe="guidance", metric="category, t = 0"),
+    "detr-backbone": Model(build=PlaceNamer, recipe="detr", metric="places with a thing"),
+    "detr": Model(build=DETR, recipe="detr", needs=("detr-backbone",), metric="AP50"),
 }

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shutil
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,18 +15,25 @@ from . import device, files, fit, ladder, recipes, weights
 from .models import MODELS
 from .recipes.helpers import bare
 
+RUNS = Path("runs")
+
 
 def train(name: str, steps: int | None = None, minutes: float | None = None,
-          out: Path | None = None, resume: bool = False, batch: int | None = None,
-          small: bool = False) -> Path | None:
+          out: Path = RUNS, resume: bool = False, batch: int | None = None,
+          small: bool = False, restart: bool = False) -> Path | None:
     """Run a model's recipe; returns the weight file, or None where `minutes` ended it early.
 
     Checkpoints and the log lie in `out`/NAME, finished weights in `out`, as fp16 safetensors with
-    card and log. Without `out` these are runs/NAME and data/weights. `small` takes the recipe of
-    `train small`: single things at 64 px.
+    card and log; shipped weights are left alone (`ship` exchanges them). Where an earlier training
+    left a checkpoint, `resume` goes on from it, and `restart` begins again and keeps the old one
+    in `out`/NAME.bak; without either FileExistsError. `small` takes the recipe of `train small`:
+    single things at 64 px.
     """
+    folder = Path(out) / name
+    if name in MODELS and not resume:
+        make_room(folder, restart)
     chosen = ({"batch": batch} if batch else {}) | ({"small": True} if small else {})
-    recipe, folder = recipes.get(name, steps, **chosen), Path(out or "runs") / name
+    recipe = recipes.get(name, steps, **chosen)
     with alone(folder):
         if not rank():
             files.atomic_write(folder / "run.json", json.dumps({"steps": recipe.steps}))
@@ -35,9 +43,22 @@ def train(name: str, steps: int | None = None, minutes: float | None = None,
     if state["step"] < recipe.steps:
         print(f"Stopped after {state['step']} of {recipe.steps} steps; go on with --resume.")
         return None
-    target = weights.path(name, out or weights.FOLDER)
+    target = weights.path(name, out)
     asked = (f" --batch {batch}" if batch else "") + (f" --small --out {out}" if small else "")
     return publish(recipe, target, folder, state["seconds"] / 60, asked)
+
+
+def make_room(folder: Path, restart: bool) -> None:
+    """See to it that a new training in a folder costs no old one."""
+    if not (folder / "checkpoint").exists():
+        return
+    if not restart:
+        raise FileExistsError(
+            f"An earlier training lies in {folder}: go on with --resume, or begin again with "
+            f"--restart, which keeps it in {folder.name}.bak.")
+    old = folder.with_name(f"{folder.name}.bak")
+    shutil.rmtree(old, ignore_errors=True)
+    folder.rename(old)
 
 
 def fitted(recipe: recipes.Recipe, folder: Path, resume: bool, minutes: float | None) -> dict:
@@ -98,8 +119,10 @@ def main(arguments: list[str] | None = None) -> int:
     add("--steps", type=int, help="all steps; learning rate and data follow it")
     add("--batch", type=int, help="samples a step, instead of the recipe's own")
     add("--minutes", type=float, help="stop early; go on later with --resume")
-    add("--out", type=Path, help="folder for checkpoints, log and weights")
+    add("--out", type=Path, help="folder for checkpoints, log and weights (default: runs, or "
+        "runs/small)")
     add("--resume", action="store_true", help="go on from the last checkpoint")
+    add("--restart", action="store_true", help="begin again, and keep what was in NAME.bak")
     add("--hours", type=float, help="with all and small: stop after so long; the same command "
         "goes on")
     add("--small", action="store_true", help="one model as `small` trains it; needs --out")
@@ -110,10 +133,10 @@ def main(arguments: list[str] | None = None) -> int:
     if asked.small and (asked.out is None or asked.name not in ladder.SMALL):
         raise ValueError(f"--small trains {', '.join(ladder.SMALL)}, into a folder of your own: "
                          "name it with --out.")
-    made = train(asked.name, asked.steps, asked.minutes, asked.out, asked.resume, asked.batch,
-                 asked.small)
+    made = train(asked.name, asked.steps, asked.minutes, asked.out or RUNS, asked.resume,
+                 asked.batch, asked.small, asked.restart)
     if made:
-        print(f"Wrote {made}")
+        print(f"Wrote {made}; python course.py ship {asked.name} takes it into the course.")
     return 0
 
 

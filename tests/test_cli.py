@@ -275,7 +275,8 @@ def shipped(tmp_path, monkeypatch):
     config = {"in_features": 3, "out_features": 2}
     card = files.make_card("tiny", "train tiny", 1, "none", "cpu", 0.0, {}, config)
     files.save(torch.nn.Linear(**config).state_dict(), tmp_path / "tiny.safetensors", card)
-    monkeypatch.setattr(weights, "MODELS", {"tiny": Model(build=torch.nn.Linear, recipe="tiny")})
+    monkeypatch.setattr(weights, "MODELS", {"tiny": Model(
+        build=torch.nn.Linear, recipe="tiny", metric="none")})
     monkeypatch.setattr(weights, "FOLDER", tmp_path)
     monkeypatch.setattr(cli, "gpu_check", lambda: None)
     return tmp_path
@@ -300,7 +301,7 @@ def test_doctor_counts_what_stands_on_another_model(shipped, capsys, monkeypatch
         return model
 
     monkeypatch.setitem(weights.MODELS, "grown", Model(
-        build=grow, recipe="tiny", base="tiny", added=lambda model: ["gate"]))
+        build=grow, recipe="tiny", base="tiny", added=lambda model: ["gate"], metric="none"))
     card = files.make_card("grown", "train grown", 1, "none", "cpu", 0., {}, {
         "_on": weights.fingerprint("tiny")})
     files.save({"gate": torch.ones(2)}, shipped / "grown.safetensors", card)

@@ -9,7 +9,7 @@ import time
 import pytest
 from PIL import Image
 
-from gligen_lessons import cli, evaluate, ladder, models, weights
+from gligen_lessons import cli, evaluate, files, ladder, models, shipping, weights
 
 NEEDS = {"vae": (), "clip": (), "ldm": ("vae", "clip"), "gligen": ("ldm",)}
 # stands for a training: logs that it ran and with whom, and is finished after so many slices
@@ -116,10 +116,10 @@ def test_what_runs_is_stopped_when_the_command_is(tmp_path, stub, monkeypatch):
 
 @pytest.mark.parametrize("new, old, name, worse", [
     (.9, .5, "found", False), (.5, .9, "found", True), (.895, .9, "found", False),
-    (2., 1., "frechet", True), (1., 2., "frechet", False), (None, .5, "found", True),
+    (2., 1., "-frechet", True), (1., 2., "-frechet", False), (None, .5, "found", True),
     (.5, None, "found", False)])
 def test_what_counts_as_worse(new, old, name, worse):
-    assert ladder.is_worse(new, old, name) is worse
+    assert shipping.is_worse(new, old, name) is worse
 
 
 def test_only_what_is_not_worse_is_shipped(tmp_path, monkeypatch, capsys):
@@ -134,13 +134,13 @@ def test_only_what_is_not_worse_is_shipped(tmp_path, monkeypatch, capsys):
     measured = {section: {} for section in evaluate.SECTIONS}
     for _, figures in ladder.SHIPPED:
         for section, name in figures:
-            measured[section][name] = .5
+            measured[section][name.lstrip("-")] = .5
     before = {"ddpm": {"frechet": .9}, "detr": {"AP50": .9}}
     (old / "report.json").write_text(json.dumps(before))
     monkeypatch.setattr(evaluate, "main", lambda words: (
         out / "report" / "report.json").write_text(json.dumps(measured)))
     monkeypatch.setenv(weights.OWN, "")
-    shipped = ladder.ship(out, old, target)
+    shipped = ladder.ship_all(out, old, target)
     assert "worse in detr: AP50: detr-backbone, detr" in capsys.readouterr().out
     assert set(ladder.NEEDS) - set(shipped) == {"detr", "detr-backbone"}
     assert (target / "detr.safetensors").read_text() == "old"
@@ -187,3 +187,22 @@ def test_the_afternoon_from_nothing_to_grounded_pictures(tmp_path, monkeypatch, 
     assert made["sample_size"] == 8 and made["attention_type"] == "gated"
     assert cli.main(["generate", "x", "--weights", str(tmp_path), "--out", "x.png"]) == 2
     assert cli.main(["train", "ddpm", "--small", "--out", str(tmp_path / "d")]) == 2
+
+
+def test_one_model_is_shipped_by_its_own_figure(tmp_path, capsys):
+    """A better classifier goes in, a worse one only by force, and nobody's log gets lost."""
+    name, source, target = "noisy-classifier", tmp_path / "runs", tmp_path / "weights"
+    shipped = weights.path(name)
+    for folder, figure in ((source, .4), (target, .5)):
+        folder.mkdir()
+        card = files.card(shipped) | {"metrics": {"category, t = 0": figure}}
+        files.save(files.load(shipped), folder / shipped.name, card)
+        (folder / f"{name}.jsonl").write_text(str(figure))
+    with pytest.raises(ValueError, match="got worse .category, t = 0: 0.5 before, 0.4 now"):
+        shipping.ship(name, source, target)
+    assert (target / f"{name}.jsonl").read_text() == "0.5"
+    shipping.ship(name, source, target, force=True)
+    assert (target / f"{name}.jsonl").read_text() == "0.4"
+    assert files.card(target / shipped.name)["metrics"] == {"category, t = 0": .4}
+    with pytest.raises(FileNotFoundError, match="python course.py train vae"):
+        shipping.ship("vae", source, target)

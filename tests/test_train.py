@@ -68,6 +68,19 @@ def test_a_second_training_is_kept_out_of_a_folder(tmp_path):
     assert train.train("noisy-classifier", 1, out=tmp_path, batch=4)
 
 
+def test_a_new_training_never_costs_an_old_one(tmp_path):
+    """Without a word for it, what lies in a folder stays; --restart keeps it beside."""
+    name, shipped = "noisy-classifier", weights.path("noisy-classifier").read_bytes()
+    assert train.train(name, 3, minutes=0., out=tmp_path, batch=4) is None
+    before = (tmp_path / name / "checkpoint" / "state.pt").read_bytes()
+    with pytest.raises(FileExistsError, match="--resume, or begin again with --restart"):
+        train.train(name, 3, out=tmp_path, batch=4)
+    assert (tmp_path / name / "checkpoint" / "state.pt").read_bytes() == before
+    assert train.train(name, 2, out=tmp_path, batch=4, restart=True)
+    assert (tmp_path / f"{name}.bak" / "checkpoint" / "state.pt").read_bytes() == before
+    assert weights.path(name).read_bytes() == shipped
+
+
 def test_minutes_stop_early_and_resume_finishes(tmp_path, capsys):
     out = tmp_path / "out"
     assert train.train("referee-crop", 3, minutes=0., out=out) is None

@@ -15,8 +15,8 @@ FLOORS = (
     (True, "nets files ema muon fit metrics referee"),
     (True, "ddpm ddim unet vae bpe clip guidance latent resnet transformer detr gligen "
            "grounded inpaint reground diffedit prompt2prompt pix2pix odise"),
-    (True, "layout models weights lens published recipes evaluate ladder train experiments "
-           "checks canvas painter widgets student slides drawing cli"),
+    (True, "layout models weights lens published recipes evaluate shipping ladder train "
+           "experiments checks canvas painter widgets student slides drawing cli"),
 )
 
 # Third-party modules and the only modules of the library that may import them, at any depth.

@@ -156,6 +156,7 @@ def labelled_report(model: LabelledUNet, count: int, steps: int = 30,
         rows.append({"scale": scale, "obeyed": share, **feature_distances(features, real[:count]),
                      "spread": float((alike - alike.mean(0)).norm(dim=1).mean())})
     floor = feature_distances(real[count:], real[:count])
-    return {"rows": rows, **{f"{name} floor": value for name, value in floor.items()},
+    return {"rows": rows, "obeyed": max(row["obeyed"] for row in rows),
+            **{f"{name} floor": value for name, value in floor.items()},
             "obeyed, real": obeyed(judge, small_pictures("single-test", count), labels)[0],
             "pictures": count}
