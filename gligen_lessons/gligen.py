@@ -111,10 +111,11 @@ def transformer_blocks(unet: UNet) -> list[BasicTransformerBlock]:
     return [m for m in unet.modules() if isinstance(m, BasicTransformerBlock)]
 
 
-def add_gates(unet: UNet) -> UNet:
+def add_gates(unet: UNet, position_net: nn.Module | None = None) -> UNet:
     """Fill a U-Net's empty slots in place: a gate in each block, a position net.
 
-    Until something is learnt the network paints exactly what it painted before.
+    Without one, it is that of phrases and boxes; it is called with a grounding's fields
+    by name. Until something is learnt the network paints exactly what it painted before.
     """
     d, where = unet.context_width, unet.conv_in.weight
     if d is None:
@@ -124,7 +125,7 @@ def add_gates(unet: UNet) -> UNet:
         attention = block.attn1
         block.fuser = GatedSelfAttentionDense(
             attention.to_q.in_features, attention.heads, d).to(where)
-    unet.position_net = PositionNet(d, d).to(where)
+    unet.position_net = (position_net or PositionNet(d, d)).to(where)
     return unet
 
 

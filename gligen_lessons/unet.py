@@ -202,13 +202,12 @@ class UNet(nn.Module):
         """The noise eps_hat in xt (b,c_in,h,w) at steps t (b,), a long tensor.
 
         context (b,n,cross_attention_dim): the words, needed by CrossAttn blocks;
-        grounding: has boxes, masks and features, needs gates. Errors: see `check`.
+        grounding: its fields go to the position net by name. Errors: see `check`.
         """
         self.check(xt, t, context, grounding)
         objs = None
         if grounding is not None:
-            objs = self.position_net(grounding.boxes, grounding.masks,
-                                     grounding.features)        # (b,m,d_objs)
+            objs = self.position_net(**vars(grounding))         # (b,m,d_objs)
         waves = timestep_embedding(t, self.conv_in.out_channels)
         temb = self.time_embedding(waves.to(xt.dtype))          # (b,4c)
         x = self.conv_in(xt)                                    # (b,c,h,w)

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -300,3 +301,28 @@ def test_what_cannot_be_painted(parts):
                        mid_block_type="UNetMidBlock2D", layers_per_block=1))
     with pytest.raises(ValueError, match="call add_gates first"):
         freeze(UNet(**unet_keys()))
+
+
+def test_a_position_net_of_its_own_reads_other_fields_by_name():
+    """As key points and pictures will enter: only the net knows what a grounding holds."""
+    @dataclass(frozen=True)
+    class Points:
+        points: torch.Tensor
+        seen: torch.Tensor
+
+    class PointNet(torch.nn.Module):
+        def forward(self, seen, points):
+            return seen[..., None] * points.repeat(1, 1, 12)
+
+    unet = add_gates(UNet(**unet_keys()), PointNet())
+    for block in gligen.transformer_blocks(unet):
+        block.fuser.alpha_attn.data.fill_(1.)
+    d, g = unet.context_width, torch.Generator().manual_seed(0)
+    assert d == 24
+    xt, context = torch.randn(1, 4, 16, 16, generator=g), torch.randn(1, 3, d, generator=g)
+    asked = Points(torch.rand(1, 5, 2, generator=g), torch.ones(1, 5))
+    t = torch.tensor([7])
+    with torch.no_grad():
+        one, other = (unet(xt, t, context, Points(asked.points, seen))
+                      for seen in (asked.seen, torch.zeros(1, 5)))
+    assert float((one - other).abs().max()) > 1e-4
