@@ -7,7 +7,7 @@ a change of the data is an edit whose before and after are exact.
 import json
 import math
 import random
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from numbers import Real
 
 from . import vocabulary as v
@@ -237,7 +237,7 @@ def overlap(a: Thing, b: Thing) -> float:
 
 def to_json(scene: Scene) -> str:
     """The scene as one line of JSON."""
-    return json.dumps(asdict(scene))
+    return json.dumps(vars(scene) | {"things": [vars(thing) for thing in scene.things]})
 
 
 def from_json(text: str) -> Scene:
