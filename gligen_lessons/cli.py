@@ -8,35 +8,13 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+from .arguments import OneLineParser, count_of, seed_of
+
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 LOW_DISK_GB = 3                                        # for checkpoints and the cache of renders
 CUDA_BUILD = ('python course.py doctor --pip "--extra-index-url INDEX", where INDEX is the one '
               "that PyTorch's page \"Get started\" names for {}")
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """An argument parser that complains in one line."""
-
-    def error(self, message: str):
-        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
-
-
-def _whole(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} must be 1 or more")
-    return value
-
-
-def _seed(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = -1
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"a seed is a whole number of at least 0, got {text!r}")
-    return value
 
 
 # -------------------------------------------------------------------------------- doctor
@@ -180,10 +158,10 @@ def add_drawing(add) -> None:
         help="what goes where, in parts of the picture; as often as there are boxes")
     add("--tau", type=float, help="with boxes: the part of the steps that hears them (default: 1)")
     add("--out", type=Path, required=True, help="the picture to write, .png or .jpg")
-    add("--seed", type=_seed, default=0, help="which noise to begin with (default: 0)")
-    add("--steps", type=_whole, default=50, help="steps of DDIM (default: 50)")
+    add("--seed", type=seed_of, default=0, help="which noise to begin with (default: 0)")
+    add("--steps", type=count_of, default=50, help="steps of DDIM (default: 50)")
     add("--scale", type=float, default=5., help="guidance scale (default: 5)")
-    add("--count", type=_whole, default=1, help="how many, from seeds that follow")
+    add("--count", type=count_of, default=1, help="how many, from seeds that follow")
     add("--weights", type=Path, help="a folder of your own weights, such as runs/small")
 
 
@@ -195,10 +173,10 @@ def parser() -> argparse.ArgumentParser:
     one.set_defaults(run=doctor)
 
     one = add("world", help="write scenes of the picture world as a COCO data set")
-    one.add_argument("--count", type=_whole, required=True, help="how many scenes")
+    one.add_argument("--count", type=count_of, required=True, help="how many scenes")
     one.add_argument("--out", type=Path, required=True, help="the folder to write")
     one.add_argument("--split", default="val", help="which range of seeds (default: val)")
-    one.add_argument("--size", type=_whole, default=128, help="pixels a side (default: 128)")
+    one.add_argument("--size", type=count_of, default=128, help="pixels a side (default: 128)")
     one.set_defaults(run=write_world)
 
     for name, purpose in (("generate", "a picture of a caption, with boxes or without"),

@@ -1,6 +1,5 @@
 """The report: every quality figure of the course, measured from the shipped weights."""
 
-import argparse
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +8,7 @@ from time import monotonic
 import torch
 
 from . import device, files, latent, weights
+from .arguments import OneLineParser, count_of
 from .metrics import frechet_distance, kernel_distance
 from .recipes.clip import clip_report
 from .recipes.ddpm import ddpm_report, paint_pixels, small_pictures
@@ -175,9 +175,9 @@ def numbers(content, name: str = "") -> Iterator[tuple[str, float]]:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line of `evaluate`: measure all sections, or --only some, and write them."""
-    parser = argparse.ArgumentParser(prog="gligen-lessons evaluate", description=__doc__)
+    parser = OneLineParser(prog="gligen-lessons evaluate", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
-    parser.add_argument("--count", type=int, help="pictures a section, instead of its own number")
+    parser.add_argument("--count", type=count_of, help="pictures a section, instead of its own")
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder for report.json and .md")
     asked = parser.parse_args(arguments)
     file = asked.out / "report.json"

@@ -4,10 +4,10 @@ Training never touches shipped weights. This does, on purpose, one model at a ti
 the figure that a model is judged by did not get worse.
 """
 
-import argparse
 from pathlib import Path
 
 from . import files, weights
+from .arguments import OneLineParser
 from .models import MODELS
 
 SUFFIXES = (".safetensors", ".json", ".jsonl")
@@ -51,7 +51,7 @@ def ship(name: str, source: Path, target: Path = weights.FOLDER, force: bool = F
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line of `ship`."""
-    parser = argparse.ArgumentParser(prog="gligen-lessons ship", description=__doc__)
+    parser = OneLineParser(prog="gligen-lessons ship", description=__doc__)
     add = parser.add_argument
     add("name", nargs="+", choices=list(MODELS), metavar="NAME", help=", ".join(MODELS))
     add("--source", type=Path, default=Path("runs"), help="where the weights lie (default: runs)")

@@ -1,6 +1,5 @@
 """Train one of the course's models: python -m gligen_lessons.train NAME."""
 
-import argparse
 import json
 import os
 import shutil
@@ -12,6 +11,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from . import device, files, fit, ladder, recipes, weights
+from .arguments import OneLineParser, count_of, duration_of
 from .models import MODELS
 from .recipes.helpers import bare
 
@@ -112,19 +112,19 @@ def publish(recipe: recipes.Recipe, target: Path, folder: Path, minutes: float,
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line of `train`."""
-    parser = argparse.ArgumentParser(prog="gligen-lessons train", description=__doc__)
+    parser = OneLineParser(prog="gligen-lessons train", description=__doc__)
     add = parser.add_argument
     add("name", help=f"{', '.join(MODELS)}; or all: every model of the course, in order; or "
         "small: the models behind grounded pictures of 64 px, in an afternoon")
-    add("--steps", type=int, help="all steps; learning rate and data follow it")
-    add("--batch", type=int, help="samples a step, instead of the recipe's own")
-    add("--minutes", type=float, help="stop early; go on later with --resume")
+    add("--steps", type=count_of, help="all steps; learning rate and data follow it")
+    add("--batch", type=count_of, help="samples a step, instead of the recipe's own")
+    add("--minutes", type=duration_of, help="stop early; go on later with --resume")
     add("--out", type=Path, help="folder for checkpoints, log and weights (default: runs, or "
         "runs/small)")
     add("--resume", action="store_true", help="go on from the last checkpoint")
     add("--restart", action="store_true", help="begin again, and keep what was in NAME.bak")
-    add("--hours", type=float, help="with all and small: stop after so long; the same command "
-        "goes on")
+    add("--hours", type=duration_of, help="with all and small: stop after so long; the same "
+        "command goes on")
     add("--small", action="store_true", help="one model as `small` trains it; needs --out")
     asked = parser.parse_args(arguments)
     if asked.name in ("all", "small"):

@@ -39,7 +39,7 @@ def module(monkeypatch):
 
 @pytest.mark.parametrize("words, says", [
     (["bogus"], "'bogus'"), ([], "COMMAND"), (["world"], "--count"),
-    (["world", "--count", "0", "--out", "x"], "0 must be 1 or more"),
+    (["world", "--count", "0", "--out", "x"], "must be a whole number of at least 1"),
     (["world", "--count", "two", "--out", "x"], "two"), (["doctor", "--loud"], "--loud"),
 ])
 def test_wrong_words_are_refused_in_one_line(words, says, capsys):
@@ -88,7 +88,7 @@ def test_draw_takes_an_empty_caption_and_notes_unknown_words(tmp_path, capsys):
 
 @pytest.mark.parametrize("words, says", [
     (["--out", "x.gif"], "x.gif must end in .png"), ([], "--out"),
-    (["--out", "x.png", "--steps", "0"], "0 must be 1 or more"),
+    (["--out", "x.png", "--steps", "0"], "must be a whole number of at least 1"),
     (["--out", "x.png", "--steps", "1000"], "must lie in 1..999, got 1000"),
     (["--out", "x.png", "--scale", "-1"], "at least 0"),
     (["--out", "x.png", "--scale", "nan"], "finite"),
@@ -338,3 +338,19 @@ def test_doctor_finds_what_is_missing_or_of_another_shape(shipped, capsys):
     assert cli.main(["doctor"]) == 1
     (line,) = problems(capsys)
     assert "missing" in line and "python course.py train tiny" in line
+
+
+@pytest.mark.parametrize("words", [
+    ["world", "--bogus"], ["generate", "x", "--bogus"], ["train", "ddpm", "--bogus"], ["train"],
+    ["train", "ddpm", "--steps", "0"], ["train", "ddpm", "--minutes", "-1"],
+    ["train", "all", "--hours", "soon"], ["ship", "nothing"], ["evaluate", "--count", "0"],
+    ["evaluate", "--only", "nothing"], ["experiment", "nothing"], ["experiment", "told", "--bogus"],
+    ["experiment", "told", "--seed", "-1"], ["experiment", "ablations", "--steps", "x"],
+    ["experiment", "optimizers", "--batch", "0"], ["slides"], ["student", "--bogus"]])
+def test_wrong_words_are_answered_in_one_line_with_status_2(words, capsys):
+    """Before anything is loaded, drawn or written."""
+    with pytest.raises(SystemExit) as end:
+        cli.main(words)
+    told = capsys.readouterr().err
+    assert end.value.code == 2
+    assert told.startswith("error: ") and told.endswith("--help)\n") and told.count("\n") == 1

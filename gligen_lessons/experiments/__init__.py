@@ -5,6 +5,7 @@ import json
 from importlib import import_module
 from pathlib import Path
 
+from ..arguments import OneLineParser
 from ..evaluate import FOLDER
 
 NAMES = ("told", "ablations", "optimizers")
@@ -22,7 +23,7 @@ def shipped(name: str, folder: Path = FOLDER) -> dict:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line of `experiment`: the name of one, then what it takes itself."""
-    parser = argparse.ArgumentParser(prog="gligen-lessons experiment", description=__doc__)
+    parser = OneLineParser(prog="gligen-lessons experiment", description=__doc__)
     parser.add_argument("name", choices=NAMES)
     parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...",
                         help="what it takes: NAME --help says")

@@ -3,7 +3,6 @@
 Boxes as waves or as raw coordinates; pixels that look at pixels and tokens, or at tokens alone.
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import device, files, weights
+from ..arguments import OneLineParser, count_of
 from ..ddpm import q_sample
 from ..evaluate import FOLDER
 from ..fit import fit, progress
@@ -157,12 +157,12 @@ def run(steps: int, batch: int, count: int) -> dict:
 def main(arguments: list[str] | None = None) -> int:
     """The command line of `experiment ablations`."""
     full = device.dial() == "full"
-    parser = argparse.ArgumentParser(prog="gligen-lessons experiment ablations",
+    parser = OneLineParser(prog="gligen-lessons experiment ablations",
                                      description=__doc__)
     add = parser.add_argument
-    add("--steps", type=int, default=6_000 if full else 600, help="of each training")
-    add("--batch", type=int, default=256 if full else 8, help="samples a step")
-    add("--count", type=int, default=200, help="held-out layouts")
+    add("--steps", type=count_of, default=6_000 if full else 600, help="of each training")
+    add("--batch", type=count_of, default=256 if full else 8, help="samples a step")
+    add("--count", type=count_of, default=200, help="held-out layouts")
     add("--out", type=Path, default=FOLDER / "ablations.json", help="the JSON file to write")
     asked = parser.parse_args(arguments)
     words = sys.argv[3:] if arguments is None else arguments

@@ -1,6 +1,5 @@
 """AdamW against Muon: lesson 3's autoencoder at 64 px, the same start and the same batches."""
 
-import argparse
 import json
 import sys
 from functools import partial
@@ -10,6 +9,7 @@ from time import monotonic
 import torch
 
 from .. import device, files, muon, recipes
+from ..arguments import OneLineParser, count_of
 from ..evaluate import FOLDER
 from ..fit import fit, progress
 from ..metrics import psnr
@@ -42,11 +42,11 @@ def trained(name: str, steps: int, batch: int) -> dict:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line of `experiment optimizers`."""
-    parser = argparse.ArgumentParser(prog="gligen-lessons experiment optimizers",
+    parser = OneLineParser(prog="gligen-lessons experiment optimizers",
                                      description=__doc__)
     add = parser.add_argument
-    add("--steps", type=int, default=600, help="of each training")
-    add("--batch", type=int, default=8, help="pictures a step")
+    add("--steps", type=count_of, default=600, help="of each training")
+    add("--batch", type=count_of, default=8, help="pictures a step")
     add("--out", type=Path, default=FOLDER / "optimizers.json", help="the JSON file to write")
     asked = parser.parse_args(arguments)
     words = sys.argv[3:] if arguments is None else arguments

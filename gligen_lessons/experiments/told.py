@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .. import device, files, published, weights
+from ..arguments import OneLineParser, count_of, seed_of
 from ..evaluate import FOLDER
 from ..gligen import ground
 from ..inpaint import masks_of, paste, repaint
@@ -215,13 +216,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def told_parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="gligen-lessons experiment told", description=__doc__)
+    made = OneLineParser(prog="gligen-lessons experiment told", description=__doc__)
     add = made.add_argument
-    add("--count", type=int, help="pictures to repaint (default: 8, 200 or 2000 by the dial)")
-    add("--steps", type=int, default=30, help="steps of DDIM (default: 30)")
+    add("--count", type=count_of, help="pictures to repaint (default: 8, 200 or 2000 by the dial)")
+    add("--steps", type=count_of, default=30, help="steps of DDIM (default: 30)")
     add("--scale", type=float, default=5., help="guidance scale (default: 5)")
-    add("--seed", type=int, default=0, help="which noise to begin with (default: 0)")
-    add("--draws", type=int, default=DRAWS, help="resamplings behind the intervals of distances")
+    add("--seed", type=seed_of, default=0, help="which noise to begin with (default: 0)")
+    add("--draws", type=count_of, default=DRAWS, help="resamplings behind a distance's interval")
     add("--out", type=Path, default=FOLDER / "told.json", help="the JSON file to write")
     add("--data", type=Path, help="a folder of COCO 2017; without it the world's held-out scenes")
     add("--split", help="such as val2017, where the folder holds several")
