@@ -114,8 +114,9 @@ def transformer_blocks(unet: UNet) -> list[BasicTransformerBlock]:
 def add_gates(unet: UNet, position_net: nn.Module | None = None) -> UNet:
     """Fill a U-Net's empty slots in place: a gate in each block, a position net.
 
-    Without one, it is that of phrases and boxes; it is called with a grounding's fields
-    by name. Until something is learnt the network paints exactly what it painted before.
+    Without one, it is that of phrases and boxes; it is called with a grounding's
+    fields by name. Until something is learnt the network paints exactly what it
+    painted before.
     """
     d, where = unet.context_width, unet.conv_in.weight
     if d is None:

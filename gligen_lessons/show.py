@@ -12,6 +12,8 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 from matplotlib.path import Path
 from PIL import Image
 
+from gligen_lessons.curriculum import LESSONS, PARTS, Lesson, arrows
+
 COLOURS = ("#2f6cde", "#e4572e", "#2e9e6b", "#8a4ac0", "#e0a100", "#e0569b", "#5b6472", "#0aa3b5")
 INK = "#2b2d3a"
 
@@ -221,27 +223,6 @@ def milestones(log: Sequence[dict], size: float = 2.4) -> Picture:
 
 # ---------------------------------------------------------------------------- the whole course
 
-LESSONS = {  # number: (column, row, colour, title, what it gives)
-    "01": (0, 2, 0, "DDPM", "pictures out of noise"),
-    "02": (1, 2, 0, "DDIM", "the same in few steps"),
-    "03": (2, 1, 0, "VAE", "small latents"),
-    "04": (2, 0, 0, "CLIP", "words meet pictures"),
-    "05": (2, 2, 0, "guidance", "obeying the words"),
-    "06": (3, 2, 0, "latent diffusion", "a small Stable Diffusion"),
-    "07": (4, 4, 2, "DETR", "finding things"),
-    "08": (4, 3, 1, "GLIGEN", "words in boxes"),
-    "09": (5, 3, 1, "grounding", "trained, and open-set"),
-    "10": (6, 4, 1, "inpainting", "new things, old picture"),
-    "11": (6, 3, 1, "more grounding", "poses, edges, examples"),
-    "12": (4, 2, 3, "DiffEdit", "masks for nothing"),
-    "13": (4, 1, 3, "Prompt-to-Prompt", "editing by attention"),
-    "14": (5, 1, 3, "InstructPix2Pix", "editing by instruction"),
-    "15": (4, 0, 2, "ODISE", "naming every pixel"),
-    "16": (6, 2, 6, "published weights", "the same code, full size"),
-}
-USES = {"02": "01", "05": "02", "06": "03 04 05", "08": "06", "09": "07 08", "10": "07 09",
-        "11": "09", "12": "06", "13": "06", "14": "13", "15": "04 06", "16": "09"}
-PARTS = ("making pictures", "words in boxes", "seeing pictures", "editing pictures")
 STEP, NODE = (1.74, .86), (1.4, .56)                      # inches: from node to node; a node
 
 
@@ -252,17 +233,17 @@ def lessons(here: str = "") -> Picture:
     """
     if here not in ("", "00", *LESSONS):
         raise ValueError(f"There is no lesson {here!r}; choose 00 to {max(LESSONS)}.")
-    columns, rows = (1 + max(node[k] for node in LESSONS.values()) for k in (0, 1))
+    columns = 1 + max(lesson.column for lesson in LESSONS.values())
+    rows = 1 + max(lesson.row for lesson in LESSONS.values())
     width, height = columns * STEP[0], (rows + .95) * STEP[1]
     figure = Picture(width, height)
     figure.set_layout_engine("none")
     ax = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
     ax.set_axis_off()
-    for stop, used in USES.items():
-        for start in used.split():
-            _arrow(ax, start, stop)
-    for number, (column, row, colour, title, gives) in LESSONS.items():
-        _node(ax, *_middle(column, row), NODE[0], colour, number, title, gives, here == number)
+    for start, stop in arrows():
+        _arrow(ax, start, stop)
+    for number, one in LESSONS.items():
+        _node(ax, *_middle(one), NODE[0], one.part, number, one.title, one.gives, here == number)
     _node(ax, width / 2, (rows + .45) * STEP[1], width - .36, 4, "00", "the world",
           "every lesson takes its pictures, and the truth about them, from here", here == "00")
     for row, part in enumerate(PARTS):
@@ -271,8 +252,8 @@ def lessons(here: str = "") -> Picture:
     return figure
 
 
-def _middle(column: int, row: int) -> tuple[float, float]:
-    return (column + .5) * STEP[0], (row + .5) * STEP[1]
+def _middle(lesson: Lesson) -> tuple[float, float]:
+    return (lesson.column + .5) * STEP[0], (lesson.row + .5) * STEP[1]
 
 
 def _node(ax, x: float, y: float, width: float, colour: int, number: str, title: str, gives: str,
@@ -292,9 +273,9 @@ def _node(ax, x: float, y: float, width: float, colour: int, number: str, title:
 
 def _arrow(ax, start: str, stop: str) -> None:
     """A smooth arrow from the right side of one lesson to the left side of another."""
-    (x0, y0), (x1, y1) = (_middle(*LESSONS[number][:2]) for number in (start, stop))
+    (x0, y0), (x1, y1) = (_middle(LESSONS[number]) for number in (start, stop))
     x0, x1 = x0 + NODE[0] / 2, x1 - NODE[0] / 2 - .03
     bend = min(.3, (x1 - x0) / 2)
     curve = Path([(x0, y0), (x0 + bend, y0), (x1 - bend, y1), (x1, y1)], [1, 4, 4, 4])
     ax.add_patch(FancyArrowPatch(path=curve, arrowstyle="-|>", mutation_scale=10, lw=1.4,
-                                 color=COLOURS[LESSONS[start][2]], shrinkA=0, shrinkB=0))
+                                 color=COLOURS[LESSONS[start].part], shrinkA=0, shrinkB=0))

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gligen_lessons import show
+from gligen_lessons import curriculum, show
 
 ROOT = Path(__file__).resolve().parent.parent
-ARROWS = [(start, stop) for stop, used in show.USES.items() for start in used.split()]
+ARROWS = curriculum.arrows()
 
 
 def shown(figure):
@@ -21,15 +21,15 @@ def shown(figure):
 # ---------------------------------------------------------------------------- the graph
 
 def test_the_graph_has_every_lesson():
-    assert [*show.LESSONS] == [f"{n:02d}" for n in range(1, 17)]
+    assert [*curriculum.LESSONS] == [f"{n:02d}" for n in range(1, 17)]
     written = {path.name[:2] for path in (ROOT / "notebooks").glob("[0-9]*.ipynb")}
-    assert written <= {"00", *show.LESSONS}
+    assert written <= {"00", *curriculum.LESSONS}
 
 
 @pytest.mark.parametrize("start, stop", ARROWS)
 def test_a_lesson_uses_earlier_ones_and_arrows_lead_to_the_right(start, stop):
     assert start < stop
-    assert show.LESSONS[start][0] < show.LESSONS[stop][0]
+    assert curriculum.LESSONS[start].column < curriculum.LESSONS[stop].column
 
 
 def test_detr_is_needed_by_grounding_and_inpainting_only():
@@ -37,10 +37,11 @@ def test_detr_is_needed_by_grounding_and_inpainting_only():
 
 
 def test_no_two_lessons_share_a_place_and_no_straight_arrow_crosses_one():
-    places = [node[:2] for node in show.LESSONS.values()]
+    places = [(one.column, one.row) for one in curriculum.LESSONS.values()]
     assert len(set(places)) == len(places)
     for start, stop in ARROWS:
-        (x0, y0), (x1, y1) = show.LESSONS[start][:2], show.LESSONS[stop][:2]
+        (x0, y0), (x1, y1) = ((one.column, one.row) for one in (
+            curriculum.LESSONS[start], curriculum.LESSONS[stop]))
         if y0 == y1:
             assert not {(x, y0) for x in range(x0 + 1, x1)} & set(places), (start, stop)
 

@@ -11,7 +11,7 @@ PACKAGE = "gligen_lessons"
 
 # Per floor: whether a module may also import those before it, and the modules, in their order.
 FLOORS = (
-    (False, "boxes schedule show device world"),
+    (True, "boxes schedule curriculum device world show"),
     (True, "nets files ema muon fit metrics referee"),
     (True, "ddpm ddim unet vae bpe clip guidance latent resnet transformer detr gligen "
            "grounded inpaint reground diffedit prompt2prompt pix2pix odise"),
