@@ -45,7 +45,7 @@ def step_rows(batch: int = 8) -> list[tuple]:
     """One look of both networks, and one step of AdamW on the gates alone."""
     theirs, ours = twins()
     xt, t, _ = inputs(ours.config, batch)
-    context = device.noise((batch, weights.TOKENS, ours.context_width), device.generator(2))
+    context = device.noise((batch, 40, ours.context_width), device.generator(2))
     grounding = some_grounding(batch, ours.context_width)
     told = {"gligen": {"boxes": grounding.boxes, "masks": grounding.masks,
                        "positive_embeddings": grounding.features}}

@@ -81,7 +81,7 @@ def recall(found: Tensor, present: Tensor) -> float:
     return float((found[present > 0] > .5).float().mean())
 
 
-def verdict(found: Tensor, named: Tensor) -> dict[str, float]:
+def found_beside(found: Tensor, named: Tensor) -> dict[str, float]:
     """What the referee says of pictures (b,18,10) whose captions named something (b,18,10).
 
     `found` is the part of the named things that it is sure of, with the 95 % interval of that

@@ -18,7 +18,6 @@ from .unet import UNet
 
 FOLDER = Path(__file__).resolve().parent.parent / "data" / "weights"
 OWN = "GLIGEN_LESSONS_WEIGHTS"                   # a folder whose weights go before the shipped
-TOKENS = 40                                      # of a caption, the special ones included
 
 
 def names(exported: bool = False) -> list[str]:
@@ -88,9 +87,11 @@ def fill(model: nn.Module, tensors: dict[str, Tensor], source: str | Path) -> nn
     return model
 
 
-def tokenizer() -> Tokenizer:
-    """The course's tokenizer, for as many tokens as its CLIP reads."""
-    return Tokenizer.load(FOLDER.parent / "tokenizer", TOKENS)
+def tokenizer(length: int | None = None) -> Tokenizer:
+    """The course's tokenizer, for `length` tokens, or as many as the course's CLIP reads."""
+    if length is None:
+        length = files.card(path("clip"))["config"]["text_config"]["max_position_embeddings"]
+    return Tokenizer.load(FOLDER.parent / "tokenizer", length)
 
 
 def text_to_image(device: str | torch.device = "cpu", unet: UNet | None = None,
@@ -98,7 +99,8 @@ def text_to_image(device: str | torch.device = "cpu", unet: UNet | None = None,
     """The shipped parts that paint captions, around the shipped U-Net "ldm" or another."""
     clip = load("clip", device, folder)
     unet = load("ldm", device, folder) if unet is None else unet.to(device)
-    return TextToImage(load("vae", device, folder), clip.text_model, unet, tokenizer(),
+    return TextToImage(load("vae", device, folder), clip.text_model, unet,
+                       tokenizer(clip.text_model.length),
                        Schedule.scaled_linear())
 
 

@@ -135,7 +135,7 @@ def test_full_size_of_stable_diffusion():
 @torch.no_grad()
 def test_empty_slots_take_the_gates_of_diffusers():
     ours, theirs = UNet(**LATENT), UNet2DConditionModel(**LATENT, attention_type="gated")
-    ours.position_net = theirs.position_net
+    ours.position_net = theirs.position_net                # it reads a grounding's fields by name
     for name, block in theirs.named_modules():
         if hasattr(block, "fuser"):
             ours.get_submodule(name).fuser = block.fuser
@@ -144,10 +144,9 @@ def test_empty_slots_take_the_gates_of_diffusers():
     xt, t, context = inputs(LATENT, (13, 18))
     grounding = SimpleNamespace(
         boxes=torch.tensor([[[0.1, 0.2, 0.5, 0.9], [0.0, 0.0, 0.3, 0.4]]] * 2),
-        masks=torch.tensor([[1.0, 1.0], [1.0, 0.0]]), features=context[:, :2] + 1)
-    gligen = dict(boxes=grounding.boxes, masks=grounding.masks,
-                  positive_embeddings=grounding.features)
-    expected = theirs(xt, t, context, cross_attention_kwargs=dict(gligen=gligen)).sample
+        masks=torch.tensor([[1.0, 1.0], [1.0, 0.0]]), positive_embeddings=context[:, :2] + 1)
+    gligen = vars(grounding)
+    expected = theirs(xt, t, context, cross_attention_kwargs=dict(gligen=dict(gligen))).sample
     assert relative_error(ours(xt, t, context, grounding), expected) < 1e-5
     without = theirs(xt, t, context).sample
     assert relative_error(without, expected) > 1e-2

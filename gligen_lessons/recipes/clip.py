@@ -14,7 +14,7 @@ from ..clip import CLIP, clamp_scale, initialise, retrieval, similarity, zero_sh
 from ..ddpm import to_model
 from ..fit import step_generator
 from ..muon import groups
-from ..weights import TOKENS, tokenizer
+from ..weights import tokenizer
 from ..world import render, scene, seeds
 from ..world.language import captions, named
 from ..world.scene import Scene, Thing
@@ -24,6 +24,7 @@ from .helpers import Helped, PlaceHead, help_at, outputs_of, place_codes, place_
 from .referee import with_labels
 
 WIDTH = 256
+TOKENS = 40                                               # of a caption, the special ones too
 WORDS = BASE + NOVEL                                      # the categories that CLIP has met
 KINDS = (.25, .15, 1., .1, .15)                           # how often each of five captions is drawn
 WRONG = 2                                                 # wrong captions for each right one
@@ -39,7 +40,7 @@ def tower(layers: int, heads: int = 4) -> dict:
 
 def config(read: bpe.Tokenizer, size: int = 128) -> dict:
     """The config of the course's CLIP, for a tokenizer's vocabulary and pictures of `size` px."""
-    text = tower(4) | {"vocab_size": len(read.vocabulary), "max_position_embeddings": TOKENS,
+    text = tower(4) | {"vocab_size": len(read.vocabulary), "max_position_embeddings": read.length,
                        "bos_token_id": read.start, "eos_token_id": read.end,
                        "pad_token_id": read.end}
     vision = tower(5) | {"image_size": size, "patch_size": size // 8}
@@ -111,7 +112,7 @@ def clip(steps: int | None = None, batch: int | None = None, small: bool = False
     full = device.dial() == "full"
     steps, batch = steps or (1_200 if small else 4_000 if full else 3_600), batch or (
         1024 if full else 48)
-    read = tokenizer()
+    read = tokenizer(TOKENS)
     data, made = pairs(steps, batch, small), config(read, 64 if small else 128)
 
     def report(model) -> dict:

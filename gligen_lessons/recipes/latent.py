@@ -15,7 +15,7 @@ from ..fit import step_generator
 from ..latent import TextToImage, attention_map, draw, l_ldm
 from ..metrics import feature_distances
 from ..nets import BasicTransformerBlock
-from ..referee import judge_scenes, recall, verdict
+from ..referee import found_beside, judge_scenes, recall
 from ..unet import UNet
 from ..world import captions, scene, seeds
 from ..world.scene import Scene
@@ -203,7 +203,7 @@ def held_sample(parts: TextToImage, steps: int, count: int) -> dict:
     for name, split in (("several", "test"), ("single", "single-test"))[is_small(parts):]:
         found = [one for one in map(scene, seeds(split, 4 * count))
                  if name == "single" or len(one.things) > 1][:count]
-        seen = judged(parts, found, steps=steps)[0]
+        seen = judge_captions(parts, found, steps=steps)[0]
         made[f"found, {name}"] = recall(seen, wished(found))
     return made
 
@@ -250,7 +250,7 @@ def ldm_report(parts: TextToImage, count: int = 1000, steps: int = 30,
                guidance_scale: float = 5.) -> dict:
     """Captions of held-out scenes as pictures: what the referee finds of what they name.
 
-    `named, found` is the part of named things present in their colour (`referee.verdict` has
+    `named, found` is the part of named things present in their colour (`referee.found_beside` has
     what stands beside it), also for renders of the same scenes and for their round trips through
     the autoencoder; distances compare with renders of other scenes. Single things, novel words
     and held-out pairs have captions of their own, a fifth as many.
@@ -261,21 +261,22 @@ def ldm_report(parts: TextToImage, count: int = 1000, steps: int = 30,
     real, others = renders[:count], judge_scenes(judge, renders[count:])[1]
     scenes_ = [scene(seed) for seed in data.renders.seeds[:count]]
     options = {"steps": steps, "guidance_scale": guidance_scale}
-    made = {"painted": judged(parts, scenes_, **options), "renders": judge_scenes(judge, real),
+    made = {"painted": judge_captions(parts, scenes_, **options),
+            "renders": judge_scenes(judge, real),
             "round trips": judge_scenes(judge, round_trip(parts.vae, real))}
     report = {}
     for name, (found, features) in made.items():
         report |= {f"named, {what}, {name}": value
-                   for what, value in verdict(found, wished(scenes_)).items()}
+                   for what, value in found_beside(found, wished(scenes_)).items()}
         report |= {f"{what}, {name}": x for what, x in feature_distances(features, others).items()}
     for name, (split, counts) in ALONE.items() if not small else ():
         few = [scene(seed) for seed in seeds(split, max(8, count // 5))]
-        told = verdict(judged(parts, few, **options)[0], wished(few, counts))
+        told = found_beside(judge_captions(parts, few, **options)[0], wished(few, counts))
         report |= {f"named, {what}, {name}": value for what, value in told.items()}
     return report | {"captions": count, "steps": steps, "guidance scale": guidance_scale}
 
 
-def judged(parts: TextToImage, found: list[Scene], batch: int = 16, **options) -> tuple:
+def judge_captions(parts: TextToImage, found: list[Scene], batch: int = 16, **options) -> tuple:
     """The scene referee's findings (n,18,10) and features (n,64) of scenes painted by caption."""
     texts = [captions(one)[0] for one in found]
     x = torch.cat([draw(parts, texts[i:i + batch], seed=i, **options)

@@ -12,7 +12,7 @@ from ..ddpm import to_model
 from ..fit import step_generator
 from ..metrics import feature_distances, psnr
 from ..muon import groups
-from ..referee import judge_scenes, recall, verdict
+from ..referee import found_beside, judge_scenes, recall
 from ..vae import VAE, kl, reconstruction_error, reparameterise, scaling_factor
 from ..weights import load
 from . import Recipe, on_device, scenes
@@ -153,7 +153,7 @@ def vae_report(model: VAE, count: int = 1000, small: bool = False) -> dict:
     others = torch.cat([judge_scenes(judge, pictures(data, part))[1]
                         for part in (rows + count).split(64)])
     (seen, real), (seen_hat, made) = judge_scenes(judge, x), judge_scenes(judge, x_hat)
-    told, possible = verdict(seen_hat, present), recall(seen, present)
+    told, possible = found_beside(seen_hat, present), recall(seen, present)
     floor = feature_distances(real, others)
     return {"psnr": float(psnr(x_hat, x).mean()), **told, "found in renders": possible,
             "found, relative": told["found"] / possible, "scenes": count,
