@@ -146,8 +146,8 @@ def referee_crop(steps: int | None = None, batch: int = 80) -> Recipe:
                 torch.where(background, BACKGROUND, category), colour)
 
     def report(model) -> dict:
-        return crop_report(model, labelled("referee-test", min(1000, scenes))) | {
-            "sure of nothing": rubbish_report(crop_judged(model), min(200, scenes))}
+        return crop_report(model, labelled("referee-test", max(8, scenes // 16))) | {
+            "sure of nothing": rubbish_report(crop_judged(model), max(4, scenes // 80))}
 
     return judge_recipe("referee-crop", seeded(CropReferee), {"width": 32}, scenes, draw,
                         crop_loss, steps, report)
@@ -250,8 +250,8 @@ def referee_scene(steps: int | None = None, batch: int = 40) -> Recipe:
         return x, category, colour, present
 
     def report(model) -> dict:
-        return scene_report(model, labelled("referee-test", min(2000, scenes))) | {
-            "sure of nothing": rubbish_report(scene_judged(model), min(200, scenes))}
+        return scene_report(model, labelled("referee-test", max(8, scenes // 8))) | {
+            "sure of nothing": rubbish_report(scene_judged(model), max(4, scenes // 80))}
 
     return judge_recipe("referee-scene", seeded(SceneReferee), {"width": 24, "features": 64},
                         scenes, draw, scene_loss, steps, report)
