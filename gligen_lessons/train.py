@@ -115,7 +115,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = OneLineParser(prog="gligen-lessons train", description=__doc__)
     add = parser.add_argument
     add("name", help=f"{', '.join(MODELS)}; or all: every model of the course, in order; or "
-        "small: the models behind grounded pictures of 64 px, in an afternoon")
+        "small: the models behind grounded pictures of 64 px")
     add("--steps", type=count_of, help="all steps; learning rate and data follow it")
     add("--batch", type=count_of, help="samples a step, instead of the recipe's own")
     add("--minutes", type=duration_of, help="stop early; go on later with --resume")
