@@ -59,9 +59,15 @@ def finished(name: str, out: Path) -> bool:
 
 
 def trainable(out: Path, running: set[str], needs: dict) -> list[str]:
-    """The models that can be trained now: not finished, not running, all that they need there."""
+    """The models that can be trained now: not finished, not running, all that they need there.
+
+    What runs has not ended, even where its weights are already written.
+    """
+    def there(name: str) -> bool:
+        return finished(name, out) and name not in running
+
     return [name for name, bases in needs.items() if name not in running
-            and not finished(name, out) and all(finished(base, out) for base in bases)]
+            and not finished(name, out) and all(there(base) for base in bases)]
 
 
 def lanes() -> int:

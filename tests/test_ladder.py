@@ -61,6 +61,7 @@ def test_what_is_ready_follows_from_the_files_that_are_there(tmp_path):
     for name in ("vae", "clip"):
         (tmp_path / f"{name}.safetensors").touch()
     assert ladder.trainable(tmp_path, set(), NEEDS) == ["ldm"]
+    assert ladder.trainable(tmp_path, {"clip"}, NEEDS) == [], "clip is written but has not ended"
 
 
 def test_two_run_side_by_side_and_one_alone_takes_both_lanes(tmp_path, stub, capsys):
