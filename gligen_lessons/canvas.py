@@ -1,7 +1,6 @@
 """Boxes that a learner moves over a picture, and what DETR's matching makes of them."""
 
 import base64
-import io
 import math
 from itertools import chain
 from numbers import Real
@@ -12,25 +11,18 @@ import ipywidgets
 import numpy as np
 import torch
 import traitlets
-from PIL import Image
 from torch import Tensor
 
 from . import show, world
 from .boxes import cxcywh_from_xyxy, xyxy_from_cxcywh
+from .images import png
 from .world.vocabulary import BASE
 
 HERE = Path(__file__).parent
 SHOW = "export default {{ render: shown({}) }};\n"            # ends a widget's module
 WIDTH = "390px"                                           # of the canvas, on the screen
-WORDS = (*BASE, "nothing")                                # what a query can say
+ANSWERS = (*BASE, "nothing")                                # what a query can say
 FIRST_MATCH = 493                                           # of grounding-val: three things apart
-
-
-def png(image) -> bytes:
-    """A picture (h,w,3) uint8 as the bytes of a PNG file."""
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, format="png")
-    return file.getvalue()
 
 
 class BoxCanvas(anywidget.AnyWidget):
@@ -95,9 +87,9 @@ def box_matcher(image: np.ndarray | None = None, labels: Tensor | None = None,
     if np.ndim(image) != 3 or np.shape(image)[2] != 3 or np.asarray(image).dtype != np.uint8:
         raise ValueError(f"The image must be (h,w,3) uint8, got {np.asarray(image).dtype} "
                          f"{np.shape(image)}.")
-    if logits.ndim != 2 or logits.shape[1] != len(WORDS) or boxes.shape != (len(logits), 4):
-        raise ValueError(f"Predictions of one picture are logits (q,{len(WORDS)}) and boxes (q,4) "
-                         f"cxcywh, got {tuple(logits.shape)} and {tuple(boxes.shape)}.")
+    if logits.ndim != 2 or logits.shape[1] != len(ANSWERS) or boxes.shape != (len(logits), 4):
+        raise ValueError(f"Predictions of one picture are logits (q,{len(ANSWERS)}) and boxes "
+                         f"(q,4) cxcywh, got {tuple(logits.shape)} and {tuple(boxes.shape)}.")
     if not len(labels):
         raise ValueError("There is no target to match: give a picture with at least one thing.")
     detr.match(logits[None], boxes[None], [labels], [targets])      # it says what is wrong
@@ -119,12 +111,12 @@ class BoxMatcher(ipywidgets.HBox):
         self.targets, self.logits, self._given = (
             part.detach().float().cpu() for part in (targets, logits, boxes))
         p, word = self.logits.softmax(-1).max(-1)
-        self.said = [(WORDS[k], p) for p, k in zip(p.tolist(), word.tolist(), strict=True)]
+        self.said = [(ANSWERS[k], p) for p, k in zip(p.tolist(), word.tolist(), strict=True)]
         n, q = len(labels), len(logits)
         self.canvas = BoxCanvas(
             picture=png(self.image), fixed=list(range(n)),
             boxes=xyxy_from_cxcywh(torch.cat([self.targets, self._given])).tolist(),
-            names=_told_apart([WORDS[k] for k in labels.tolist()]) + [
+            names=_told_apart([ANSWERS[k] for k in labels.tolist()]) + [
                 f"{i} {word}" for i, (word, _) in enumerate(self.said)],
             colours=[show.INK] * n + [show.COLOURS[i % len(show.COLOURS)] for i in range(q)],
             label=f"A picture with {n} true boxes, which stay, and {q} predicted ones to move")
@@ -169,7 +161,7 @@ class BoxMatcher(ipywidgets.HBox):
         for i, (word, p) in enumerate(self.said):
             cells = "".join(f"<td{' class=box-match' * (owner.get(i) == k)}>{_number(cost)}</td>"
                             for k, cost in enumerate(self.cost[i].tolist()))
-            wanted = names[owner[i]] if i in owner else WORDS[-1]
+            wanted = names[owner[i]] if i in owner else ANSWERS[-1]
             rows.append(f'<tr style="--colour: {colours[n + i]}"><th scope=row>'
                         f"<span class=box-swatch>{i}</span></th><td class=box-word>{word} "
                         f"{p:.2f}</td>{cells}<td class=box-word>{wanted}</td></tr>")
@@ -295,6 +287,6 @@ def _own_scene() -> tuple[np.ndarray, Tensor, Tensor, Tensor, Tensor]:
 
 def _sure(word: str, p: float) -> Tensor:
     """Logits (C+1,) that give one word the probability p, and all others the same."""
-    others = torch.full((len(WORDS),), (1 - p) / (len(WORDS) - 1))
-    others[WORDS.index(word)] = p
+    others = torch.full((len(ANSWERS),), (1 - p) / (len(ANSWERS) - 1))
+    others[ANSWERS.index(word)] = p
     return others.log()

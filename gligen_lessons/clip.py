@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gligen_lessons.nets import settle
+from .nets import settle
 
 LOG_SCALE_START, LOG_SCALE_MAX = math.log(1 / .07), math.log(100)    # paper, section 2.5
 TOWER = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 12,

@@ -129,19 +129,6 @@ def sample(model: Callable, xT: Tensor, schedule: Schedule, generator: torch.Gen
         yield step, xt
 
 
-def to_model(images: Tensor) -> Tensor:
-    """Pictures (b,h,w,3) uint8, as they are shown, to (b,3,h,w) float in [-1, 1]."""
-    if images.dtype != torch.uint8 or images.shape[-1] != 3:
-        raise ValueError("Pictures to convert are (b,h,w,3) whole numbers 0..255, got "
-                         f"{tuple(images.shape)} {images.dtype}.")
-    return images.movedim(-1, 1).float() / 127.5 - 1
-
-
-def to_shown(x: Tensor) -> Tensor:
-    """Model pictures (b,3,h,w) in [-1, 1] to (b,h,w,3) in [0, 1], clipped."""
-    return ((x.detach().float().cpu() + 1) / 2).clamp(0, 1).movedim(1, -1)
-
-
 class Mixture:
     """Gaussians of equal weight on a ring: data of which every noised density is known.
 

@@ -16,11 +16,11 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from gligen_lessons.boxes import giou, xyxy_from_cxcywh
-from gligen_lessons.nets import settle
-from gligen_lessons.referee import resized
-from gligen_lessons.resnet import ResNet
-from gligen_lessons.transformer import DetrDecoder, DetrEncoder, sine_positions
+from .boxes import giou, xyxy_from_cxcywh
+from .images import resized
+from .nets import settle
+from .resnet import ResNet
+from .transformer import DetrDecoder, DetrEncoder, sine_positions
 
 WEIGHTS = {"loss_ce": 1., "loss_bbox": 5., "loss_giou": 2.}     # paper, appendix A.4
 EVEN_ODDS = 1 / (1 + .1)            # the score that is as often right as wrong, eos_coef .1

@@ -12,8 +12,8 @@ from tqdm.auto import tqdm
 
 from . import boxes as boxes_
 from . import device, files, grounded, latent, weights
-from .ddpm import to_shown
 from .gligen import ground
+from .images import to_shown
 from .latent import TextToImage
 
 PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}

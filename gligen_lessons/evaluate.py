@@ -9,15 +9,16 @@ import torch
 
 from . import device, files, latent, weights
 from .arguments import OneLineParser, count_of
+from .datasets.labelled import labelled, small_pictures
 from .metrics import frechet_distance, kernel_distance
 from .recipes.clip import clip_report
-from .recipes.ddpm import ddpm_report, paint_pixels, small_pictures
+from .recipes.ddpm import ddpm_report, paint_pixels
 from .recipes.detr import backbone_report, detr_report
 from .recipes.gligen import Held
 from .recipes.grounding_report import grounding_report
 from .recipes.guidance import classifier_report, labelled_report
 from .recipes.latent import SHOWN, ldm_report
-from .recipes.referee import crop_report, labelled, scene_report
+from .recipes.referee import crop_report, scene_report
 from .recipes.vae import vae_report
 from .referee import judge_scenes
 

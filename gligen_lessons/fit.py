@@ -21,11 +21,11 @@ from time import perf_counter
 import numpy as np
 import torch
 
-from gligen_lessons.device import generator, half_precision, pick
-from gligen_lessons.ema import EMA
-from gligen_lessons.files import append_line, cut_log, load_checkpoint, save_checkpoint
-from gligen_lessons.muon import groups as muon_groups
-from gligen_lessons.muon import optimizers
+from .device import generator, half_precision, pick
+from .ema import EMA
+from .files import append_line, cut_log, load_checkpoint, save_checkpoint
+from .muon import groups as muon_groups
+from .muon import optimizers
 
 OUT_OF_MEMORY = re.compile("(?i)out of memory|can't allocate memory|not enough memory")
 

@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gligen_lessons import boxes as boxes_
-from gligen_lessons.clip import pool
-from gligen_lessons.ddpm import q_sample
-from gligen_lessons.latent import TextToImage
-from gligen_lessons.nets import Attention, BasicTransformerBlock, FeedForward
-from gligen_lessons.schedule import Schedule
-from gligen_lessons.unet import UNet
+from . import boxes as boxes_
+from .clip import pool
+from .ddpm import q_sample
+from .latent import TextToImage
+from .nets import Attention, BasicTransformerBlock, FeedForward
+from .schedule import Schedule
+from .unet import UNet
 
 FREQUENCIES, TEMPERATURE = 8, 100                               # of the Fourier embedding
 HIDDEN = 512                                                    # width inside the position net

@@ -6,24 +6,12 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from gligen_lessons import ddim
-from gligen_lessons.gligen import (
-    GatedSelfAttentionDense,
-    Grounding,
-    ground,
-    transformer_blocks,
-)
-from gligen_lessons.guidance import check_scale, guide
-from gligen_lessons.latent import (
-    STEPS_OFFSET,
-    TextToImage,
-    attention_map,
-    to_pictures,
-    whole,
-    word_maps,
-)
-from gligen_lessons.schedule import Schedule
-from gligen_lessons.unet import UNet
+from . import ddim
+from .gligen import GatedSelfAttentionDense, Grounding, ground, transformer_blocks
+from .guidance import check_scale, guide
+from .latent import STEPS_OFFSET, TextToImage, attention_map, to_pictures, whole, word_maps
+from .schedule import Schedule
+from .unet import UNet
 
 
 def strengths(steps: int, stages: tuple[float, float, float]) -> list[float]:

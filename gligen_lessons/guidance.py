@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gligen_lessons.ddpm import posterior, predict_x0
-from gligen_lessons.nets import Downsample2D, ResnetBlock2D, TimestepEmbedding, timestep_embedding
-from gligen_lessons.schedule import Schedule, at
-from gligen_lessons.unet import UNet
+from .ddpm import posterior, predict_x0
+from .nets import Downsample2D, ResnetBlock2D, TimestepEmbedding, timestep_embedding
+from .schedule import Schedule, at
+from .unet import UNet
 
 
 def check_scale(guidance_scale: float) -> None:

@@ -10,15 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gligen_lessons import boxes as boxes_
-from gligen_lessons import ddim
-from gligen_lessons.ddpm import q_sample
-from gligen_lessons.device import noise
-from gligen_lessons.gligen import Grounding, add_gates, gate_names
-from gligen_lessons.grounded import grounded_guess, ready, step_strengths
-from gligen_lessons.latent import TextToImage
-from gligen_lessons.schedule import Schedule
-from gligen_lessons.unet import UNet
+from . import boxes as boxes_
+from . import ddim
+from .ddpm import q_sample
+from .device import noise
+from .gligen import Grounding, add_gates, gate_names
+from .grounded import grounded_guess, ready, step_strengths
+from .latent import TextToImage
+from .schedule import Schedule
+from .unet import UNet
 
 
 def masks_of(boxes: list, side: int, touched: bool = False) -> Tensor:

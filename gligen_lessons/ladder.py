@@ -18,10 +18,10 @@ import torch
 from tqdm.auto import tqdm
 
 from . import evaluate, files, weights
+from .datasets.labelled import labelled, pictures
+from .images import mosaic
 from .models import MODELS
 from .recipes.gligen import Held
-from .recipes.latent import mosaic
-from .recipes.referee import labelled, pictures
 from .recipes.vae import round_trip
 from .shipping import copy_weights, is_worse
 from .world.vocabulary import BASE

@@ -13,16 +13,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gligen_lessons import ddim
-from gligen_lessons.bpe import Tokenizer
-from gligen_lessons.clip import TextModel
-from gligen_lessons.ddpm import q_sample
-from gligen_lessons.device import noise
-from gligen_lessons.guidance import classifier_free
-from gligen_lessons.nets import Attention, BasicTransformerBlock
-from gligen_lessons.schedule import Schedule
-from gligen_lessons.unet import UNet
-from gligen_lessons.vae import VAE, reparameterise
+from . import ddim
+from .bpe import Tokenizer
+from .clip import TextModel
+from .ddpm import q_sample
+from .device import noise
+from .guidance import classifier_free
+from .nets import Attention, BasicTransformerBlock
+from .schedule import Schedule
+from .unet import UNet
+from .vae import VAE, reparameterise
 
 # Stable Diffusion's way down: steps 1, 1 + k, ..., and a last one that ends at alpha_bar[0]
 STEPS_OFFSET = 1

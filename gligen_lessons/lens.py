@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .clip import CLIP, similarity
 from .detr import DETR, EVEN_ODDS, postprocess
-from .referee import resized
+from .images import resized
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from . import boxes as boxes_
 from . import show
-from .canvas import HERE, SHOW, BoxCanvas, png
+from .canvas import HERE, SHOW, BoxCanvas
+from .images import png
 
 LEAST = .04                                       # the least side of a box that can be painted in
 PAPER = 256                                               # pixels of the still's empty paper

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .images import crops, resized
 from .metrics import bootstrap
 from .world.vocabulary import CATEGORIES, COLOURS
 
 CROP = 40                                                 # pixels of a crop
-SIDE = 128                                                # pixels of a whole picture
 BACKGROUND = len(CATEGORIES)                              # the class of an empty crop
 
 
@@ -96,31 +96,11 @@ def found_beside(found: Tensor, named: Tensor) -> dict[str, float]:
             "named things": len(hits)}
 
 
-def resized(x: Tensor, side: int = SIDE) -> Tensor:
-    """Pictures (b,3,h,w) at `side` pixels, smoothed where they shrink."""
-    if x.shape[-2:] == (side, side):
-        return x
-    return F.interpolate(x, (side, side), mode="bilinear", antialias=True, align_corners=False)
-
-
-def crops(x: Tensor, boxes_xyxy: Tensor, rows: Tensor, side: int = CROP) -> Tensor:
-    """Cut boxes (n,4) in 0..1 out of pictures `rows` (n,) of x (b,3,h,w); (n,3,side,side).
-
-    What lies outside a picture repeats its border.
-    """
-    x0, y0, x1, y1 = boxes_xyxy.to(x).unbind(-1)
-    zero = torch.zeros_like(x0)
-    theta = torch.stack([torch.stack([x1 - x0, zero, x0 + x1 - 1], -1),
-                         torch.stack([zero, y1 - y0, y0 + y1 - 1], -1)], 1)          # (n,2,3)
-    grid = F.affine_grid(theta, (len(x0), 3, side, side), align_corners=False)
-    return F.grid_sample(x[rows], grid, padding_mode="border", align_corners=False)
-
-
 @torch.no_grad()
 def judge_boxes(model: CropReferee, x: Tensor, boxes_xyxy: Tensor,
                 rows: Tensor) -> tuple[Tensor, Tensor]:
     """The category (n,) and colour (n,) of each box, as numbers; BACKGROUND where it is empty."""
-    category, colour = model(crops(x, boxes_xyxy, rows))
+    category, colour = model(crops(x, boxes_xyxy, rows, CROP))
     return category.argmax(1), colour.argmax(1)
 
 

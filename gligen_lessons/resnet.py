@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gligen_lessons.nets import settle
+from .nets import settle
 
 EPS, MOMENTUM = 1e-5, .1                                        # of every norm in here
 DEFAULTS = {"num_channels": 3, "embedding_size": 64, "hidden_sizes": (256, 512, 1024, 2048),

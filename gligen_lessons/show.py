@@ -12,7 +12,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 from matplotlib.path import Path
 from PIL import Image
 
-from gligen_lessons.curriculum import LESSONS, PARTS, Lesson, arrows
+from .curriculum import LESSONS, PARTS, Lesson, arrows
 
 COLOURS = ("#2f6cde", "#e4572e", "#2e9e6b", "#8a4ac0", "#e0a100", "#e0569b", "#5b6472", "#0aa3b5")
 INK = "#2b2d3a"

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gligen_lessons.nets import (
+from .nets import (
     Downsample2D,
     ResnetBlock2D,
     SpatialAttention,

@@ -10,13 +10,7 @@ from types import SimpleNamespace
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gligen_lessons.nets import (
-    Downsample2D,
-    ResnetBlock2D,
-    SpatialAttention,
-    Upsample2D,
-    settle,
-)
+from .nets import Downsample2D, ResnetBlock2D, SpatialAttention, Upsample2D, settle
 
 EPS = 1e-6                                                      # of every norm in here
 DEFAULTS = {

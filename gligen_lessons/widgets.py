@@ -9,7 +9,8 @@ from dataclasses import replace
 import ipywidgets
 
 from . import show, world
-from .canvas import BoxCanvas, BoxMatcher, box_matcher, png
+from .canvas import BoxCanvas, BoxMatcher, box_matcher
+from .images import png
 from .painter import GroundingCanvas, grounding_canvas
 from .world.vocabulary import PATTERNS, STYLES, TIMES, WEATHERS
 

@@ -5,14 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gligen_lessons.boxes import (
-    area,
-    check,
-    cxcywh_from_xyxy,
-    giou,
-    iou,
-    xyxy_from_cxcywh,
-)
+from gligen_lessons.boxes import area, check, cxcywh_from_xyxy, giou, iou, xyxy_from_cxcywh
 
 SIDES = st.floats(.01, 1)
 

@@ -9,15 +9,9 @@ from diffusers import DDPMScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import relative_error
-from torch.distributions import (
-    Categorical,
-    Independent,
-    MixtureSameFamily,
-    Normal,
-    kl_divergence,
-)
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, kl_divergence
 
-from gligen_lessons import ddpm
+from gligen_lessons import ddpm, images
 from gligen_lessons.ddpm import (
     Mixture,
     ddpm_step,
@@ -339,10 +333,10 @@ def test_a_walk_visits_what_it_says(steps, visited):
 
 def test_every_byte_comes_back():
     bytes_ = torch.arange(256).repeat(3).reshape(1, 16, 16, 3).byte()
-    x = ddpm.to_model(bytes_)
+    x = images.to_model(bytes_)
     assert x.shape == (1, 3, 16, 16) and float(x.min()) == -1 and float(x.max()) == 1
-    assert torch.equal((ddpm.to_shown(x) * 255).round().byte(), bytes_)
-    assert torch.equal(ddpm.to_shown(9 * x.sign()), (bytes_ > 127).float())
+    assert torch.equal((images.to_shown(x) * 255).round().byte(), bytes_)
+    assert torch.equal(images.to_shown(9 * x.sign()), (bytes_ > 127).float())
 
 
 # Bad input: one sentence that says what was wrong.
@@ -377,8 +371,8 @@ BAD = {
     "sample, too many steps": (ValueError, "1..10, got 11", lambda: next(ddpm.sample(
         dummy_model, PICTURE, SHORT, torch.Generator(), steps=11))),
     "to_model, floats": (ValueError, "whole numbers 0..255, got (1, 4, 4, 3) torch.float32",
-                         lambda: ddpm.to_model(torch.zeros(1, 4, 4, 3))),
-    "to_model, channels first": (ValueError, "(b,h,w,3)", lambda: ddpm.to_model(
+                         lambda: images.to_model(torch.zeros(1, 4, 4, 3))),
+    "to_model, channels first": (ValueError, "(b,h,w,3)", lambda: images.to_model(
         torch.zeros(1, 3, 4, 4, dtype=torch.uint8))),
 }
 

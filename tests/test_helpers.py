@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from gligen_lessons import weights, world
+from gligen_lessons.datasets.labelled import with_labels
+from gligen_lessons.datasets.latent_scenes import LatentScenes, full_scene, slot_masks, window
 from gligen_lessons.recipes import clip, helpers, latent
-from gligen_lessons.recipes.latent_scenes import LatentScenes, full_scene, slot_masks, window
-from gligen_lessons.recipes.referee import with_labels
 from gligen_lessons.world.cache import renders
 from gligen_lessons.world.language import captions, named
 from gligen_lessons.world.vocabulary import CATEGORIES, COLOURS, HELD_OUT

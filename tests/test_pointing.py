@@ -6,13 +6,7 @@ from torch import Tensor
 
 from gligen_lessons import experiments
 from gligen_lessons.experiments import ablations
-from gligen_lessons.gligen import (
-    Grounding,
-    add_gates,
-    freeze,
-    l_grounding,
-    transformer_blocks,
-)
+from gligen_lessons.gligen import Grounding, add_gates, freeze, l_grounding, transformer_blocks
 from gligen_lessons.grounded import gate_looks, watched_gates
 from gligen_lessons.inpaint import with_known
 from gligen_lessons.recipes import inpaint as recipe

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from gligen_lessons import referee, vae, weights, world
-from gligen_lessons.recipes import nothing
+from gligen_lessons import images, referee, vae, weights, world
+from gligen_lessons.datasets import labelled, nothing
 from gligen_lessons.recipes import referee as recipe
 from gligen_lessons.world.render import render
 from gligen_lessons.world.scene import Scene, Thing
@@ -20,7 +20,7 @@ LIBRARY = Path(referee.__file__).parent
 def test_a_crop_is_the_part_of_the_picture_that_its_box_frames():
     x = torch.arange(3 * 40 * 80, dtype=torch.float32).view(1, 3, 40, 80)
     box = torch.tensor([[.25, .5, .5, 1.]])               # columns 20..40, rows 20..40
-    got = referee.crops(x, box, torch.tensor([0]), side=20)
+    got = images.crops(x, box, torch.tensor([0]), side=20)
     torch.testing.assert_close(got[0], x[0, :, 20:40, 20:40], atol=1e-2, rtol=1e-5)
 
 
@@ -53,8 +53,8 @@ def test_pictures_with_nan_are_refused():
 
 def test_labels_of_places_follow_the_panoptic_ids(tmp_path, monkeypatch):
     monkeypatch.setenv("GLIGEN_LESSONS_CACHE", str(tmp_path))
-    data = recipe.labelled("referee-test", 3)
-    category, colour = recipe.places(data, torch.arange(3))
+    data = labelled.labelled("referee-test", 3)
+    category, colour = labelled.places(data, torch.arange(3))
     for row, seed in enumerate(data.renders.seeds):
         scene = world.scene(seed)
         ids = render(scene).ids
@@ -69,7 +69,7 @@ def test_labels_of_places_follow_the_panoptic_ids(tmp_path, monkeypatch):
 
 def test_empty_boxes_share_little_with_things(tmp_path, monkeypatch):
     monkeypatch.setenv("GLIGEN_LESSONS_CACHE", str(tmp_path))
-    data = recipe.labelled("referee-test", 8)
+    data = labelled.labelled("referee-test", 8)
     boxes = recipe.empty_boxes(data, torch.arange(8), torch.Generator().manual_seed(0))
     covered = []
     for row, (x0, y0, x1, y1) in enumerate((boxes * 128).long().tolist()):
@@ -126,7 +126,7 @@ def held_out(tmp_path_factory):
     """Three hundred scenes that no referee was trained on."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GLIGEN_LESSONS_CACHE", str(tmp_path_factory.mktemp("cache")))
-        return recipe.labelled("referee-test", 300)
+        return labelled.labelled("referee-test", 300)
 
 
 def test_the_shipped_crop_judge_names_category_and_colour(held_out):

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from gligen_lessons import evaluate, files, recipes, train, weights
+from gligen_lessons.datasets.latent_scenes import cached_latents
 from gligen_lessons.gligen import gate_names
 from gligen_lessons.recipes.helpers import bare
-from gligen_lessons.recipes.latent_scenes import cached_latents
 from gligen_lessons.recipes.vae import piece_corners
 from gligen_lessons.world.cache import renders
 

@@ -7,8 +7,8 @@ import torch
 from oracles import relative_error
 
 from gligen_lessons import gligen, grounded, inpaint, latent, weights
+from gligen_lessons.datasets.labelled import labelled, pictures
 from gligen_lessons.models import MODELS
-from gligen_lessons.recipes.referee import labelled, pictures
 
 PHRASES, BOXES = ["a red car", "a tree"], [[.1, .5, .5, .9], [.6, .2, .9, .8]]
 CAPTION, STEPS, SEED = "a red car beside a tree", 20, 0

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 
-from gligen_lessons import boxes as own_boxes
-from gligen_lessons import detr as own
-from gligen_lessons.checks import Wrong, exercise, expect_close, looks_like
-from gligen_lessons.checks._detr_boxes import some_answers, some_truth
+from .. import boxes as own_boxes
+from .. import detr as own
+from . import Wrong, exercise, expect_close, looks_like
+from ._detr_boxes import some_answers, some_truth
 
 CORNERS = "GIoU got boxes of centre and size: turn both into corners first."
 

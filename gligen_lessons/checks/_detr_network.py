@@ -4,8 +4,8 @@ import math
 
 import torch
 
-from gligen_lessons import transformer
-from gligen_lessons.checks import Wrong, exercise, expect_close
+from .. import transformer
+from . import Wrong, exercise, expect_close
 
 
 def waves_of(n: int, d: int, first: int = 1, whole: float = 2 * math.pi, rate=None,

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from gligen_lessons.checks import exercise, expect_close
-from gligen_lessons.checks._gligen_gate import drawn_gate
-from gligen_lessons.latent import attention_map
+from ..latent import attention_map
+from . import exercise, expect_close
+from ._gligen_gate import drawn_gate
 
 
 @exercise("gligen_lessons.grounded:gate_looks")

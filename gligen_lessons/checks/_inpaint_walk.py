@@ -5,10 +5,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gligen_lessons.checks import Wrong, exercise, expect_close, looks_like
-from gligen_lessons.checks._small import END, NOISE
-from gligen_lessons.ddim import ddim_step, timesteps
-from gligen_lessons.ddpm import q_sample
+from ..ddim import ddim_step, timesteps
+from ..ddpm import q_sample
+from . import Wrong, exercise, expect_close, looks_like
+from ._small import END, NOISE
 
 VISITED = timesteps(NOISE.T, 5, offset=1)                       # steps of a short walk, in 40
 

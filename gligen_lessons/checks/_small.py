@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gligen_lessons.checks import Wrong
-from gligen_lessons.latent import TextToImage
-from gligen_lessons.nets import Attention
-from gligen_lessons.schedule import Schedule
-from gligen_lessons.vae import VAE
+from ..latent import TextToImage
+from ..nets import Attention
+from ..schedule import Schedule
+from ..vae import VAE
+from . import Wrong
 
 NOISE = Schedule.scaled_linear(40)
 END = float(NOISE.alpha_bar[0])

@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from gligen_lessons.boxes import iou
-from gligen_lessons.checks import Wrong, exercise
-from gligen_lessons.experiments import arms
-from gligen_lessons.experiments.arms import Seen, Subject
-from gligen_lessons.recipes.gligen import Instruction
+from ..boxes import iou
+from ..datasets.grounding import Instruction
+from ..experiments import arms
+from ..experiments.arms import Seen, Subject
+from . import Wrong, exercise
 
 
 def a_picture() -> Subject:

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import torch
 import torch.nn.functional as F
 
-from gligen_lessons import bpe
-from gligen_lessons import clip as own
-from gligen_lessons.checks import Wrong, exercise, expect_close
+from .. import bpe
+from .. import clip as own
+from . import Wrong, exercise, expect_close
 
 NO_UNIT = ("The vectors are not brought to length one: long ones would win whatever they say. "
            "Use `F.normalize(x, dim=-1)`.")

@@ -2,10 +2,10 @@
 
 import torch
 
-from gligen_lessons import ddim as own
-from gligen_lessons.checks import Wrong, exercise, expect_close
-from gligen_lessons.ddpm import predict_x0, q_sample
-from gligen_lessons.schedule import Schedule, spread
+from .. import ddim as own
+from ..ddpm import predict_x0, q_sample
+from ..schedule import Schedule, spread
+from . import Wrong, exercise, expect_close
 
 COARSE = Schedule.linear(10, .02, .3)                     # ten steps that differ a lot
 END = .995                                                # neither 1 nor alpha_bar[0]

@@ -5,9 +5,9 @@ import math
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from gligen_lessons import ddpm as own
-from gligen_lessons.checks import Wrong, exercise, expect_close
-from gligen_lessons.schedule import Schedule, spread
+from .. import ddpm as own
+from ..schedule import Schedule, spread
+from . import Wrong, exercise, expect_close
 
 STEEP = Schedule.linear(12, .01, .25)                     # twelve steps that differ a lot
 BETAS, ALPHAS, ALPHA_BAR = STEEP.betas, STEEP.alphas, STEEP.alpha_bar

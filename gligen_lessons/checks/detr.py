@@ -1,11 +1,11 @@
 """Checks of lesson 7: those of the network's answers here, the others in three files beside it."""
 
-from gligen_lessons import boxes as own_boxes
-from gligen_lessons import detr as own
-from gligen_lessons.checks import Wrong, exercise, expect_close, looks_like
-from gligen_lessons.checks._detr_boxes import cheapest_by_trying, giou, some_answers
-from gligen_lessons.checks._detr_loss import detection_loss, hungarian_loss, match, matching_cost
-from gligen_lessons.checks._detr_network import DetrAttention, DetrDecoderLayer, sine_positions
+from .. import boxes as own_boxes
+from .. import detr as own
+from . import Wrong, exercise, expect_close, looks_like
+from ._detr_boxes import cheapest_by_trying, giou, some_answers
+from ._detr_loss import detection_loss, hungarian_loss, match, matching_cost
+from ._detr_network import DetrAttention, DetrDecoderLayer, sine_positions
 
 __all__ = ["DetrAttention", "DetrDecoderLayer", "cheapest_by_trying", "detection_loss", "giou",
            "hungarian_loss", "match", "matching_cost", "postprocess", "sine_positions"]

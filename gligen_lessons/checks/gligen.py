@@ -7,15 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gligen_lessons import gligen as own
-from gligen_lessons.checks import Wrong, exercise, expect_close
-from gligen_lessons.checks._gligen_gate import GatedSelfAttentionDense, PositionNet, fourier
-from gligen_lessons.checks._small import NOISE, loss_slips
-from gligen_lessons.checks.latent import refuses
-from gligen_lessons.clip import TextModel, pool
-from gligen_lessons.ddpm import q_sample
-from gligen_lessons.gligen import Grounding
-from gligen_lessons.unet import UNet
+from .. import gligen as own
+from ..clip import TextModel, pool
+from ..ddpm import q_sample
+from ..gligen import Grounding
+from ..unet import UNet
+from . import Wrong, exercise, expect_close
+from ._gligen_gate import GatedSelfAttentionDense, PositionNet, fourier
+from ._small import NOISE, loss_slips
+from .latent import refuses
 
 __all__ = ["GatedSelfAttentionDense", "PositionNet", "add_gates", "fourier", "freeze",
            "l_grounding", "phrase_features"]

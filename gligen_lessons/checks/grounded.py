@@ -6,15 +6,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gligen_lessons import grounded as own
-from gligen_lessons.checks import Wrong, exercise, expect_close
-from gligen_lessons.checks._grounded_looks import focus, gate_looks
-from gligen_lessons.checks.gligen import small_unet, what_it_reads
-from gligen_lessons.checks.latent import refuses
-from gligen_lessons.gligen import Grounding, add_gates, gate_names, transformer_blocks
-from gligen_lessons.guidance import guide
-from gligen_lessons.recipes import gligen as recipe
-from gligen_lessons.unet import UNet
+from .. import grounded as own
+from ..gligen import Grounding, add_gates, gate_names, transformer_blocks
+from ..guidance import guide
+from ..recipes import gligen as recipe
+from ..unet import UNet
+from . import Wrong, exercise, expect_close
+from ._grounded_looks import focus, gate_looks
+from .gligen import small_unet, what_it_reads
+from .latent import refuses
 
 __all__ = ["bootstrap", "fast_gates", "focus", "gate_looks", "grounded_guess", "strengths"]
 

@@ -2,10 +2,10 @@
 
 import torch
 
-from gligen_lessons import guidance as own
-from gligen_lessons.checks import Wrong, exercise, expect_close
-from gligen_lessons.ddpm import posterior, predict_x0
-from gligen_lessons.schedule import Schedule, at
+from .. import guidance as own
+from ..ddpm import posterior, predict_x0
+from ..schedule import Schedule, at
+from . import Wrong, exercise, expect_close
 
 SHORT = Schedule.linear(10, .02, .3)                      # ten steps that differ a lot
 

@@ -6,15 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gligen_lessons import inpaint as own
-from gligen_lessons.checks import Wrong, exercise, expect_close
-from gligen_lessons.checks._inpaint_walk import inpaint_steps, keep_known
-from gligen_lessons.checks._small import NOISE, loss_slips
-from gligen_lessons.checks._told import instructions
-from gligen_lessons.checks.gligen import Attentive, small_unet, what_it_reads
-from gligen_lessons.checks.latent import refuses
-from gligen_lessons.ddpm import q_sample
-from gligen_lessons.unet import UNet
+from .. import inpaint as own
+from ..ddpm import q_sample
+from ..unet import UNet
+from . import Wrong, exercise, expect_close
+from ._inpaint_walk import inpaint_steps, keep_known
+from ._small import NOISE, loss_slips
+from ._told import instructions
+from .gligen import Attentive, small_unet, what_it_reads
+from .latent import refuses
 
 __all__ = ["inpaint_steps", "instructions", "keep_known", "l_inpaint", "masks_of", "paste",
            "widen", "with_known"]

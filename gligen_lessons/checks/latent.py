@@ -4,10 +4,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gligen_lessons import ddim
-from gligen_lessons import latent as own
-from gligen_lessons.checks import Wrong, exercise, expect_close, looks_like
-from gligen_lessons.checks._small import (
+from .. import ddim
+from .. import latent as own
+from ..ddpm import q_sample
+from ..guidance import classifier_free
+from ..latent import TextToImage
+from . import Wrong, exercise, expect_close, looks_like
+from ._small import (
     END,
     LETTERS,
     NOISE,
@@ -17,10 +20,7 @@ from gligen_lessons.checks._small import (
     small_parts,
     small_vae,
 )
-from gligen_lessons.checks.ddim import expect_walk
-from gligen_lessons.ddpm import q_sample
-from gligen_lessons.guidance import classifier_free
-from gligen_lessons.latent import TextToImage
+from .ddim import expect_walk
 
 
 @exercise("gligen_lessons.latent:to_latents")

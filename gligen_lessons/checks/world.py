@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
-from gligen_lessons.checks import Wrong, exercise, expect_close
-from gligen_lessons.world.backdrop import THING_ID
-from gligen_lessons.world.scene import Scene, Thing
+from ..world.backdrop import THING_ID
+from ..world.scene import Scene, Thing
+from . import Wrong, exercise, expect_close
 
 
 @exercise("gligen_lessons.boxes:xyxy_from_cxcywh")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from .. import device, files, weights
 from ..arguments import OneLineParser, count_of
+from ..datasets.grounding import Layouts, layouts, phrase_table, slots
 from ..ddpm import q_sample
 from ..evaluate import FOLDER
 from ..fit import fit, progress
@@ -28,16 +29,7 @@ from ..grounded import gate_looks
 from ..latent import TextToImage, attention_map
 from ..metrics import bootstrap
 from ..recipes import scenes
-from ..recipes.gligen import (
-    RATE,
-    Layouts,
-    drawing,
-    fast_gates,
-    grounding_loss,
-    layouts,
-    phrase_table,
-    slots,
-)
+from ..recipes.gligen import RATE, drawing, fast_gates, grounding_loss
 from ..recipes.pointing import covered, start_apart
 from ..unet import UNet
 

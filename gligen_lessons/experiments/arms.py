@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from ..boxes import iou
-from ..ddpm import to_model
-from ..recipes.detr import SMALLEST
-from ..recipes.gligen import Instruction
-from ..recipes.referee import labelled, pictures
+from ..datasets.detection import SMALLEST
+from ..datasets.grounding import Instruction
+from ..datasets.labelled import labelled, pictures
+from ..images import to_model
 from ..world import named, scene
 from ..world.records import Record
 from ..world.vocabulary import COLOURS, article

@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import weights
+from ..images import crops, resized
 from ..published import Namer
-from ..referee import CropReferee, SceneReferee, crops, judge_boxes, judge_scenes, resized
+from ..referee import CROP, CropReferee, SceneReferee, judge_boxes, judge_scenes
 from ..world.vocabulary import CATEGORIES, COLOURS
 from .arms import Subject, colour_in
 
@@ -36,7 +37,7 @@ class Referee:
     @torch.no_grad()
     def part(self, x: Tensor, boxes_xyxy: Tensor) -> Tensor:
         """A vector for what one box (b,4) of each picture holds, (b,d)."""
-        found = crops(x.to(device_of(self.crop)), boxes_xyxy, torch.arange(len(x)))
+        found = crops(x.to(device_of(self.crop)), boxes_xyxy, torch.arange(len(x)), CROP)
         features = self.crop.body(found).amax((2, 3)).cpu()
         return F.normalize(features, dim=1) * features.shape[1] ** .5
 

@@ -10,10 +10,10 @@ import torch
 
 from .. import device, files, muon, recipes
 from ..arguments import OneLineParser, count_of
+from ..datasets.labelled import labelled, pictures
 from ..evaluate import FOLDER
 from ..fit import fit, progress
 from ..metrics import psnr
-from ..recipes.referee import labelled, pictures
 from ..recipes.vae import RATE, round_trip
 
 ADAMW_RATE = 6e-4                            # the best of a few for this network

@@ -19,13 +19,13 @@ from tqdm.auto import tqdm
 
 from .. import device, files, published, weights
 from ..arguments import OneLineParser, count_of, seed_of
+from ..datasets.grounding import Instruction
 from ..evaluate import FOLDER
 from ..gligen import ground
+from ..images import crops
 from ..inpaint import masks_of, paste, repaint
 from ..latent import TextToImage, to_pictures
 from ..lens import Detector, Lens, Namer
-from ..recipes.gligen import Instruction
-from ..referee import crops
 from ..world import coco_in
 from ..world.vocabulary import BASE, COLOURS
 from .arms import ARMS, Seen, Subject, coloured, instructions, recorded, subjects

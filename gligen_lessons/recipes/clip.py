@@ -11,21 +11,20 @@ from torch import Tensor
 
 from .. import bpe, device
 from ..clip import CLIP, clamp_scale, initialise, retrieval, similarity, zero_shot
-from ..ddpm import to_model
+from ..datasets.labelled import with_labels
 from ..fit import step_generator
+from ..images import to_model
 from ..muon import groups
 from ..weights import tokenizer
 from ..world import render, scene, seeds
 from ..world.language import captions, named
 from ..world.scene import Scene, Thing
-from ..world.vocabulary import BASE, COLOURS, HELD_OUT, NOVEL, article
+from ..world.vocabulary import COLOURS, HELD_OUT, NOVEL, WORDS, article
 from . import Recipe, on_device, scenes
 from .helpers import Helped, PlaceHead, help_at, outputs_of, place_codes, place_loss
-from .referee import with_labels
 
 WIDTH = 256
 TOKENS = 40                                               # of a caption, the special ones too
-WORDS = BASE + NOVEL                                      # the categories that CLIP has met
 KINDS = (.25, .15, 1., .1, .15)                           # how often each of five captions is drawn
 WRONG = 2                                                 # wrong captions for each right one
 HELP = .5                                                 # weight of the head that names places

@@ -1,22 +1,20 @@
 """Training lesson 1's pixel model: one thing a picture, 32 px."""
 
-import base64
-import io
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from .. import ddim
-from ..ddpm import l_simple, to_model, to_shown
+from ..datasets.labelled import small_pictures
+from ..ddpm import l_simple
 from ..fit import step_generator
+from ..images import sheet
 from ..metrics import feature_distances
 from ..muon import groups
 from ..referee import judge_scenes
 from ..schedule import Schedule
 from ..unet import UNet
 from ..weights import load
-from ..world.cache import renders
 from . import Recipe, seeded
 
 PIXEL_UNET = {
@@ -26,11 +24,6 @@ PIXEL_UNET = {
     "mid_block_type": "UNetMidBlock2D",
     "up_block_types": ("UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
 }
-
-
-def small_pictures(split: str, count: int) -> Tensor:
-    """Pictures of a split at 32 px for the model, (n,3,32,32) in [-1, 1]."""
-    return to_model(torch.tensor(renders(split, count, size=32).images))
 
 
 RATE = 3e-3                                               # Muon's
@@ -80,11 +73,7 @@ def paint_pixels(model, count: int, steps: int, seed: int = 0, batch: int = 64) 
 
 def log_sample(model, step: int) -> dict:
     """Twelve samples from the same noise at every milestone, as one small PNG in base64."""
-    shown = (to_shown(paint_pixels(model, 12, 30)) * 255).round().byte()         # (12,32,32,3)
-    sheet = shown.view(2, 6, 32, 32, 3).permute(0, 2, 1, 3, 4).reshape(64, 192, 3)
-    file = io.BytesIO()
-    Image.fromarray(sheet.numpy()).save(file, "PNG")
-    return {"png": base64.b64encode(file.getvalue()).decode()}
+    return {"png": sheet(paint_pixels(model, 12, 30), 6, 32, "PNG")}
 
 
 def ddpm_report(model, count: int = 500, steps: int = 50) -> dict:

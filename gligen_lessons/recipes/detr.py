@@ -1,6 +1,5 @@
 """Training lesson 7's detector: its backbone first, then the whole network."""
 
-from dataclasses import dataclass
 from importlib import import_module
 
 import numpy as np
@@ -9,17 +8,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import device
-from ..boxes import area, cxcywh_from_xyxy, xyxy_from_cxcywh
-from ..ddpm import to_model
+from ..boxes import area, xyxy_from_cxcywh
+from ..datasets.detection import Annotated, annotated, base_places, lists, tidy
+from ..datasets.labelled import labelled, pictures
 from ..detr import DETR, detect, detection_loss, match
 from ..fit import step_generator
+from ..images import crops, to_model
 from ..metrics import detection_precision
-from ..referee import crops
 from ..resnet import PlaceNamer
 from ..weights import load
 from ..world.vocabulary import BASE, CATEGORIES
 from . import Recipe, on_device, scenes, seeded
-from .referee import labelled, pictures, places
 
 SMALL_DETR = {
     "num_labels": len(BASE), "num_queries": 20, "d_model": 128,
@@ -29,49 +28,9 @@ SMALL_DETR = {
                         "layer_type": "basic"},
 }
 RATE = 4e-4                                               # of AdamW, at its height
-SMALLEST = .03                                            # a side of a box that counts, 4 px
 ZOOM = .6                                                 # the smallest window of a picture
 KEPT = .4                                                 # of a box, or a window loses it
 WATCHED = 48                                              # pictures whose matching the log follows
-
-
-@dataclass(frozen=True)
-class Annotated:
-    """Pictures and their boxes: images (N,128,128,3) uint8, labels (N,6), boxes_xyxy (N,6,4).
-
-    Things come first; where a picture has fewer, labels are -1 and boxes zero.
-    """
-
-    images: Tensor | np.ndarray
-    labels: Tensor
-    boxes_xyxy: Tensor
-
-
-def annotated(split: str, count: int) -> Annotated:
-    """The first scenes of a split with everything that a detector should find in them.
-
-    A thing counts, however much is covered, as long as 4 px of it show either way.
-    """
-    data = labelled(split, count)
-    boxes = torch.tensor(data.renders.boxes_xyxy)
-    return Annotated(data.renders.images, *tidy(data.category, boxes))
-
-
-def tidy(labels: Tensor, boxes_xyxy: Tensor) -> tuple[Tensor, Tensor]:
-    """Drop what is too small to count and move the rest to the front, in order."""
-    large = (boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]).amin(-1) >= SMALLEST
-    labels = torch.where(large, labels, -1)
-    order = (labels < 0).int().argsort(dim=1, stable=True)
-    labels = labels.gather(1, order)
-    boxes = boxes_xyxy.gather(1, order[..., None].expand_as(boxes_xyxy))
-    return labels, torch.where((labels >= 0)[..., None], boxes, 0.)
-
-
-def lists(labels: Tensor, boxes_xyxy: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    """Padded labels (b,6) and boxes (b,6,4) as what DETR's loss reads: a tensor a picture."""
-    counts, boxes = (labels >= 0).sum(1).tolist(), cxcywh_from_xyxy(boxes_xyxy)
-    return ([row[:n] for row, n in zip(labels, counts, strict=True)],
-            [row[:n] for row, n in zip(boxes, counts, strict=True)])
 
 
 def augment(x: Tensor, labels: Tensor, boxes_xyxy: Tensor,
@@ -168,12 +127,6 @@ def detr_backbone(steps: int | None = None, batch: int | None = None) -> Recipe:
         name="detr-backbone", model=seeded(PlaceNamer, **config), config=config,
         data=f"{len(data.category)} grounding-train scenes at 128 px", draw=draw, loss=loss,
         steps=steps, lr=1e-3, report=report, options={"ema": .998, "weight_decay": 1e-2})
-
-
-def base_places(data, rows: Tensor) -> Tensor:
-    """The base category at each of the 16 x 16 places, (b,16,16); len(BASE) where none is."""
-    shown = places(data, rows)[0]
-    return torch.where(shown < len(BASE), shown, len(BASE))
 
 
 @torch.no_grad()

@@ -3,120 +3,47 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from .. import device, weights
-from ..fit import step_generator
-from ..gligen import (
-    LIMIT,
-    Grounding,
-    add_gates,
-    freeze,
-    gate_names,
-    phrase_features,
+from ..datasets.detection import tidy
+from ..datasets.grounding import (
+    FULL_CAPTIONS,
+    KINDS,
+    Instruction,
+    Layouts,
+    instruction,
+    layouts,
+    phrase_table,
+    slots,
 )
+from ..datasets.labelled import labelled, pictures
+from ..fit import step_generator
+from ..gligen import add_gates, freeze, gate_names, phrase_features
 from ..grounded import draw_grounded, gate_looks
+from ..images import sheet
 from ..inpaint import with_known
 from ..latent import TextToImage, draw
 from ..metrics import feature_distances
 from ..muon import split
 from ..referee import judge_boxes, judge_scenes
 from ..unet import UNet
-from ..world import captions, scene
-from ..world.cache import Renders
-from ..world.language import named
-from ..world.scene import Scene, Thing
-from ..world.vocabulary import BASE, CATEGORIES, COLOURS, PATTERNS
+from ..world import scene
+from ..world.vocabulary import BASE, CATEGORIES
 from . import Recipe, scenes, seeded
-from .detr import SMALLEST, tidy
 from .helpers import help_at
-from .latent import parts_with, sheet
-from .latent_scenes import cached_latents
+from .latent import parts_with
 from .pointing import INSIDE, POINTING, looking, pointing_loss, start_apart, weighted_loss
-from .referee import labelled, pictures, with_labels
 
-KINDS = ("grounding", "detection", "detection and caption")
 SHARES = (.6, .2, .2)                                     # of a batch, for each kind
 P_CAPTION, P_GROUNDING = .5, .1                           # how often each is dropped
 GATE_RATE, RATE = 2e-2, 1e-3                              # of the two scalars; of the rest
 MATRIX_RATE = 3e-3                                        # of what is left to Muon
-FULL_CAPTIONS = (0, 1, 2, 4)                              # those that say the colours
 HELPERS = (f"tokens of different things start apart; places in boxes count {1 + INSIDE:g} times, "
            "steps as min-SNR times 1 / alpha_bar; pixels look at their box's token, weight "
            f"{POINTING}; all but the start off after 75 %")
 MILESTONES = tuple((i + 1) / 12 for i in range(12))       # parts of the run, for the log
-
-
-@dataclass(frozen=True)
-class Instruction:
-    """What a picture is asked for: caption, and a phrase for each of its boxes (n,4) xyxy."""
-
-    caption: str
-    phrases: list[str]
-    boxes_xyxy: Tensor
-
-
-def instruction(one: Scene, boxes_xyxy: Tensor, kind: str,
-                g: torch.Generator) -> Instruction:
-    """One scene as one of three kinds of training data (GLIGEN, section 4.1).
-
-    boxes_xyxy (n,4) of its things, zero where nothing of one shows. "grounding":
-    phrases as the caption says them; "detection": no caption, bare categories;
-    "detection and caption": both.
-    """
-    if kind not in KINDS:
-        raise ValueError(f"There is no kind {kind!r} of data; choose from "
-                         f"{', '.join(KINDS)}.")
-    seen = [i for i, box in enumerate(boxes_xyxy[:len(one.things)].tolist())
-            if min(box[2] - box[0], box[3] - box[1]) >= SMALLEST]
-    pick = FULL_CAPTIONS[int(torch.randint(len(FULL_CAPTIONS), (1,), generator=g))]
-    caption = "" if kind == "detection" else captions(one)[pick]
-    phrases = [named(one.things[i]) if kind == "grounding" else one.things[i].category
-               for i in seen]
-    return Instruction(caption, phrases, boxes_xyxy[seen])
-
-
-def phrase_table() -> list[str]:
-    """Every phrase of the three kinds of data, base categories only, in a fixed order."""
-    bare = list(BASE)
-    return bare + [named(Thing(category, colour, pattern=pattern)) for category in BASE
-                   for colour in COLOURS for pattern in PATTERNS]
-
-
-@dataclass(frozen=True)
-class Layouts:
-    """What training reads of N scenes: latents, five captions' ids, rows of the phrase table.
-
-    z (N,4,16,16), ids (N,5,n), bare and full (N,6) with -1 where nothing is, boxes_xyxy (N,6,4).
-    """
-
-    z: Tensor
-    ids: Tensor
-    bare: Tensor
-    full: Tensor
-    boxes_xyxy: Tensor
-
-
-def layouts(parts: TextToImage, drawn: Renders) -> Layouts:
-    """The latents of some scenes with captions and phrases, as numbers.
-
-    Without the scenes that show things of other than base categories: no box may name them.
-    """
-    rows = {phrase: i for i, phrase in enumerate(phrase_table())}
-    data, z = with_labels(drawn), cached_latents(drawn)
-    scenes_ = [scene(seed) for seed in drawn.seeds]
-    kept = torch.tensor([all(thing.category in BASE for thing in one.things) for one in scenes_])
-    texts = [text for one in scenes_ for text in captions(one)]
-    full = torch.full_like(data.category, -1)
-    for i, one in enumerate(scenes_):
-        for k, thing in enumerate(one.things):
-            full[i, k] = rows.get(named(thing), -1)
-    bare, boxes = tidy(data.category, torch.tensor(np.array(drawn.boxes_xyxy)))
-    full, _ = tidy(full, torch.tensor(np.array(drawn.boxes_xyxy)))
-    ids = parts.tokenizer(texts).view(len(z), 5, -1).short()
-    return Layouts(z[kept].to(device.pick()), ids[kept], bare[kept], full[kept], boxes[kept])
 
 
 def gligen(steps: int | None = None, batch: int | None = None, small: bool = False) -> Recipe:
@@ -211,17 +138,6 @@ def drawn_kind(data: Layouts, rows: Tensor, empty: Tensor,
     phrases = torch.where(grounding, data.full[rows], data.bare[rows])
     phrases[torch.rand(b, generator=g) < P_GROUNDING] = -1
     return caption, phrases
-
-
-def slots(table: Tensor, phrases: Tensor, boxes_xyxy: Tensor) -> Grounding:
-    """Rows of the phrase table (b,6), -1 for none, as a grounding of all slots."""
-    b, n = phrases.shape
-    used = (phrases >= 0).float()                                           # (b,6)
-    features = table[phrases.clamp(min=0)] * used[..., None]                # (b,6,d)
-    pad = (0, LIMIT - n)
-    return Grounding(torch.nn.functional.pad(boxes_xyxy * used[..., None], (0, 0, *pad)),
-                     torch.nn.functional.pad(used, pad),
-                     torch.nn.functional.pad(features, (0, 0, *pad)))
 
 
 def fast_gates(unet: UNet) -> list[dict]:

@@ -7,14 +7,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import device, weights
+from ..datasets.grounding import Instruction
+from ..datasets.labelled import labelled, pictures
 from ..detr import detect
 from ..gligen import ground
 from ..inpaint import masks_of, paste, repaint
 from ..latent import TextToImage, to_pictures
 from ..metrics import detection_precision
 from ..world.vocabulary import BASE, CATEGORIES, COLOURS, CONTROL, HELD_OUT, NOVEL
-from .gligen import Held, Instruction, figures, three_sets
-from .referee import labelled, pictures
+from .gligen import Held, figures, three_sets
 
 TAUS = (0., .2, .3, .5, 1.)
 # of which things an open-set split asks, by category and colour; the rest only keep them company

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import ddim, device
+from ..datasets.labelled import labels_of, small_pictures
 from ..ddpm import q_sample
 from ..fit import step_generator
 from ..guidance import LabelledUNet, NoisyClassifier, classifier_free, drop
@@ -12,25 +13,16 @@ from ..metrics import feature_distances
 from ..referee import judge_scenes
 from ..schedule import Schedule
 from ..weights import load
-from ..world import scene, seeds
-from ..world.vocabulary import BASE, CATEGORIES, COLOURS, NOVEL
+from ..world.vocabulary import CATEGORIES, COLOURS, WORDS
 from . import Recipe, seeded
-from .ddpm import PIXEL_UNET, RATE, small_pictures, unet_groups
+from .ddpm import PIXEL_UNET, RATE, unet_groups
 
-WORDS = BASE + NOVEL                                      # the categories of the training scenes
 SIZES = {"categories": len(WORDS), "colours": len(COLOURS)}
 LABELLED = SIZES | {"unet": PIXEL_UNET | {
     "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
     "mid_block_type": "UNetMidBlock2DCrossAttn",
     "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
     "cross_attention_dim": 64, "attention_head_dim": 4}}
-
-
-def labels_of(split: str, count: int) -> Tensor:
-    """Category and colour number (n,2) of the only thing of each scene of a single-thing split."""
-    things = [scene(seed).things[0] for seed in seeds(split, count)]
-    return torch.tensor([[WORDS.index(thing.category), list(COLOURS).index(thing.colour)]
-                         for thing in things])
 
 
 def labelled(steps: int | None = None, batch: int | None = None) -> Recipe:

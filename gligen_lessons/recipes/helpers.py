@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..datasets.labelled import Labelled, places
 from ..referee import BACKGROUND
 from ..world.vocabulary import COLOURS
-from .referee import Labelled, places
 
 NOTHING = -1                                              # the code of a place without a thing
 OFF = .75                                                 # of the run; then the head counts nothing

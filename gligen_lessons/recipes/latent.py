@@ -1,17 +1,17 @@
 """Training lesson 6's latent diffusion: captions to latents of the shipped autoencoder."""
 
-import base64
-import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from .. import device, weights
-from ..ddpm import q_sample, to_shown
+from ..datasets.labelled import labelled, pictures
+from ..datasets.latent_scenes import Example, LatentScenes, full_scene, slot_masks, window
+from ..ddpm import q_sample
 from ..fit import step_generator
+from ..images import sheet
 from ..latent import TextToImage, attention_map, draw, l_ldm
 from ..metrics import feature_distances
 from ..nets import BasicTransformerBlock
@@ -23,8 +23,6 @@ from ..world.vocabulary import CATEGORIES, COLOURS, HELD_OUT, NOVEL
 from . import Recipe, seeded
 from .ddpm import RATE, unet_groups
 from .helpers import OFF, Helped, PlaceHead, help_at, outputs_of, place_loss, step_weight
-from .latent_scenes import Example, LatentScenes, full_scene, slot_masks, window
-from .referee import labelled, pictures
 from .vae import round_trip
 
 LATENT_UNET = {
@@ -216,22 +214,6 @@ def is_small(parts: TextToImage) -> bool:
 def parts_with(parts: TextToImage, unet: UNet) -> TextToImage:
     """The same parts around another U-Net."""
     return TextToImage(parts.vae, parts.text, unet, parts.tokenizer, parts.schedule)
-
-
-def mosaic(x: Tensor, columns: int, side: int) -> Image.Image:
-    """Pictures (b,3,h,w) as one, in rows, each `side` pixels wide."""
-    shown = (to_shown(x) * 255).round().byte()                              # (b,h,w,3)
-    h, w = shown.shape[1:3]
-    rows = shown.view(-1, columns, h, w, 3).permute(0, 2, 1, 3, 4)
-    together = Image.fromarray(rows.reshape(-1, columns * w, 3).numpy())
-    return together.resize((columns * side, len(rows) * side), Image.LANCZOS)
-
-
-def sheet(x: Tensor, columns: int = 4, side: int = 64) -> str:
-    """Pictures (b,3,h,w) as one small JPEG in base64."""
-    file = io.BytesIO()
-    mosaic(x, columns, side).save(file, "JPEG", quality=85)
-    return base64.b64encode(file.getvalue()).decode()
 
 
 def wished(found: list[Scene], counts: Callable = lambda thing: True) -> Tensor:

@@ -10,62 +10,26 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import device
+from ..datasets.labelled import Labelled, labelled, pictures, places, truth, visible_boxes
+from ..datasets.nothing import KINDS, decoded_noise, nothing
 from ..fit import step_generator
+from ..images import crops, resized
 from ..metrics import average_precision
 from ..muon import groups
 from ..referee import (
     BACKGROUND,
+    CROP,
     CropReferee,
     SceneReferee,
-    crops,
     judge_boxes,
     judge_scenes,
     presence,
-    resized,
 )
 from ..weights import load
-from ..world import scene
-from ..world.backdrop import THING_ID
-from ..world.cache import Renders, renders
-from ..world.scene import MAX_THINGS
-from ..world.vocabulary import CATEGORIES, COLOURS
 from . import Recipe, seeded
-from .nothing import KINDS, decoded_noise, nothing
 
 EMPTY = .2                                                # of a batch: pictures of nothing
 RATE = 5e-3                                               # Muon's
-SEEN = 60                                                 # pixels that make a thing count
-WHOLE = .6                                                # part of its box that is its own
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """Renders with their labels: category and colour numbers (N,6), -1 where there is no thing."""
-
-    renders: Renders
-    category: Tensor
-    colour: Tensor
-
-
-def labelled(split: str, count: int, size: int = 128) -> Labelled:
-    """The first scenes of a split, `size` pixels wide, with the labels of their things."""
-    return with_labels(renders(split, count, size))
-
-
-def with_labels(drawn: Renders) -> Labelled:
-    """Some renders with the labels of their things."""
-    names = torch.full((2, len(drawn.seeds), MAX_THINGS), -1)
-    for row, seed in enumerate(drawn.seeds):
-        for i, thing in enumerate(scene(seed).things):
-            names[0, row, i] = CATEGORIES.index(thing.category)
-            names[1, row, i] = list(COLOURS).index(thing.colour)
-    return Labelled(drawn, names[0], names[1])
-
-
-def pictures(data: Labelled, rows: Tensor) -> Tensor:
-    """Rows of the renders as model pictures (b,3,s,s) in [-1, 1]."""
-    images = torch.from_numpy(data.renders.images[rows.numpy()])
-    return images.movedim(-1, 1).float() / 127.5 - 1
 
 
 def degrade(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -142,7 +106,7 @@ def referee_crop(steps: int | None = None, batch: int = 80) -> Recipe:
         background |= hidden
         background[-none:] = True                                  # pictures of nothing
         x = torch.cat([seen.shown(row[:-none], g), seen.empty(none, g)])
-        return (crops(x, boxes, torch.arange(batch)),
+        return (crops(x, boxes, torch.arange(batch), CROP),
                 torch.where(background, BACKGROUND, category), colour)
 
     def report(model) -> dict:
@@ -215,22 +179,6 @@ def blurred(x: Tensor, generator: torch.Generator) -> Tensor:
     return x + .05 * torch.randn(x.shape, generator=generator)
 
 
-def visible_boxes(data: Labelled) -> tuple[Tensor, Tensor]:
-    """Rows and slots of the things that are seen for the most part, in no more than light fog.
-
-    A thing counts when at least 60 visible pixels show it, and no other thing's box covers more
-    than 40 % of its own.
-    """
-    boxes = torch.from_numpy(np.array(data.renders.boxes_xyxy))                     # (N,6,4)
-    start = torch.maximum(boxes[:, :, None, :2], boxes[:, None, :, :2])
-    stop = torch.minimum(boxes[:, :, None, 2:], boxes[:, None, :, 2:])
-    shared = (stop - start).clamp(min=0).prod(-1)                                   # (N,6,6)
-    area = (boxes[..., 2:] - boxes[..., :2]).prod(-1)                               # (N,6)
-    other = shared * (1 - torch.eye(MAX_THINGS))
-    clear = other.amax(-1) <= (1 - WHOLE) * area
-    return torch.nonzero((data.category >= 0) & clear & (area * 128**2 >= SEEN), as_tuple=True)
-
-
 def referee_scene(steps: int | None = None, batch: int = 40) -> Recipe:
     """The network that names what is in a whole picture."""
     steps = steps or 4_000
@@ -283,27 +231,6 @@ def scene_judged(model: SceneReferee) -> Callable:
 def crop_judged(model: CropReferee) -> Callable:
     """Whether the crop judge says that a box holds a thing."""
     return lambda x, boxes: judge_boxes(model, x, boxes, torch.arange(len(x)))[0] != BACKGROUND
-
-
-def places(data: Labelled, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Category and colour at the middle of each place of 8 px, (b,s/8,s/8) each."""
-    ids = torch.from_numpy(data.renders.ids[rows.numpy(), 4::8, 4::8]).long()
-    slot = (ids - THING_ID).clamp(min=0)
-    row = rows[:, None, None].expand_as(slot)
-    thing = ids >= THING_ID
-    return (torch.where(thing, data.category[row, slot], BACKGROUND),
-            torch.where(thing, data.colour[row, slot], -1))
-
-
-def truth(data: Labelled, rows: Tensor) -> Tensor:
-    """Which category in which colour is visible, (b,18,10) of 0 and 1."""
-    found = torch.zeros(len(rows), len(CATEGORIES), len(COLOURS))
-    for i, row in enumerate(rows.tolist()):
-        pixels = np.bincount(data.renders.ids[row].ravel(), minlength=THING_ID + MAX_THINGS)
-        for slot in range(MAX_THINGS):
-            if pixels[THING_ID + slot] >= SEEN:
-                found[i, data.category[row, slot], data.colour[row, slot]] = 1
-    return found
 
 
 def scene_loss(model: SceneReferee, x: Tensor, category: Tensor, colour: Tensor,

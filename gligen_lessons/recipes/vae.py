@@ -8,15 +8,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import device
-from ..ddpm import to_model
+from ..datasets.labelled import labelled, pictures, truth
+from ..datasets.latent_scenes import latents
 from ..fit import step_generator
+from ..images import to_model
 from ..metrics import feature_distances, psnr
 from ..muon import groups
 from ..referee import found_beside, judge_scenes, recall
 from ..vae import VAE, kl, reconstruction_error, reparameterise, scaling_factor
 from ..weights import load
 from . import Recipe, on_device, scenes
-from .referee import labelled, pictures, truth
 
 LATENT_VAE = {
     "sample_size": 128, "block_out_channels": (16, 32, 64, 128), "layers_per_block": 1,
@@ -118,17 +119,6 @@ def piece_corners(boxes_xyxy: Tensor, most: int, g: torch.Generator) -> Tensor:
     anywhere = torch.rand(n, 2, generator=g) * most
     thing = (torch.rand(n, 1, generator=g) < .75) & (things > 0)[:, None]
     return torch.where(thing, around, anywhere).round().long()
-
-
-@torch.no_grad()
-def latents(model: VAE, images: Tensor, generator: torch.Generator, batch: int = 64) -> Tensor:
-    """Samples of the latents of pictures (n,h,w,3) uint8: (n,4,h/8,w/8), on the CPU, not scaled."""
-    made = []
-    for part in images.split(batch):
-        mean, logvar = model.encode(to_model(part).to(next(model.parameters()).device))
-        eps = torch.randn(mean.shape, generator=generator).to(mean.device)
-        made.append(reparameterise(mean, logvar, eps).cpu())
-    return torch.cat(made)
 
 
 @torch.no_grad()

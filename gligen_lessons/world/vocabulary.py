@@ -12,6 +12,7 @@ BASE = ("person", "robot", "cat", "fish", "car", "boat", "house", "tree", "flowe
         "umbrella", "balloon")
 NOVEL = ("monkey", "bird", "star", "rocket")
 CONTROL = ("snail", "kite")
+WORDS = BASE + NOVEL                                      # the categories that captions name
 CATEGORIES = BASE + NOVEL + CONTROL
 
 POSABLE = ("person", "robot", "monkey")

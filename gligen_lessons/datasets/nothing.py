@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..referee import resized
+from ..images import resized
 from ..schedule import Schedule
 from ..vae import VAE
 from ..world.vocabulary import COLOURS

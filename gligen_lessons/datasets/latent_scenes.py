@@ -12,14 +12,15 @@ from torch import Tensor
 
 from .. import device, weights
 from ..bpe import Tokenizer
+from ..images import to_model
+from ..recipes.helpers import NOTHING
+from ..vae import VAE, reparameterise
 from ..world import captions, scene
 from ..world.backdrop import THING_ID
 from ..world.cache import Renders, default_folder, renders
 from ..world.language import named
 from ..world.scene import MAX_THINGS, Scene
 from ..world.vocabulary import CATEGORIES, COLOURS
-from .helpers import NOTHING
-from .vae import latents
 
 WITHOUT_COLOURS = 3                                       # the caption that names no colour
 INSIDE = .5                                               # part of a thing that a window must show
@@ -127,3 +128,14 @@ def slot_masks(slots: Tensor, side: int) -> Tensor:
     """Where each thing is, on side x side places, (b,6,side,side) of 0 and 1, from (b,s,s)."""
     masks = (slots[:, None] == torch.arange(MAX_THINGS).view(1, -1, 1, 1)).float()
     return F.adaptive_max_pool2d(masks, side)
+
+
+@torch.no_grad()
+def latents(model: VAE, images: Tensor, generator: torch.Generator, batch: int = 64) -> Tensor:
+    """Samples of the latents of pictures (n,h,w,3) uint8: (n,4,h/8,w/8), on the CPU, not scaled."""
+    made = []
+    for part in images.split(batch):
+        mean, logvar = model.encode(to_model(part).to(next(model.parameters()).device))
+        eps = torch.randn(mean.shape, generator=generator).to(mean.device)
+        made.append(reparameterise(mean, logvar, eps).cpu())
+    return torch.cat(made)
