@@ -10,7 +10,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from gligen_lessons import device, latent, weights
 from gligen_lessons.clip import without_prefix
-from gligen_lessons.recipes.latent import SHOWN
+from gligen_lessons.eval.text_to_image import SHOWN
 
 from .pairs import ratio
 

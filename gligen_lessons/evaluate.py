@@ -10,16 +10,15 @@ import torch
 from . import device, files, latent, weights
 from .arguments import OneLineParser, count_of
 from .datasets.labelled import labelled, small_pictures
+from .eval.autoencoder import vae_report
+from .eval.detection import backbone_report, detr_report
+from .eval.grounding import Held
+from .eval.grounding_report import grounding_report
+from .eval.image_text import clip_report
+from .eval.pixels import classifier_report, ddpm_report, labelled_report, paint_pixels
+from .eval.referees import crop_report, scene_report
+from .eval.text_to_image import SHOWN, ldm_report
 from .metrics import frechet_distance, kernel_distance
-from .recipes.clip import clip_report
-from .recipes.ddpm import ddpm_report, paint_pixels
-from .recipes.detr import backbone_report, detr_report
-from .recipes.gligen import Held
-from .recipes.grounding_report import grounding_report
-from .recipes.guidance import classifier_report, labelled_report
-from .recipes.latent import SHOWN, ldm_report
-from .recipes.referee import crop_report, scene_report
-from .recipes.vae import vae_report
 from .referee import judge_scenes
 
 FOLDER = Path(__file__).resolve().parent.parent / "data" / "report"

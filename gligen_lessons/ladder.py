@@ -19,10 +19,10 @@ from tqdm.auto import tqdm
 
 from . import evaluate, files, weights
 from .datasets.labelled import labelled, pictures
+from .eval.autoencoder import round_trip
+from .eval.grounding import Held
 from .images import mosaic
 from .models import MODELS
-from .recipes.gligen import Held
-from .recipes.vae import round_trip
 from .shipping import copy_weights, is_worse
 from .world.vocabulary import BASE
 

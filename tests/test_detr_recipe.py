@@ -5,8 +5,8 @@ import torch
 
 from gligen_lessons import recipes
 from gligen_lessons.boxes import iou
-from gligen_lessons.datasets import detection
-from gligen_lessons.datasets.detection import lists, tidy
+from gligen_lessons.datasets import annotated
+from gligen_lessons.datasets.annotated import lists, tidy
 from gligen_lessons.recipes import detr as recipe
 from gligen_lessons.recipes.detr import augment
 
@@ -87,7 +87,7 @@ def test_the_backbone_learns_slower_than_the_rest_and_nothing_is_left_out():
 def test_the_log_names_the_query_of_each_target():
     made = recipes.get("detr", 2, batch=4)
     told = made.sample(made.model.eval(), 1)
-    data = detection.annotated("grounding-val", 200)
+    data = annotated.annotated("grounding-val", 200)
     assert [len(queries) for queries in told["matches"]] == (
         data.labels[:recipe.WATCHED] >= 0).sum(1).tolist()
     for queries in told["matches"]:

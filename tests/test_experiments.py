@@ -9,13 +9,13 @@ import torch
 from test_published import folders  # noqa: F401  (a fixture)
 
 from gligen_lessons import cli, detr, experiments, weights
-from gligen_lessons.datasets.detection import annotated
+from gligen_lessons.datasets.annotated import annotated
+from gligen_lessons.eval.detection import stacked
 from gligen_lessons.experiments import arms, judges, told
 from gligen_lessons.experiments.arms import Seen, Subject, instructions
 from gligen_lessons.experiments.figures import Kept, outside, paired
 from gligen_lessons.inpaint import paste
 from gligen_lessons.metrics import psnr
-from gligen_lessons.recipes.detr import stacked
 from gligen_lessons.world import named, scene
 from gligen_lessons.world.coco_out import write
 from gligen_lessons.world.scene import Thing

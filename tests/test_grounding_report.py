@@ -7,10 +7,10 @@ import torch
 
 from gligen_lessons import evaluate, weights
 from gligen_lessons.datasets.labelled import labelled, pictures
+from gligen_lessons.eval import grounding_report as report
+from gligen_lessons.eval.grounding import Held
 from gligen_lessons.metrics import feature_distances
 from gligen_lessons.recipes import gligen
-from gligen_lessons.recipes import grounding_report as report
-from gligen_lessons.recipes.gligen import Held
 from gligen_lessons.world import scene
 from gligen_lessons.world.vocabulary import BASE, CATEGORIES, COLOURS, CONTROL, HELD_OUT, NOVEL
 

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from gligen_lessons import weights, world
+from gligen_lessons.datasets import labelled, negatives
 from gligen_lessons.datasets.labelled import with_labels
 from gligen_lessons.datasets.latent_scenes import LatentScenes, full_scene, slot_masks, window
 from gligen_lessons.recipes import clip, helpers, latent
@@ -26,13 +27,13 @@ def scenes(tmp_path_factory):
 
 def test_codes_of_places_name_category_and_colour(scenes):
     drawn, data = scenes
-    codes = helpers.place_codes(with_labels(drawn), torch.arange(12))
+    codes = labelled.place_codes(with_labels(drawn), torch.arange(12))
     for row in range(12):
         assert torch.equal(codes[row], full_scene(data, row).codes()), "both ways must agree"
         for place in range(256):
             slot, code = int(data.slots[row].flatten()[place]), int(codes[row, place])
             if slot < 0:
-                assert code == helpers.NOTHING
+                assert code == labelled.NOTHING
             else:
                 thing = data.scenes[row].things[slot]
                 assert CATEGORIES[code // 10] == thing.category
@@ -41,8 +42,8 @@ def test_codes_of_places_name_category_and_colour(scenes):
 
 def test_a_coarse_place_shows_what_one_of_its_fine_places_shows(scenes):
     drawn, _ = scenes
-    fine = helpers.place_codes(with_labels(drawn), torch.arange(12)).view(12, 8, 2, 8, 2)
-    coarse = helpers.place_codes(with_labels(drawn), torch.arange(12), 8).view(12, 8, 8)
+    fine = labelled.place_codes(with_labels(drawn), torch.arange(12)).view(12, 8, 2, 8, 2)
+    coarse = labelled.place_codes(with_labels(drawn), torch.arange(12), 8).view(12, 8, 8)
     assert torch.equal(coarse, fine.amax((2, 4)))
 
 
@@ -141,7 +142,7 @@ def test_exchanged_nouns_are_wrong_and_never_held_out():
     g = torch.Generator().manual_seed(0)
     for seed in world.seeds("train", 150):
         one = world.scene(seed)
-        other = clip.exchanged(one, g)
+        other = negatives.exchanged(one, g)
         differ = [i for i, (a, b) in enumerate(zip(one.things, other.things, strict=True))
                   if a.category != b.category]
         assert len(differ) == 1 and captions(one)[2] != captions(other)[2]

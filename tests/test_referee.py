@@ -8,6 +8,7 @@ import torch
 
 from gligen_lessons import images, referee, vae, weights, world
 from gligen_lessons.datasets import labelled, nothing
+from gligen_lessons.eval import referees
 from gligen_lessons.recipes import referee as recipe
 from gligen_lessons.world.render import render
 from gligen_lessons.world.scene import Scene, Thing
@@ -130,14 +131,14 @@ def held_out(tmp_path_factory):
 
 
 def test_the_shipped_crop_judge_names_category_and_colour(held_out):
-    report = recipe.crop_report(weights.load("referee-crop"), held_out)
+    report = referees.crop_report(weights.load("referee-crop"), held_out)
     for name in ("category, clean", "colour, clean", "category, blurred and noisy",
                  "colour, blurred and noisy"):
         assert report[name] >= .99, report
 
 
 def test_the_shipped_scene_judge_ranks_what_is_there(held_out):
-    report = recipe.scene_report(weights.load("referee-scene"), held_out)
+    report = referees.scene_report(weights.load("referee-scene"), held_out)
     assert report["mean average precision of pairs"] >= .97, report
 
 

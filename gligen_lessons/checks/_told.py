@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ..boxes import iou
-from ..datasets.grounding import Instruction
+from ..datasets.instructions import Instruction
 from ..experiments import arms
 from ..experiments.arms import Seen, Subject
 from . import Wrong, exercise

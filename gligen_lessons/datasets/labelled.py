@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..images import to_model
@@ -94,3 +95,17 @@ def labels_of(split: str, count: int) -> Tensor:
     things = [scene(seed).things[0] for seed in seeds(split, count)]
     return torch.tensor([[WORDS.index(thing.category), list(COLOURS).index(thing.colour)]
                          for thing in things])
+
+
+NOTHING = -1                                              # the code of a place without a thing
+
+
+def place_codes(data: Labelled, rows: Tensor, side: int = 16) -> Tensor:
+    """What each place of some scenes shows: category times 10 plus colour, or NOTHING.
+
+    (b,side*side) for pictures of 8 * side px or a multiple of it; a coarse place shows a thing if
+    one of its fine places does.
+    """
+    category, colour = places(data, rows)                                   # (b,s/8,s/8) twice
+    codes = torch.where(category == BACKGROUND, NOTHING, category * len(COLOURS) + colour)
+    return F.max_pool2d(codes[:, None].float(), codes.shape[-1] // side).long().flatten(1)

@@ -13,7 +13,6 @@ from torch import Tensor
 from .. import device, weights
 from ..bpe import Tokenizer
 from ..images import to_model
-from ..recipes.helpers import NOTHING
 from ..vae import VAE, reparameterise
 from ..world import captions, scene
 from ..world.backdrop import THING_ID
@@ -21,6 +20,7 @@ from ..world.cache import Renders, default_folder, renders
 from ..world.language import named
 from ..world.scene import MAX_THINGS, Scene
 from ..world.vocabulary import CATEGORIES, COLOURS
+from .labelled import NOTHING
 
 WITHOUT_COLOURS = 3                                       # the caption that names no colour
 INSIDE = .5                                               # part of a thing that a window must show

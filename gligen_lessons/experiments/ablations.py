@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .. import device, files, weights
 from ..arguments import OneLineParser, count_of
-from ..datasets.grounding import Layouts, layouts, phrase_table, slots
+from ..datasets.instructions import Layouts, layouts, phrase_table, slots
 from ..ddpm import q_sample
 from ..evaluate import FOLDER
 from ..fit import fit, progress

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ..boxes import iou
-from ..datasets.detection import SMALLEST
-from ..datasets.grounding import Instruction
+from ..datasets.annotated import SMALLEST
+from ..datasets.instructions import Instruction
 from ..datasets.labelled import labelled, pictures
 from ..images import to_model
 from ..world import named, scene

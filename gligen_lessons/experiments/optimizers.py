@@ -11,10 +11,11 @@ import torch
 from .. import device, files, muon, recipes
 from ..arguments import OneLineParser, count_of
 from ..datasets.labelled import labelled, pictures
+from ..eval.autoencoder import round_trip
 from ..evaluate import FOLDER
 from ..fit import fit, progress
 from ..metrics import psnr
-from ..recipes.vae import RATE, round_trip
+from ..recipes.vae import RATE
 
 ADAMW_RATE = 6e-4                            # the best of a few for this network
 EVERY = 10                                   # steps behind each loss that is kept

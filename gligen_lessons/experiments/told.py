@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from .. import device, files, published, weights
 from ..arguments import OneLineParser, count_of, seed_of
-from ..datasets.grounding import Instruction
+from ..datasets.instructions import Instruction
 from ..evaluate import FOLDER
 from ..gligen import ground
 from ..images import crops

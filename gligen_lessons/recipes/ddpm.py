@@ -4,14 +4,12 @@
 import torch
 from torch import Tensor, nn
 
-from .. import ddim
 from ..datasets.labelled import small_pictures
 from ..ddpm import l_simple
+from ..eval.pixels import ddpm_report, paint_pixels
 from ..fit import step_generator
 from ..images import sheet
-from ..metrics import feature_distances
 from ..muon import groups
-from ..referee import judge_scenes
 from ..schedule import Schedule
 from ..unet import UNet
 from ..weights import load
@@ -61,37 +59,8 @@ def unet_groups(model: nn.Module, lr: float = RATE) -> list[dict]:
     return groups(model, lr, keep=(*KEPT, "head.names"), adjust="match_rms_adamw")
 
 
-def paint_pixels(model, count: int, steps: int, seed: int = 0, batch: int = 64) -> Tensor:
-    """`count` samples (n,3,32,32) in [-1, 1], on the CPU: DDIM from seeded noise."""
-    g, device = torch.Generator().manual_seed(seed), next(model.parameters()).device
-    done = []
-    for part in torch.randn(count, 3, 32, 32, generator=g).split(batch):
-        *_, (_, x0) = ddim.sample(model, part.to(device), Schedule.linear(), steps, clip=True)
-        done.append(x0.cpu())
-    return torch.cat(done)
-
-
 def log_sample(model, step: int) -> dict:
     """Twelve samples from the same noise at every milestone, as one small PNG in base64."""
     return {"png": sheet(paint_pixels(model, 12, 30), 6, 32, "PNG")}
 
 
-def ddpm_report(model, count: int = 500, steps: int = 50) -> dict:
-    """Distances of samples to held-out renders in the referee's features, with their floor.
-
-    The floor compares two sets of real pictures of the same size; `kinds` counts the categories
-    that the referee is sure of in at least one sample in a hundred.
-    """
-    judge = load("referee-scene", next(model.parameters()).device)
-    real = judge_scenes(judge, small_pictures("single-test", 2 * count))
-    fake = judge_scenes(judge, paint_pixels(model, count, steps))
-    floor = feature_distances(real[1][count:], real[1][:count])
-    return feature_distances(fake[1], real[1][:count]) | {
-        f"{name} floor": value for name, value in floor.items()} | {
-        "kinds": kinds(fake[0]), "kinds, real": kinds(real[0][:count]),
-        "samples": count, "ddim steps": steps}
-
-
-def kinds(found: Tensor) -> int:
-    """How many categories the referee is sure of in at least a hundredth of pictures (b,18,10)."""
-    return int(((found.amax(2) > .5).float().mean(0) >= .01).sum())

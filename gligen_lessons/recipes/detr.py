@@ -2,22 +2,21 @@
 
 from importlib import import_module
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import device
-from ..boxes import area, xyxy_from_cxcywh
-from ..datasets.detection import Annotated, annotated, base_places, lists, tidy
+from ..boxes import area
+from ..datasets.annotated import annotated, base_places, lists, tidy
 from ..datasets.labelled import labelled, pictures
-from ..detr import DETR, detect, detection_loss, match
+from ..detr import DETR, detection_loss
+from ..eval.detection import backbone_report, detection_figures, detr_report, matches
 from ..fit import step_generator
 from ..images import crops, to_model
-from ..metrics import detection_precision
 from ..resnet import PlaceNamer
 from ..weights import load
-from ..world.vocabulary import BASE, CATEGORIES
+from ..world.vocabulary import BASE
 from . import Recipe, on_device, scenes, seeded
 
 SMALL_DETR = {
@@ -129,46 +128,3 @@ def detr_backbone(steps: int | None = None, batch: int | None = None) -> Recipe:
         steps=steps, lr=1e-3, report=report, options={"ema": .998, "weight_decay": 1e-2})
 
 
-@torch.no_grad()
-def backbone_report(model: PlaceNamer, count: int) -> dict:
-    """How often a place is named right, where there is a thing and where there is none."""
-    data, where = labelled("grounding-test", count), next(model.parameters()).device
-    right = []
-    for rows in torch.arange(count).split(64):
-        shown = base_places(data, rows)
-        named = model(pictures(data, rows).to(where)).argmax(1).cpu()
-        right.append(torch.stack([named == shown, shown < len(BASE)]))
-    hit, thing = torch.cat(right, 1)
-    return {"places with a thing": float(hit[thing].float().mean()),
-            "places without": float(hit[~thing].float().mean()), "scenes": count}
-
-
-def stacked(images, rows: slice) -> Tensor:
-    """Rows of uint8 pictures as model pictures (b,3,128,128)."""
-    return to_model(torch.tensor(np.ascontiguousarray(images[rows])))
-
-
-def detection_figures(model: nn.Module, data: Annotated) -> dict:
-    """COCO's average precision of a detector on annotated pictures."""
-    found = detect(model, stacked(data.images, slice(None)), threshold=0.)
-    answers = [(one.scores, one.labels, one.boxes_xyxy) for one in found]
-    labels, boxes = lists(data.labels, data.boxes_xyxy)
-    return detection_precision(
-        answers, [(label, xyxy_from_cxcywh(box)) for label, box in zip(labels, boxes, strict=True)])
-
-
-@torch.no_grad()
-def matches(model: DETR, data: Annotated, count: int) -> list[list[int]]:
-    """Which query answers for each target of the first `count` pictures, targets in order."""
-    where = next(model.parameters()).device
-    logits, boxes = model(stacked(data.images, slice(count)).to(where))
-    pairs = match(logits.cpu(), boxes.cpu(), *lists(data.labels[:count], data.boxes_xyxy[:count]))
-    return [rows[cols.argsort()].tolist() for rows, cols in pairs]
-
-
-def detr_report(model: DETR, count: int = 1000) -> dict:
-    """Average precision on held-out scenes, all of them and by category."""
-    ap = detection_figures(model, annotated("grounding-test", count))
-    each = {"AP of " + CATEGORIES[label]: value for label, value in ap["AP of labels"].items()}
-    return {name: value for name, value in ap.items() if "labels" not in name} | each | {
-        "scenes": count}

@@ -13,11 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..datasets.labelled import Labelled, places
+from ..datasets.labelled import NOTHING
 from ..referee import BACKGROUND
 from ..world.vocabulary import COLOURS
 
-NOTHING = -1                                              # the code of a place without a thing
 OFF = .75                                                 # of the run; then the head counts nothing
 FADE = .1                                                 # of the run, in which it fades out
 THING = 4.                                                # weight of a place that shows a thing
@@ -49,17 +48,6 @@ class PlaceHead(nn.Module):
         """Logits (b,places,19) and (b,places,10)."""
         both = self.names(F.silu(self.hidden(states)))
         return both[..., :BACKGROUND + 1], both[..., BACKGROUND + 1:]
-
-
-def place_codes(data: Labelled, rows: Tensor, side: int = 16) -> Tensor:
-    """What each place of some scenes shows: category times 10 plus colour, or NOTHING.
-
-    (b,side*side) for pictures of 8 * side px or a multiple of it; a coarse place shows a thing if
-    one of its fine places does.
-    """
-    category, colour = places(data, rows)                                   # (b,s/8,s/8) twice
-    codes = torch.where(category == BACKGROUND, NOTHING, category * len(COLOURS) + colour)
-    return F.max_pool2d(codes[:, None].float(), codes.shape[-1] // side).long().flatten(1)
 
 
 def place_loss(head: PlaceHead, states: Tensor, codes: Tensor) -> Tensor:

@@ -4,14 +4,14 @@ import torch
 from torch import Tensor
 
 from .. import device, weights
-from ..datasets.grounding import layouts
+from ..datasets.instructions import layouts
+from ..eval.inpainting import holes
 from ..fit import step_generator
 from ..gligen import freeze
 from ..inpaint import inpainting_names, masks_of, widen
 from ..unet import UNet
 from . import Recipe, scenes
 from .gligen import HELPERS, RATE, drawing, gate_groups, grounding_loss
-from .grounding_report import holes
 from .latent import LATENT_UNET, parts_with
 
 P_MASKED = .5                                 # how often a thing is masked

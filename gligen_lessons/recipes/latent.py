@@ -7,23 +7,19 @@ import torch
 from torch import Tensor, nn
 
 from .. import device, weights
-from ..datasets.labelled import labelled, pictures
 from ..datasets.latent_scenes import Example, LatentScenes, full_scene, slot_masks, window
 from ..ddpm import q_sample
+from ..eval.text_to_image import SHOWN, is_small, judge_captions, ldm_report, wished
 from ..fit import step_generator
 from ..images import sheet
 from ..latent import TextToImage, attention_map, draw, l_ldm
-from ..metrics import feature_distances
 from ..nets import BasicTransformerBlock
-from ..referee import found_beside, judge_scenes, recall
+from ..referee import recall
 from ..unet import UNet
-from ..world import captions, scene, seeds
-from ..world.scene import Scene
-from ..world.vocabulary import CATEGORIES, COLOURS, HELD_OUT, NOVEL
+from ..world import scene, seeds
 from . import Recipe, seeded
 from .ddpm import RATE, unet_groups
 from .helpers import OFF, Helped, PlaceHead, help_at, outputs_of, place_loss, step_weight
-from .vae import round_trip
 
 LATENT_UNET = {
     "sample_size": 16, "in_channels": 4, "out_channels": 4, "layers_per_block": 2,
@@ -37,14 +33,6 @@ ALL_SMALL = .15                                           # of the run, which se
 KINDS = (.3, .2, .2, .1, .2)                              # how often each of five captions is drawn
 HELP, ALIGN = .1, .05                                     # weights of the two helpers
 P_DROP = .1                                               # captions that are dropped
-# what a fifth of the captions of the report is about: the split, and which things count
-ALONE = {"single": ("single-test", lambda thing: True),
-         "novel": ("novel", lambda thing: thing.category in NOVEL),
-         "pairs": ("pairs", lambda thing: (thing.colour, thing.category) in HELD_OUT)}
-SHOWN = ("a red car on the snow at night", "a yellow house on the grass by day",
-         "a blue boat by the water at sunset", "a purple cat on the sand by day",
-         "a green tree and a red mushroom on the grass by day", "a striped pink balloon",
-         "a monkey in blue on the road by day", "a white rocket on the snow by day")
 
 
 def ldm(steps: int | None = None, batch: int | None = None, small: bool = False) -> Recipe:
@@ -206,61 +194,8 @@ def held_sample(parts: TextToImage, steps: int, count: int) -> dict:
     return made
 
 
-def is_small(parts: TextToImage) -> bool:
-    """Whether a model paints single things at 64 px: one of `train small`."""
-    return parts.unet.config["sample_size"] < LATENT_UNET["sample_size"]
-
-
 def parts_with(parts: TextToImage, unet: UNet) -> TextToImage:
     """The same parts around another U-Net."""
     return TextToImage(parts.vae, parts.text, unet, parts.tokenizer, parts.schedule)
 
 
-def wished(found: list[Scene], counts: Callable = lambda thing: True) -> Tensor:
-    """What a caption that names everything asks for: category in colour, (n,18,10) of 0 and 1.
-
-    Only of the things that count.
-    """
-    asked = torch.zeros(len(found), len(CATEGORIES), len(COLOURS))
-    for i, one in enumerate(found):
-        for thing in filter(counts, one.things):
-            asked[i, CATEGORIES.index(thing.category), list(COLOURS).index(thing.colour)] = 1
-    return asked
-
-
-def ldm_report(parts: TextToImage, count: int = 1000, steps: int = 30,
-               guidance_scale: float = 5.) -> dict:
-    """Captions of held-out scenes as pictures: what the referee finds of what they name.
-
-    `named, found` is the part of named things present in their colour (`referee.found_beside` has
-    what stands beside it), also for renders of the same scenes and for their round trips through
-    the autoencoder; distances compare with renders of other scenes. Single things, novel words
-    and held-out pairs have captions of their own, a fifth as many.
-    """
-    judge, small = weights.load("referee-scene", device.pick()), is_small(parts)
-    data = labelled("single-test", 2 * count, 64) if small else labelled("test", 2 * count)
-    renders = torch.cat([pictures(data, part) for part in torch.arange(2 * count).split(64)])
-    real, others = renders[:count], judge_scenes(judge, renders[count:])[1]
-    scenes_ = [scene(seed) for seed in data.renders.seeds[:count]]
-    options = {"steps": steps, "guidance_scale": guidance_scale}
-    made = {"painted": judge_captions(parts, scenes_, **options),
-            "renders": judge_scenes(judge, real),
-            "round trips": judge_scenes(judge, round_trip(parts.vae, real))}
-    report = {}
-    for name, (found, features) in made.items():
-        report |= {f"named, {what}, {name}": value
-                   for what, value in found_beside(found, wished(scenes_)).items()}
-        report |= {f"{what}, {name}": x for what, x in feature_distances(features, others).items()}
-    for name, (split, counts) in ALONE.items() if not small else ():
-        few = [scene(seed) for seed in seeds(split, max(8, count // 5))]
-        told = found_beside(judge_captions(parts, few, **options)[0], wished(few, counts))
-        report |= {f"named, {what}, {name}": value for what, value in told.items()}
-    return report | {"captions": count, "steps": steps, "guidance scale": guidance_scale}
-
-
-def judge_captions(parts: TextToImage, found: list[Scene], batch: int = 16, **options) -> tuple:
-    """The scene referee's findings (n,18,10) and features (n,64) of scenes painted by caption."""
-    texts = [captions(one)[0] for one in found]
-    x = torch.cat([draw(parts, texts[i:i + batch], seed=i, **options)
-                   for i in range(0, len(texts), batch)])
-    return judge_scenes(weights.load("referee-scene", device.pick()), x)

@@ -4,27 +4,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .. import device
-from ..datasets.labelled import Labelled, labelled, pictures, places, truth, visible_boxes
+from ..datasets.labelled import Labelled, labelled, pictures, places, truth
 from ..datasets.nothing import KINDS, decoded_noise, nothing
+from ..eval.referees import crop_judged, crop_report, rubbish_report, scene_judged, scene_report
 from ..fit import step_generator
 from ..images import crops, resized
-from ..metrics import average_precision
 from ..muon import groups
-from ..referee import (
-    BACKGROUND,
-    CROP,
-    CropReferee,
-    SceneReferee,
-    judge_boxes,
-    judge_scenes,
-    presence,
-)
+from ..referee import BACKGROUND, CROP, CropReferee, SceneReferee, presence
 from ..weights import load
 from . import Recipe, seeded
 
@@ -154,31 +145,6 @@ def crop_loss(model: CropReferee, x: Tensor, category: Tensor, colour: Tensor) -
     return F.cross_entropy(by_category, category) + (colour_loss * thing).mean()
 
 
-@torch.no_grad()
-def crop_report(model: CropReferee, data: Labelled) -> dict:
-    """Accuracy on held-out boxes whose thing is mostly visible, clean and degraded."""
-    rows, slots = visible_boxes(data)
-    boxes = torch.from_numpy(data.renders.boxes_xyxy[rows.numpy(), slots.numpy()])
-    found, g = {}, torch.Generator().manual_seed(0)
-    for name in ("clean", "blurred and noisy"):
-        hits = []
-        for part in torch.arange(len(rows)).split(256):
-            x, where = pictures(data, rows[part]), torch.arange(len(part))
-            x = x if name == "clean" else blurred(x, g)
-            category, colour = judge_boxes(model, x, boxes[part], where)
-            hits.append(torch.stack([category == data.category[rows[part], slots[part]],
-                                     colour == data.colour[rows[part], slots[part]]]))
-        category, colour = torch.cat(hits, 1).float().mean(1).tolist()
-        found |= {f"category, {name}": category, f"colour, {name}": colour}
-    return found | {"boxes": len(rows)}
-
-
-def blurred(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Every picture at half size and back, with noise of a twentieth."""
-    x = resized(resized(x, x.shape[-1] // 2), x.shape[-1])
-    return x + .05 * torch.randn(x.shape, generator=generator)
-
-
 def referee_scene(steps: int | None = None, batch: int = 40) -> Recipe:
     """The network that names what is in a whole picture."""
     steps = steps or 4_000
@@ -205,34 +171,6 @@ def referee_scene(steps: int | None = None, batch: int = 40) -> Recipe:
                         scenes, draw, scene_loss, steps, report)
 
 
-def rubbish_report(sure: Callable, count: int) -> dict:
-    """How often a judge is sure of some thing in `count` pictures of each kind of nothing.
-
-    sure(x (b,3,128,128), boxes (b,4)) -> (b,) of True and False; the boxes are those of things
-    that the renders showed before they were spoilt.
-    """
-    data, vae, g = labelled("referee-test", count), load("vae"), torch.Generator().manual_seed(0)
-    x, made = torch.cat([pictures(data, r) for r in torch.arange(count).split(64)]), {}
-    boxes = torch.from_numpy(np.array(data.renders.boxes_xyxy[:, 0]))
-    for kind in (*KINDS, "decoded noise"):
-        hits = []
-        for part, box in zip(x.split(50), boxes.split(50), strict=True):
-            bad = decoded_noise(vae, part, g) if kind not in KINDS else nothing(kind, part, g)
-            hits.append(sure(bad, box))
-        made[kind] = float(torch.cat(hits).float().mean())
-    return made
-
-
-def scene_judged(model: SceneReferee) -> Callable:
-    """Whether the scene judge finds anything more likely than not."""
-    return lambda x, boxes: judge_scenes(model, x)[0].flatten(1).amax(1) > .5
-
-
-def crop_judged(model: CropReferee) -> Callable:
-    """Whether the crop judge says that a box holds a thing."""
-    return lambda x, boxes: judge_boxes(model, x, boxes, torch.arange(len(x)))[0] != BACKGROUND
-
-
 def scene_loss(model: SceneReferee, x: Tensor, category: Tensor, colour: Tensor,
                present: Tensor) -> Tensor:
     """Cross-entropy at every place, and of what is present in the whole picture."""
@@ -243,17 +181,3 @@ def scene_loss(model: SceneReferee, x: Tensor, category: Tensor, colour: Tensor,
     return here + F.cross_entropy(by_colour, colour, ignore_index=-1) + .1 * whole
 
 
-def scene_report(model: SceneReferee, data: Labelled) -> dict:
-    """Mean average precision over categories, colours and their pairs on held-out renders."""
-    rows = torch.arange(len(data.category))
-    found = torch.cat([judge_scenes(model, pictures(data, part))[0] for part in rows.split(64)])
-    present = truth(data, rows)
-    pairs = [average_precision(found[:, k, c], present[:, k, c] > 0)
-             for k in range(present.shape[1]) for c in range(present.shape[2])
-             if present[:, k, c].any()]
-    micro = average_precision(found.flatten(), present.flatten() > 0)
-    kinds = [average_precision(found.amax(2)[:, k], present.amax(2)[:, k] > 0)
-             for k in range(present.shape[1])]
-    return {"mean average precision of pairs": float(np.mean(pairs)),
-            "average precision over all labels": micro,
-            "mean average precision of categories": float(np.mean(kinds)), "scenes": len(rows)}

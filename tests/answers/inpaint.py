@@ -9,7 +9,7 @@ from torch import nn
 from gligen_lessons import boxes as boxes_
 from gligen_lessons import ddim, ddpm
 from gligen_lessons import inpaint as own
-from gligen_lessons.datasets.grounding import Instruction
+from gligen_lessons.datasets.instructions import Instruction
 from gligen_lessons.experiments import arms
 from gligen_lessons.schedule import at
 

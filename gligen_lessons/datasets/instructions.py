@@ -14,7 +14,7 @@ from ..world.cache import Renders
 from ..world.language import named
 from ..world.scene import Scene, Thing
 from ..world.vocabulary import BASE, COLOURS, PATTERNS
-from .detection import SMALLEST, tidy
+from .annotated import SMALLEST, tidy
 from .labelled import with_labels
 from .latent_scenes import cached_latents
 

@@ -1,0 +1,104 @@
+"""Lesson 1 and 5's pixel models: samples, their distances to renders, labels obeyed."""
+
+import torch
+from torch import Tensor
+
+from .. import ddim
+from ..datasets.labelled import labels_of, small_pictures
+from ..ddpm import q_sample
+from ..guidance import LabelledUNet, NoisyClassifier, classifier_free
+from ..metrics import feature_distances
+from ..referee import judge_scenes
+from ..schedule import Schedule
+from ..weights import load
+from ..world.vocabulary import CATEGORIES, WORDS
+
+
+def paint_pixels(model, count: int, steps: int, seed: int = 0, batch: int = 64) -> Tensor:
+    """`count` samples (n,3,32,32) in [-1, 1], on the CPU: DDIM from seeded noise."""
+    g, device = torch.Generator().manual_seed(seed), next(model.parameters()).device
+    done = []
+    for part in torch.randn(count, 3, 32, 32, generator=g).split(batch):
+        *_, (_, x0) = ddim.sample(model, part.to(device), Schedule.linear(), steps, clip=True)
+        done.append(x0.cpu())
+    return torch.cat(done)
+
+
+def ddpm_report(model, count: int = 500, steps: int = 50) -> dict:
+    """Distances of samples to held-out renders in the referee's features, with their floor.
+
+    The floor compares two sets of real pictures of the same size; `kinds` counts the categories
+    that the referee is sure of in at least one sample in a hundred.
+    """
+    judge = load("referee-scene", next(model.parameters()).device)
+    real = judge_scenes(judge, small_pictures("single-test", 2 * count))
+    fake = judge_scenes(judge, paint_pixels(model, count, steps))
+    floor = feature_distances(real[1][count:], real[1][:count])
+    return feature_distances(fake[1], real[1][:count]) | {
+        f"{name} floor": value for name, value in floor.items()} | {
+        "kinds": kinds(fake[0]), "kinds, real": kinds(real[0][:count]),
+        "samples": count, "ddim steps": steps}
+
+
+def kinds(found: Tensor) -> int:
+    """How many categories the referee is sure of in at least a hundredth of pictures (b,18,10)."""
+    return int(((found.amax(2) > .5).float().mean(0) >= .01).sum())
+
+
+@torch.no_grad()
+def classifier_report(model: NoisyClassifier, count: int) -> dict:
+    """Accuracy on held-out pictures at several steps of the schedule."""
+    x0, truth = small_pictures("single-test", count), labels_of("single-test", count)
+    g, schedule, made = torch.Generator().manual_seed(0), Schedule.linear(), {}
+    eps = torch.randn(x0.shape, generator=g)
+    where = next(model.parameters()).device
+    for step in (0, 100, 250, 500, 750):
+        t = torch.full((count,), step)
+        xt = q_sample(x0, t, eps, schedule)
+        category, colour = (logits.argmax(1).cpu() for logits in model(xt.to(where), t.to(where)))
+        made |= {f"category, t = {step}": float((category == truth[:, 0]).float().mean()),
+                 f"colour, t = {step}": float((colour == truth[:, 1]).float().mean())}
+    return made | {"scenes": count}
+
+
+def paint_labels(model: LabelledUNet, labels: Tensor, guidance_scale: float, steps: int = 30,
+                 seed: int = 0, batch: int = 50) -> Tensor:
+    """Pictures (n,3,32,32) in [-1, 1] of labels (n,2), on the CPU: DDIM, classifier-free."""
+    g, where = torch.Generator().manual_seed(seed), next(model.parameters()).device
+    noise, done = torch.randn(len(labels), 3, 32, 32, generator=g), []
+    for xT, cond in zip(noise.split(batch), labels.split(batch), strict=True):
+        null = torch.full_like(cond, -1).to(where)
+        guided = classifier_free(model, cond.to(where), null, guidance_scale)
+        *_, (_, x0) = ddim.sample(guided, xT.to(where), Schedule.linear(), steps, clip=True)
+        done.append(x0.cpu())
+    return torch.cat(done)
+
+
+def obeyed(judge, x: Tensor, labels: Tensor) -> tuple[float, Tensor]:
+    """How often the referee is sure of the wished thing in its colour; and its features (n,64)."""
+    found, features = judge_scenes(judge, x)
+    numbers = torch.tensor([CATEGORIES.index(word) for word in WORDS])[labels[:, 0]]
+    sure = found[torch.arange(len(x)), numbers, labels[:, 1]] > .5
+    return float(sure.float().mean()), features
+
+
+def labelled_report(model: LabelledUNet, count: int, steps: int = 30,
+                    scales: tuple[float, ...] = (0, 1, 2, 4, 8)) -> dict:
+    """Fidelity and diversity against the guidance scale, from the same noise.
+
+    `obeyed` is the referee's verdict, `spread` the mean distance of its features from their mean
+    within one label (a single label, many noises), `frechet` compares with held-out renders.
+    """
+    judge, labels = load("referee-scene"), labels_of("single-test", count)
+    real = judge_scenes(judge, small_pictures("single-test", 2 * count))[1]
+    same, rows = labels[:1].expand(count // 4, 2), []
+    for scale in scales:
+        share, features = obeyed(judge, paint_labels(model, labels, scale, steps), labels)
+        alike = judge_scenes(judge, paint_labels(model, same, scale, steps))[1]
+        rows.append({"scale": scale, "obeyed": share, **feature_distances(features, real[:count]),
+                     "spread": float((alike - alike.mean(0)).norm(dim=1).mean())})
+    floor = feature_distances(real[count:], real[:count])
+    return {"rows": rows, "obeyed": max(row["obeyed"] for row in rows),
+            **{f"{name} floor": value for name, value in floor.items()},
+            "obeyed, real": obeyed(judge, small_pictures("single-test", count), labels)[0],
+            "pictures": count}
