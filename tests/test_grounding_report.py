@@ -7,10 +7,10 @@ import torch
 
 from gligen_lessons import evaluate, weights
 from gligen_lessons.datasets.labelled import labelled, pictures
+from gligen_lessons.eval import grounding, inpainting
 from gligen_lessons.eval import grounding_report as report
 from gligen_lessons.eval.grounding import Held
 from gligen_lessons.metrics import feature_distances
-from gligen_lessons.recipes import gligen
 from gligen_lessons.world import scene
 from gligen_lessons.world.vocabulary import BASE, CATEGORIES, COLOURS, CONTROL, HELD_OUT, NOVEL
 
@@ -70,8 +70,8 @@ def test_only_words_of_their_kind_are_counted(name):
 
 
 def test_one_thing_of_each_layout_is_masked(held):
-    one = report.one_each(held, torch.Generator().manual_seed(0))
-    again = report.one_each(held, torch.Generator().manual_seed(1))
+    one = inpainting.one_each(held, torch.Generator().manual_seed(0))
+    again = inpainting.one_each(held, torch.Generator().manual_seed(1))
     assert [a.phrases for a in one.asked] != [a.phrases for a in again.asked]
     for i, (few, many) in enumerate(zip(one.asked, held.asked, strict=True)):
         k = many.phrases.index(few.caption)
@@ -82,8 +82,8 @@ def test_one_thing_of_each_layout_is_masked(held):
 
 
 def test_a_filled_hole_changes_nothing_outside(held, renders, inpainter):
-    one = report.one_each(held, torch.Generator().manual_seed(0))
-    x = report.filled(inpainter, renders, one.asked, 0, steps=1)
+    one = inpainting.one_each(held, torch.Generator().manual_seed(0))
+    x = inpainting.filled(inpainter, renders, one.asked, 0, steps=1)
     for i, box in enumerate(one.boxes_xyxy[:, 0]):
         touched = (16 * box - torch.tensor([0, 0, 1e-4, 1e-4])).tolist()
         x0, y0, x1, y1 = (8 * int(v) for v in touched)
@@ -96,7 +96,7 @@ def test_a_filled_hole_changes_nothing_outside(held, renders, inpainter):
 
 
 def test_the_whole_report_has_a_figure_for_every_bar(inpainter, monkeypatch):
-    monkeypatch.setattr(gligen, "feature_distances", partial(feature_distances, least=2))
+    monkeypatch.setattr(grounding, "feature_distances", partial(feature_distances, least=2))
     parts = weights.text_to_image(unet=weights.load("gligen"))
     made = report.grounding_report(parts, inpainter, COUNT, steps=2)
     assert made["boxes right, renders"] > .9 and made["AP50 of DETR, renders"] > .7

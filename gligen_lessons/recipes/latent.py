@@ -29,7 +29,7 @@ LATENT_UNET = {
 }
 SCENES = 48_000                                           # with several things, at most
 SMALL = 3                                                 # times as many small pictures a step
-ALL_SMALL = .15                                           # of the run, which sees nothing else
+ALL_SMALL = .1                                            # of the run, which sees nothing else
 KINDS = (.3, .2, .2, .1, .2)                              # how often each of five captions is drawn
 HELP, ALIGN = .1, .05                                     # weights of the two helpers
 P_DROP = .1                                               # captions that are dropped
@@ -45,7 +45,7 @@ def ldm(steps: int | None = None, batch: int | None = None, small: bool = False)
     show one thing.
     """
     full, made = device.dial() == "full", LATENT_UNET | ({"sample_size": 8} if small else {})
-    steps = steps or (3_000 if small else 6_000 if full else 24_000)
+    steps = steps or (3_000 if small else 6_000 if full else 16_000)
     batch = batch or (256 if full else 32)
     most = min(SCENES, SMALL * batch * steps)
     told, choose = (one_thing if small else growing)(most, steps, batch)

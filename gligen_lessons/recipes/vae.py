@@ -39,7 +39,7 @@ def vae(steps: int | None = None, batch: int | None = None, small: bool = False)
     are whole ones of single things, of 64 px.
     """
     full = device.dial() == "full"
-    steps, batch = steps or (5_000 if small else 20_000 if full else 24_000), batch or (
+    steps, batch = steps or (5_000 if small else 20_000 if full else 18_000), batch or (
         64 if full else 8)
     renders = scenes("single-train" if small else "train", steps, batch, size=64 if small else 128)
     data = on_device(renders.images)
