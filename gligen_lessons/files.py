@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as bytes_from_tensors
+from torch import Tensor, nn
 
 SUFFIX = ".safetensors"
 
@@ -265,3 +266,19 @@ def _revision() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return asked.stdout.strip()
+
+
+def fill(model: nn.Module, tensors: dict[str, Tensor], source: str | Path) -> nn.Module:
+    """The model with all its tensors taken from `tensors`, which came from `source`.
+
+    ValueError names the first tensor that is missing, too much or of another shape.
+    """
+    own = model.state_dict()
+    for key in sorted(own.keys() | tensors.keys()):
+        have, want = tensors.get(key), own.get(key)
+        if have is None or want is None or have.shape != want.shape:
+            sizes = ["none" if x is None else str(tuple(x.shape)) for x in (have, want)]
+            raise ValueError(f"{source} does not fit the model's config: {key} is {sizes[0]} in "
+                             f"the file and {sizes[1]} in the model.")
+    model.load_state_dict(tensors)
+    return model

@@ -9,8 +9,10 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor, nn
 
-from . import files, layout
+from . import files
 from .bpe import Tokenizer
+from .files import fill
+from .interop import export_diffusers
 from .latent import TextToImage
 from .models import MODELS
 from .schedule import Schedule
@@ -71,22 +73,6 @@ def fingerprint(name: str) -> str:
     return hashlib.sha256(path(name).read_bytes()).hexdigest()[:12]
 
 
-def fill(model: nn.Module, tensors: dict[str, Tensor], source: str | Path) -> nn.Module:
-    """The model with all its tensors taken from `tensors`, which came from `source`.
-
-    ValueError names the first tensor that is missing, too much or of another shape.
-    """
-    own = model.state_dict()
-    for key in sorted(own.keys() | tensors.keys()):
-        have, want = tensors.get(key), own.get(key)
-        if have is None or want is None or have.shape != want.shape:
-            sizes = ["none" if x is None else str(tuple(x.shape)) for x in (have, want)]
-            raise ValueError(f"{source} does not fit the model's config: {key} is {sizes[0]} in "
-                             f"the file and {sizes[1]} in the model.")
-    model.load_state_dict(tensors)
-    return model
-
-
 def tokenizer(length: int | None = None) -> Tokenizer:
     """The course's tokenizer, for `length` tokens, or as many as the course's CLIP reads."""
     if length is None:
@@ -128,7 +114,7 @@ def export(name: str, folder: str | Path) -> Path:
                               "export. Nothing was changed.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as part:
-        layout.write_pipeline(text_to_image(unet=load(name)), Path(part) / "whole")
+        export_diffusers.write_pipeline(text_to_image(unet=load(name)), Path(part) / "whole")
         if folder.exists():
             folder.rmdir()
         (Path(part) / "whole").rename(folder)

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from gligen_lessons import layout
+from gligen_lessons.interop import export_diffusers
 
 
 def relative_error(ours: Tensor, theirs: Tensor) -> float:
@@ -44,7 +44,7 @@ def published(kind: str, parts, folder: Path):
     """Our parts, written in the published layout and opened offline by diffusers' class `kind`."""
     import diffusers
 
-    layout.write_pipeline(parts, folder)
+    export_diffusers.write_pipeline(parts, folder)
     opened = getattr(diffusers, kind).from_pretrained(folder, safety_checker=None)
     opened.set_progress_bar_config(disable=True)
     return opened

@@ -8,8 +8,9 @@ import pytest
 import torch
 from oracles import draw, published, relative_error
 
-from gligen_lessons import ddim, latent, layout, vae, weights
+from gligen_lessons import ddim, files, latent, vae, weights
 from gligen_lessons.clip import TextModel
+from gligen_lessons.interop import export_diffusers
 from gligen_lessons.latent import TextToImage
 from gligen_lessons.recipes.clip import config as clip_config
 from gligen_lessons.schedule import Schedule
@@ -250,7 +251,7 @@ def test_an_export_that_fails_leaves_nothing(tmp_path, monkeypatch):
         folder.mkdir()
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(layout, "write_pipeline", fail)
+    monkeypatch.setattr(export_diffusers, "write_pipeline", fail)
     with pytest.raises(OSError, match="No space"):
         weights.export("ldm", tmp_path / "ldm")
     assert not any(tmp_path.iterdir())
@@ -259,6 +260,6 @@ def test_an_export_that_fails_leaves_nothing(tmp_path, monkeypatch):
 def test_weights_of_another_config_name_the_first_difference():
     other = UNet(**SMALL_UNET | dict(block_out_channels=(16, 32)))
     with pytest.raises(ValueError, match=r"x does not fit .* is \(32,\) in the file and \(24,\)"):
-        weights.fill(UNet(**SMALL_UNET), other.state_dict(), "x")
+        files.fill(UNet(**SMALL_UNET), other.state_dict(), "x")
     with pytest.raises(ValueError, match=r"conv_in.bias is none in the file and \(16,\)"):
-        weights.fill(UNet(**SMALL_UNET), {}, "x")
+        files.fill(UNet(**SMALL_UNET), {}, "x")

@@ -15,7 +15,7 @@ FLOORS = (
     (True, "nets files ema muon fit metrics referee"),
     (True, "ddpm ddim unet vae bpe clip guidance latent resnet transformer detr gligen "
            "grounded inpaint reground diffedit prompt2prompt pix2pix odise"),
-    (True, "arguments layout models weights lens published datasets eval recipes evaluate shipping "
+    (True, "arguments models interop weights datasets eval recipes evaluate shipping "
            "ladder train experiments checks canvas painter widgets student slides drawing cli"),
 )
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .. import weights
 from ..images import crops, resized
-from ..lens import Namer
+from ..interop.preprocess import Namer
 from ..referee import CROP, CropReferee, SceneReferee, judge_boxes, judge_scenes
 from ..world.vocabulary import CATEGORIES, COLOURS
 from .arms import Subject, colour_in

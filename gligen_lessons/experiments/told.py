@@ -17,15 +17,16 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .. import device, files, published, weights
+from .. import device, files, weights
 from ..arguments import OneLineParser, count_of, seed_of
 from ..datasets.instructions import Instruction
 from ..evaluate import FOLDER
 from ..gligen import ground
 from ..images import crops
 from ..inpaint import masks_of, paste, repaint
+from ..interop import import_pretrained
+from ..interop.preprocess import Detector, Lens, Namer
 from ..latent import TextToImage, to_pictures
-from ..lens import Detector, Lens, Namer
 from ..world import coco_in
 from ..world.vocabulary import BASE, COLOURS
 from .arms import ARMS, Seen, Subject, coloured, instructions, recorded, subjects
@@ -181,9 +182,9 @@ def coco_cast(asked: argparse.Namespace,
     for name in ("detector", "painter"):
         if getattr(asked, name) is None:
             raise ValueError(f"--data needs --{name} too: a folder of published weights.")
-    painter = published.read_pipeline(asked.painter, where)
-    namer = published.read_clip(asked.clip, where) if asked.clip else None
-    team = Team(painter, published.read_detector(asked.detector, where), namer)
+    painter = import_pretrained.read_pipeline(asked.painter, where)
+    namer = import_pretrained.read_clip(asked.clip, where) if asked.clip else None
+    team = Team(painter, import_pretrained.read_detector(asked.detector, where), namer)
     side = 8 * painter.unet.config["sample_size"]
     records = coco_in.read(asked.data, size=side, split=asked.split)
     asked.count = asked.count or min(COUNTS[device.dial()], len(records) // 2)

@@ -6,9 +6,9 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import nn
 
-from .bpe import END, START, Tokenizer
-from .latent import STEPS_OFFSET, TextToImage
-from .schedule import Schedule
+from ..bpe import END, START, Tokenizer
+from ..latent import STEPS_OFFSET, TextToImage
+from ..schedule import Schedule
 
 PIPELINE = {
     "_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.40.0",

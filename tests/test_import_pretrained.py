@@ -11,10 +11,11 @@ from safetensors.torch import load_file, save_file
 from test_detr import small, theirs_of
 from test_gligen import inputs, theirs_says, unet_keys
 
-from gligen_lessons import layout, published, weights
+from gligen_lessons import weights
 from gligen_lessons.bpe import Tokenizer
 from gligen_lessons.detr import DETR
 from gligen_lessons.gligen import gate_names
+from gligen_lessons.interop import export_diffusers, import_pretrained
 from gligen_lessons.recipes.clip import config as clip_config
 from gligen_lessons.world.vocabulary import CATEGORIES, COLOURS
 
@@ -41,7 +42,7 @@ def write_painter(folder, **unet) -> None:
     )
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-    layout.write_tokenizer(weights.tokenizer(), folder.with_name("words"))
+    export_diffusers.write_tokenizer(weights.tokenizer(), folder.with_name("words"))
     net = UNet2DConditionModel(**(UNET | {"attention_type": "gated"} | unet))
     parts = net, AutoencoderKL(**VAE), CLIPTextModel(CLIPTextConfig(**text_keys()))
     for model in parts:
@@ -77,7 +78,7 @@ def write_clip(folder) -> None:
                                   projection_dim=WIDTH))
     draw(theirs)
     theirs.save_pretrained(folder)
-    layout.write_tokenizer(weights.tokenizer(), folder)
+    export_diffusers.write_tokenizer(weights.tokenizer(), folder)
 
 
 @pytest.fixture(scope="session")
@@ -106,7 +107,7 @@ def test_the_inpainting_network_says_what_diffusers_says(folders):
     from diffusers import UNet2DConditionModel
 
     theirs = UNet2DConditionModel.from_pretrained(folders / "painter", subfolder="unet")
-    ours = published.read_pipeline(folders / "painter").unet
+    ours = import_pretrained.read_pipeline(folders / "painter").unet
     xt, t, context, grounding = inputs(UNET)
     want = theirs_says(theirs, xt, t, context, grounding)
     found = ours(xt, t, context, grounding)
@@ -122,7 +123,7 @@ def test_the_other_parts_of_the_pipeline_are_those_of_diffusers(folders):
     from diffusers import AutoencoderKL
     from transformers import CLIPTextModel
 
-    parts, home = published.read_pipeline(folders / "painter"), folders / "painter"
+    parts, home = import_pretrained.read_pipeline(folders / "painter"), folders / "painter"
     vae = AutoencoderKL.from_pretrained(home, subfolder="vae")
     x, z = picture(1, 3, 64, 64), picture(1, 4, 8, 8)
     mean, _ = parts.vae.encode(x)
@@ -141,7 +142,7 @@ def rewrite(file, change) -> None:
 
 def test_old_names_of_text_tower_and_autoencoder(folders, copied):
     """The published ones have a prefix, a buffer of places, and attention under other words."""
-    new = published.read_pipeline(folders / "painter")
+    new = import_pretrained.read_pipeline(folders / "painter")
     text, vae = copied / "painter" / "text_encoder", copied / "painter" / "vae"
     older = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
     rewrite(vae / "diffusion_pytorch_model.safetensors", lambda name: re.sub(
@@ -151,17 +152,17 @@ def test_old_names_of_text_tower_and_autoencoder(folders, copied):
     tensors["text_model.embeddings.position_ids"] = torch.arange(64)[None]
     (text / "model.safetensors").unlink()
     torch.save(tensors, text / "pytorch_model.bin")
-    old = published.read_pipeline(copied / "painter")
+    old = import_pretrained.read_pipeline(copied / "painter")
     for part in ("text", "vae"):
         a, b = (getattr(parts, part).state_dict() for parts in (new, old))
         assert all(torch.equal(a[name], b[name]) for name in a)
 
 
 def test_a_tokenizer_with_the_published_numbers_is_read_by_ours(folders, tmp_path):
-    layout.write_tokenizer(weights.tokenizer(), tmp_path)
-    ours = published.read_tokenizer(tmp_path, 64)
+    export_diffusers.write_tokenizer(weights.tokenizer(), tmp_path)
+    ours = import_pretrained.read_tokenizer(tmp_path, 64)
     assert isinstance(ours, Tokenizer) and ours.length == 64
-    alone = published.read_tokenizer(folders / "painter" / "tokenizer", 64)     # tokenizer.json
+    alone = import_pretrained.read_tokenizer(folders / "painter" / "tokenizer", 64)  # its json
     assert not isinstance(alone, Tokenizer)
     texts = ["a red car on the snow at night", "", "zebra " * 80]
     with pytest.warns(UserWarning, match="it is cut"):
@@ -170,7 +171,7 @@ def test_a_tokenizer_with_the_published_numbers_is_read_by_ours(folders, tmp_pat
     vocabulary = json.loads((tmp_path / "vocab.json").read_text("utf-8"))
     swapped = vocabulary | {"!</w>": vocabulary["?</w>"], "?</w>": vocabulary["!</w>"]}
     (tmp_path / "vocab.json").write_text(json.dumps(swapped), "utf-8")
-    other = published.read_tokenizer(tmp_path, 64)        # numbers that are not ours: theirs
+    other = import_pretrained.read_tokenizer(tmp_path, 64)       # numbers not ours: theirs
     assert other(["!"])[0, 1] != ours(["!"])[0, 1]
 
 
@@ -179,7 +180,7 @@ def test_the_detector_says_what_transformers_says(folders):
     from transformers import DetrForObjectDetection, DetrImageProcessor
 
     theirs = DetrForObjectDetection.from_pretrained(folders / "detector").eval()
-    ours = published.read_detector(folders / "detector")
+    ours = import_pretrained.read_detector(folders / "detector")
     assert ours.names == list(CATEGORIES) and ours.lens.side == 64
     x = (picture(2, 3, 64, 64) * 127.5 + 127.5).round().byte()
     pixels = DetrImageProcessor.from_pretrained(folders / "detector")(
@@ -226,7 +227,7 @@ def test_a_detector_whose_backbone_bears_timms_names(copied):
         "use_timm_backbone": True, "backbone": "resnet50", "backbone_config": None}
     (folder / "config.json").write_text(json.dumps(told))
     (folder / "preprocessor_config.json").unlink()
-    ours = published.read_detector(folder)
+    ours = import_pretrained.read_detector(folder)
     assert ours.lens.side == 800 and ours.lens.mean == (.485, .456, .406)
     want = model.state_dict()
     assert all(torch.equal(x, want[name]) for name, x in ours.model.state_dict().items())
@@ -237,7 +238,7 @@ def test_clip_and_its_colours_are_those_of_transformers(folders):
     from transformers import CLIPModel
 
     theirs = CLIPModel.from_pretrained(folders / "clip").eval()
-    ours = published.read_clip(folders / "clip")
+    ours = import_pretrained.read_clip(folders / "clip")
     x = picture(3, 3, 32, 32)
     prompts = [[f"a {colour} {word}" for colour in COLOURS] for word in ("car", "cat", "tree")]
     prompts[0] = prompts[0][::-1]                         # each picture has an order of its own
@@ -256,7 +257,7 @@ def edit(file, **changes) -> None:
 
 
 def plain(home):
-    layout.write_pipeline(weights.text_to_image(), home / "other")
+    export_diffusers.write_pipeline(weights.text_to_image(), home / "other")
     (home / "painter").rename(home / "old")
     (home / "other").rename(home / "painter")
 
@@ -307,8 +308,8 @@ FAULTS = {
 def test_what_cannot_be_read(name, copied):
     part, harm, problem = FAULTS[name]
     harm(copied)
-    read = {"painter": published.read_pipeline, "detector": published.read_detector,
-            "clip": published.read_clip}[part]
+    read = {"painter": import_pretrained.read_pipeline, "detector": import_pretrained.read_detector,
+            "clip": import_pretrained.read_clip}[part]
     with pytest.raises((ValueError, FileNotFoundError), match=re.escape(problem)) as caught:
         read(copied / part)
     assert "\n" not in str(caught.value)

@@ -13,17 +13,17 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from . import clip, detr, resnet
-from .bpe import Tokenizer
-from .clip import CLIP, TextModel
-from .detr import DETR
-from .gligen import add_gates
-from .latent import TextToImage
-from .lens import Detector, Lens, Namer
-from .schedule import Schedule
-from .unet import UNet
-from .vae import VAE
-from .weights import fill
+from .. import clip, detr, resnet
+from ..bpe import Tokenizer
+from ..clip import CLIP, TextModel
+from ..detr import DETR
+from ..files import fill
+from ..gligen import add_gates
+from ..latent import TextToImage
+from ..schedule import Schedule
+from ..unet import UNet
+from ..vae import VAE
+from .preprocess import Detector, Lens, Namer
 
 IMAGENET = {"image_mean": [.485, .456, .406], "image_std": [.229, .224, .225]}
 CLIPS = {"image_mean": [.48145466, .4578275, .40821073],

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .clip import CLIP, similarity
-from .detr import DETR, EVEN_ODDS, postprocess
-from .images import resized
+from ..clip import CLIP, similarity
+from ..detr import DETR, EVEN_ODDS, postprocess
+from ..images import resized
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Exchange with other libraries: weights written for diffusers, published checkpoints read."""
