@@ -15,7 +15,8 @@ import nbformat
 import pytest
 
 import course
-from gligen_lessons import canvas, painter
+from gligen_lessons.widgets.box_canvas import BoxCanvas
+from gligen_lessons.widgets.grounding_canvas import grounding_canvas
 
 ROOT = Path(__file__).resolve().parent.parent
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -23,10 +24,10 @@ TOKEN = "a-token-for-this-test"
 CELLS = ".jp-Notebook .jp-CodeCell"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
          "--disable-background-networking", "--disable-component-update"]
-OWN = {"matcher.ipynb": "from gligen_lessons import widgets\nwidgets.box_matcher()",
+OWN = {"matcher.ipynb": "from gligen_lessons.widgets.box_matcher import box_matcher\nbox_matcher()",
        "painter.ipynb": """\
 import numpy as np
-from gligen_lessons import widgets
+from gligen_lessons.widgets.grounding_canvas import grounding_canvas
 
 def paint(caption, phrases, boxes_xyxy, seed, tau):
     picture = np.full((60, 60, 3), 255, np.uint8)
@@ -34,7 +35,7 @@ def paint(caption, phrases, boxes_xyxy, seed, tau):
         picture[y0:y1, x0:x1] = (255, 0, 0) if "red" in phrase else (0, 0, 255)
     return picture
 
-widgets.grounding_canvas(paint)"""}
+grounding_canvas(paint)"""}
 
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="no chromium on this machine (Debian: apt-get install chromium)")
@@ -331,7 +332,7 @@ def test_the_canvas_sends_twenty_messages_a_second_and_always_the_last(browser):
     page = browser.new_page()
     traits = {"picture": "", "boxes": [[.5, .5, 1, 1], [0, 0, .2, .2]], "names": [], "fixed": [0],
               "colours": ["red"], "links": [], "label": "boxes", "step": .0001}
-    pressed, saved, left = page.evaluate(HURRY, [str(canvas.BoxCanvas._esm), traits])
+    pressed, saved, left = page.evaluate(HURRY, [str(BoxCanvas._esm), traits])
     assert pressed > 25 and 2 <= saved <= 14
     assert left == pytest.approx(pressed * .0001)
     page.close()
@@ -348,7 +349,7 @@ STUB = """async ([source, traits]) => {
 
 def test_the_painter_sends_when_things_rest_and_a_press_takes_all_along(browser):
     page = browser.new_page()
-    widget = painter.grounding_canvas(print, "snow", ["a dog"], [[.1, .1, .4, .4]], limit=1)
+    widget = grounding_canvas(print, "snow", ["a dog"], [[.1, .1, .4, .4]], limit=1)
     traits = {**widget.get_state(), "picture": ""}
     page.add_style_tag(content=str(widget._css))
     page.evaluate(STUB, [str(widget._esm), traits])

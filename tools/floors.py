@@ -16,12 +16,12 @@ FLOORS = (
     (True, "ddpm ddim unet vae bpe clip guidance latent resnet transformer detr gligen "
            "grounded inpaint reground diffedit prompt2prompt pix2pix odise"),
     (True, "arguments models interop weights datasets eval recipes evaluate shipping "
-           "ladder train experiments checks canvas painter widgets student slides drawing cli"),
+           "ladder train experiments checks widgets student slides drawing cli"),
 )
 
 # Third-party modules and the only modules of the library that may import them, at any depth.
 KEPT_TO = {"matplotlib": {"show", "widgets"}, "IPython": {"show", "widgets"},
-           "ipywidgets": {"canvas", "widgets"}, "anywidget": {"canvas"},
+           "ipywidgets": {"widgets"}, "anywidget": {"widgets"},
            "accelerate": {"fit"}}
 
 # Imported inside a function only, so that the library loads without them.

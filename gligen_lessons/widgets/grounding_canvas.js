@@ -1,6 +1,7 @@
-// Boxes to draw, a phrase for each, and the picture that Python paints of them. Follows boxes.js in
-// one module. Traits besides those: caption, phrases, seed, tau, limit, least, repaint, over,
-// asked, painting, painted, message (see painter.py). Words and boxes are sent when they rest.
+// Boxes to draw, a phrase for each, and the picture that Python paints of them. Follows
+// box_canvas.js in one module. Traits besides those: caption, phrases, seed, tau, limit, least,
+// repaint, over, asked, painting, painted, message (see grounding_canvas.py). Words and boxes are
+// sent when they rest.
 
 const REST = 400;                                     // ms without a change before they are sent
 const SIDE = .3;                                      // of a box that the button adds

@@ -1,21 +1,13 @@
-"""Front ends: what a learner moves by hand in a notebook.
-
-Each shows a still picture where no widget can live (on a web page, in a deck, on paper).
-"""
+"""A scene with sliders for its data: what a picture of the world is a function of."""
 
 import base64
 from dataclasses import replace
 
 import ipywidgets
 
-from . import show, world
-from .canvas import BoxCanvas, BoxMatcher, box_matcher
-from .images import png
-from .painter import GroundingCanvas, grounding_canvas
-from .world.vocabulary import PATTERNS, STYLES, TIMES, WEATHERS
-
-__all__ = ["BoxCanvas", "BoxMatcher", "GroundingCanvas", "SceneSlider", "box_matcher",
-           "grounding_canvas", "png", "scene_slider"]
+from .. import show, world
+from ..images import png
+from ..world.vocabulary import PATTERNS, STYLES, TIMES, WEATHERS
 
 SIZE = 192                                                # pixels drawn; shown twice as wide
 FALLS = tuple(word for word in WEATHERS if word != "clear")

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gligen_lessons import widgets, world
+from gligen_lessons import world
+from gligen_lessons.widgets.scene_slider import FIRST_SCENE, SIZE, scene_slider
 from gligen_lessons.world import Scene, Thing
 
 MOVES = {"time": "night", "weather": "fog", "amount": .7, "style": "outline",
@@ -27,24 +28,24 @@ def shown(box):
 
 
 def test_it_begins_with_the_scene_as_given():
-    box = widgets.scene_slider(scene(), 1)
+    box = scene_slider(scene(), 1)
     assert box.scene == scene()
-    np.testing.assert_array_equal(shown(box), world.render(scene(), widgets.SIZE).image)
+    np.testing.assert_array_equal(shown(box), world.render(scene(), SIZE).image)
 
 
 @pytest.mark.parametrize("name", MOVES)
 def test_moving_a_slider_draws_the_scene_with_that_change(name):
-    box = widgets.scene_slider(scene(), 1)
+    box = scene_slider(scene(), 1)
     before = box.picture.value
     box.controls[name].value = MOVES[name]
     want = (scene().with_thing(1, **{name: MOVES[name]}) if name in ("pattern", "x")
             else scene(**{name: MOVES[name]}))
     assert box.picture.value != before
-    np.testing.assert_array_equal(shown(box), world.render(want, widgets.SIZE).image)
+    np.testing.assert_array_equal(shown(box), world.render(want, SIZE).image)
 
 
 def test_moving_back_brings_the_first_picture_back():
-    box = widgets.scene_slider(scene(), 1)
+    box = scene_slider(scene(), 1)
     before = {name: control.value for name, control in box.controls.items()}, box.picture.value
     for name, value in MOVES.items():
         box.controls[name].value = value
@@ -54,7 +55,7 @@ def test_moving_back_brings_the_first_picture_back():
 
 
 def test_the_words_follow_the_thing():
-    box = widgets.scene_slider(scene(), 1)
+    box = scene_slider(scene(), 1)
     assert box.caption.value == "an orange cat on the grass by day in snow"
     box.controls["time"].value, box.controls["pattern"].value = "night", "striped"
     assert box.caption.value == "a striped orange cat on the grass at night in snow"
@@ -66,30 +67,30 @@ def test_the_words_follow_the_thing():
     scene().with_thing(0, pattern="spotted"), scene().with_thing(0, x=-.1),
     scene().with_thing(0, x=1.2)])
 def test_any_scene_is_shown_as_it_is(given):
-    box = widgets.scene_slider(given)
-    np.testing.assert_array_equal(shown(box), world.render(given, widgets.SIZE).image)
+    box = scene_slider(given)
+    np.testing.assert_array_equal(shown(box), world.render(given, SIZE).image)
 
 
 def test_clear_sky_gets_weather_from_the_amount():
-    box = widgets.scene_slider(scene(weather="clear", amount=0.))
+    box = scene_slider(scene(weather="clear", amount=0.))
     before = box.picture.value
     box.controls["amount"].value = .8
     assert box.scene.weather == "rain" and box.picture.value != before
 
 
 def test_without_a_scene_it_brings_one():
-    box = widgets.scene_slider()
-    assert box.scene == world.scene(widgets.FIRST_SCENE)
+    box = scene_slider()
+    assert box.scene == world.scene(FIRST_SCENE)
 
 
 @pytest.mark.parametrize("index", [-1, 2])
 def test_a_thing_that_is_not_there(index):
     with pytest.raises(ValueError, match=f"no thing number {index}; it holds 2"):
-        widgets.scene_slider(scene(), index)
+        scene_slider(scene(), index)
 
 
 def test_scripts_find_it_by_its_classes():
-    box = widgets.scene_slider(scene())
+    box = scene_slider(scene())
     assert "scene-slider" in box._dom_classes and "scene-picture" in box.picture._dom_classes
     assert box.children[0] is box.picture
     assert all(control in box.children[1].children for control in box.controls.values())
@@ -97,7 +98,7 @@ def test_scripts_find_it_by_its_classes():
 
 
 def test_nothing_is_printed(capsys):
-    box = widgets.scene_slider(scene(), 1)
+    box = scene_slider(scene(), 1)
     for name, value in MOVES.items():
         box.controls[name].value = value
     box._repr_mimebundle_()
@@ -105,7 +106,7 @@ def test_nothing_is_printed(capsys):
 
 
 def test_a_page_without_widgets_gets_a_still_of_every_slider():
-    box = widgets.scene_slider(scene(), 1)
+    box = scene_slider(scene(), 1)
     bundle = box._repr_mimebundle_()
     assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == box.model_id
     assert bundle["text/plain"].startswith("Sliders for a scene")

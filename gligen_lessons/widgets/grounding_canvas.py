@@ -10,12 +10,14 @@ import traitlets
 from PIL import Image
 from torch import Tensor
 
-from . import boxes as boxes_
-from . import show
-from .canvas import HERE, SHOW, BoxCanvas
-from .images import png
+from .. import boxes as boxes_
+from .. import show
+from ..images import png
+from .box_canvas import HERE, SHOW, BoxCanvas
 
 LEAST = .04                                       # the least side of a box that can be painted in
+SCRIPTS, STYLES = (tuple(f"{name}.{kind}" for name in ("box_canvas", "grounding_canvas"))
+                   for kind in ("js", "css"))
 PAPER = 256                                               # pixels of the still's empty paper
 
 
@@ -55,9 +57,9 @@ class GroundingCanvas(BoxCanvas):
     "grounding-paint", "grounding-message", "grounding-picture".
     """
 
-    _esm = "\n".join([*((HERE / name).read_text("utf-8") for name in ("boxes.js", "painter.js")),
+    _esm = "\n".join([*((HERE / name).read_text("utf-8") for name in SCRIPTS),
                       SHOW.format("PaintView")])
-    _css = "\n".join((HERE / name).read_text("utf-8") for name in ("boxes.css", "painter.css"))
+    _css = "\n".join((HERE / name).read_text("utf-8") for name in STYLES)
     caption = traitlets.Unicode().tag(sync=True)
     phrases = traitlets.List(traitlets.Unicode()).tag(sync=True)
     seed = traitlets.Int(0, min=0).tag(sync=True)
@@ -104,7 +106,7 @@ class GroundingCanvas(BoxCanvas):
 
     def _checked(self) -> tuple[str, list[str], Tensor, int, float]:
         """What `paint` is given; ValueError says what is wrong with which box."""
-        from .gligen import checked
+        from ..gligen import checked
 
         if not self.boxes and not self.caption.strip():
             raise ValueError("There is nothing to paint yet: draw a box, or write a caption.")

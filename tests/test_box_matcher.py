@@ -16,8 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from gligen_lessons import canvas, detr, widgets, world
+from gligen_lessons import detr, world
 from gligen_lessons.boxes import cxcywh_from_xyxy, xyxy_from_cxcywh
+from gligen_lessons.widgets.box_canvas import BoxCanvas
+from gligen_lessons.widgets.box_matcher import FIRST_MATCH, _number, box_matcher
 from gligen_lessons.world.vocabulary import BASE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -51,7 +53,7 @@ def rows(html):
 @given(st.lists(st.lists(PLACES, min_size=4, max_size=4), min_size=1, max_size=5))
 @settings(deadline=None, max_examples=60)
 def test_boxes_stay_in_the_picture_and_keep_a_side(boxes):
-    held = widgets.BoxCanvas(boxes=boxes).boxes
+    held = BoxCanvas(boxes=boxes).boxes
     assert len(held) == len(boxes)
     for (x0, y0, x1, y1), given_box in zip(held, boxes, strict=True):
         assert 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1
@@ -61,20 +63,20 @@ def test_boxes_stay_in_the_picture_and_keep_a_side(boxes):
 
 
 def test_a_box_over_the_edge_is_cut_off_there():
-    assert widgets.BoxCanvas(boxes=[[-.2, .3, .4, 1.7]]).boxes == [[0, .3, .4, 1]]
+    assert BoxCanvas(boxes=[[-.2, .3, .4, 1.7]]).boxes == [[0, .3, .4, 1]]
 
 
 @pytest.mark.parametrize("box", [[0, 0, 1], [0, 0, 1, float("nan")], [0, 0, 1, "x"],
                                  [0, 0, 1, None]])
 def test_what_is_no_box_is_refused(box):
     with pytest.raises(traitlets.TraitError, match="four finite numbers"):
-        widgets.BoxCanvas(boxes=[box])
+        BoxCanvas(boxes=[box])
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_what_is_shown_is_what_the_library_says(seed):
     image, labels, targets, logits, boxes = problem(seed=seed)
-    matcher = widgets.box_matcher(image, labels, targets, logits, boxes)
+    matcher = box_matcher(image, labels, targets, logits, boxes)
     drag(matcher, seed % 4, [.35, .45, .2, .2])
     boxes[seed % 4] = torch.tensor([.35, .45, .2, .2])
     cost = detr.matching_cost(logits, boxes, labels, targets)
@@ -96,7 +98,7 @@ def test_what_is_shown_is_what_the_library_says(seed):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_no_other_assignment_is_cheaper(seed):
-    matcher = widgets.box_matcher(*problem(seed=seed))
+    matcher = box_matcher(*problem(seed=seed))
     every = [float(matcher.cost[list(q), [0, 1]].sum())
              for q in itertools.permutations(range(4), 2)]
     assert sum(float(matcher.cost[pair]) for pair in matcher.pairs) == pytest.approx(min(every))
@@ -104,7 +106,7 @@ def test_no_other_assignment_is_cheaper(seed):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_prediction_moved_onto_its_target_costs_less(seed):
-    matcher = widgets.box_matcher(*problem(seed=seed))
+    matcher = box_matcher(*problem(seed=seed))
     query, target = matcher.pairs[0]
     before, losses = matcher.cost, matcher.losses
     drag(matcher, query, matcher.targets[target])
@@ -118,8 +120,8 @@ def test_a_prediction_moved_onto_its_target_costs_less(seed):
 
 def test_the_own_scene_tells_its_story():
     """The wrong word at the right place answers for the tree until the right word comes there."""
-    matcher = widgets.box_matcher()
-    scene = world.scene(world.seeds("grounding-val", 1, canvas.FIRST_MATCH)[0])
+    matcher = box_matcher()
+    scene = world.scene(world.seeds("grounding-val", 1, FIRST_MATCH)[0])
     assert [BASE[k] for k in matcher.labels] == [thing.category for thing in scene.things]
     words, _ = rows(matcher.costs.value)
     assert [row[-1] for row in words] == ["boat", "person", "tree", "nothing"]
@@ -132,7 +134,7 @@ def test_the_own_scene_tells_its_story():
 
 
 def test_lines_join_what_is_matched_and_targets_stay():
-    matcher = widgets.box_matcher(*problem())
+    matcher = box_matcher(*problem())
     first = [list(box) for box in matcher.canvas.boxes[:2]]
     drag(matcher, 3, matcher.targets[0])
     assert [0, 5] in matcher.canvas.links
@@ -142,7 +144,7 @@ def test_lines_join_what_is_matched_and_targets_stay():
 
 
 def test_the_page_may_move_nothing_out_of_the_picture():
-    matcher = widgets.box_matcher(*problem())
+    matcher = box_matcher(*problem())
     drag(matcher, 0, [1.2, .5, .2, .2])
     assert matcher.canvas.boxes[2][2] == 1 and bool(matcher.cost.isfinite().all())
 
@@ -150,7 +152,7 @@ def test_the_page_may_move_nothing_out_of_the_picture():
 def test_a_prediction_over_the_edge_costs_what_it_says_until_it_is_moved():
     image, labels, targets, logits, boxes = problem()
     boxes[1] = torch.tensor([.9, .5, .4, .4])
-    matcher = widgets.box_matcher(image, labels, targets, logits, boxes)
+    matcher = box_matcher(image, labels, targets, logits, boxes)
     torch.testing.assert_close(matcher.cost, detr.matching_cost(logits, boxes, labels, targets))
     drag(matcher, 0, [.5, .5, .2, .2])
     torch.testing.assert_close(matcher.boxes[1], boxes[1])
@@ -161,7 +163,7 @@ def test_a_prediction_over_the_edge_costs_what_it_says_until_it_is_moved():
 def test_a_network_on_its_way_is_welcome():
     """Predictions that carry a gradient, or come in half precision."""
     image, labels, targets, logits, boxes = problem()
-    matcher = widgets.box_matcher(image, labels, targets, logits.half().requires_grad_(),
+    matcher = box_matcher(image, labels, targets, logits.half().requires_grad_(),
                                   boxes.double().requires_grad_())
     assert matcher.cost.shape == (4, 2) and not matcher.cost.requires_grad
 
@@ -184,16 +186,16 @@ def test_bad_input_gets_one_clear_sentence(place, value, words):
     given_parts = problem()
     given_parts[place] = value
     with pytest.raises(ValueError, match=re.escape(words)):
-        widgets.box_matcher(*given_parts)
+        box_matcher(*given_parts)
 
 
 def test_more_targets_than_queries():
     with pytest.raises(ValueError, match="2 targets, but only 1 queries"):
-        widgets.box_matcher(*problem(queries=1))
+        box_matcher(*problem(queries=1))
 
 
 def test_scripts_find_it_by_its_classes():
-    matcher = widgets.box_matcher(*problem())
+    matcher = box_matcher(*problem())
     assert "box-matcher" in matcher._dom_classes and "box-canvas" in matcher.canvas._dom_classes
     assert matcher.children[0] is matcher.canvas
     assert "box-costs" in matcher.costs._dom_classes and "box-losses" in matcher.sums._dom_classes
@@ -204,21 +206,21 @@ def test_scripts_find_it_by_its_classes():
 
 def test_targets_of_one_kind_are_told_apart():
     image, labels, targets, logits, boxes = problem()
-    matcher = widgets.box_matcher(image, torch.tensor([2, 2]), targets, logits, boxes)
+    matcher = box_matcher(image, torch.tensor([2, 2]), targets, logits, boxes)
     assert matcher.canvas.names[:2] == ["cat a", "cat b"]
     words, _ = rows(matcher.costs.value)
     assert sorted(row[-1] for row in words) == ["cat a", "cat b", "nothing", "nothing"]
 
 
 def test_nothing_is_printed(capsys):
-    matcher = widgets.box_matcher()
+    matcher = box_matcher()
     drag(matcher, 0, [.5, .5, .2, .2])
     matcher._repr_mimebundle_()
     assert capsys.readouterr() == ("", "")
 
 
 def test_a_page_without_widgets_gets_a_still_of_one_move():
-    matcher = widgets.box_matcher()
+    matcher = box_matcher()
     bundle, before = matcher._repr_mimebundle_(), matcher.boxes
     assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == matcher.model_id
     assert bundle["text/plain"].startswith("Predicted boxes to drag")
@@ -227,18 +229,18 @@ def test_a_page_without_widgets_gets_a_still_of_one_move():
     axes = matcher.still().axes
     assert [ax.get_title() for ax in axes[::2]] == ["as it is", "query 3 moved onto the tree"]
     numbers = [{text.get_text() for text in ax.texts} for ax in axes[1::2]]
-    assert canvas._number(float(matcher.cost[3, 2])) in numbers[0] - numbers[1]
+    assert _number(float(matcher.cost[3, 2])) in numbers[0] - numbers[1]
     torch.testing.assert_close(matcher.boxes, before)
 
 
 def test_the_page_part_asks_nothing_of_the_network():
-    for name in ("boxes.js", "boxes.css"):
-        text = (ROOT / "gligen_lessons" / name).read_text("utf-8")
+    for name in ("box_canvas.js", "box_canvas.css"):
+        text = (ROOT / "gligen_lessons" / "widgets" / name).read_text("utf-8")
         assert not re.search(r"https?:|//cdn|\bimport\b|@import|fetch\(", text), name
 
 
 def test_importing_the_widgets_loads_no_detector():
-    code = ("import sys, gligen_lessons.widgets; "
+    code = ("import sys, gligen_lessons.widgets.box_matcher; "
             "print({m for m in ('gligen_lessons.detr', 'scipy') if m in sys.modules})")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "set()", done.stdout + done.stderr

@@ -1,69 +1,21 @@
 """Boxes that a learner moves over a picture, and what DETR's matching makes of them."""
 
 import base64
-import math
 from itertools import chain
-from numbers import Real
-from pathlib import Path
 
-import anywidget
 import ipywidgets
 import numpy as np
 import torch
-import traitlets
 from torch import Tensor
 
-from . import show, world
-from .boxes import cxcywh_from_xyxy, xyxy_from_cxcywh
-from .images import png
-from .world.vocabulary import BASE
+from .. import show, world
+from ..boxes import cxcywh_from_xyxy, xyxy_from_cxcywh
+from ..images import png
+from ..world.vocabulary import BASE
+from .box_canvas import BoxCanvas
 
-HERE = Path(__file__).parent
-SHOW = "export default {{ render: shown({}) }};\n"            # ends a widget's module
-WIDTH = "390px"                                           # of the canvas, on the screen
 ANSWERS = (*BASE, "nothing")                                # what a query can say
 FIRST_MATCH = 493                                           # of grounding-val: three things apart
-
-
-class BoxCanvas(anywidget.AnyWidget):
-    """A picture with boxes over it that can be dragged, resized, and moved by keys alone.
-
-    `picture` is a PNG; `boxes` are [x0, y0, x1, y1] in 0..1, kept inside the picture; `names` and
-    `colours` go with them (colours repeat). `fixed` lists the boxes that stay, by number, and
-    `links` the pairs [i, j] to join by a line. `step` is how far a key moves, and the least side
-    that a learner can leave a box. `label` says what is shown to those who cannot see it.
-    """
-
-    _esm = (HERE / "boxes.js").read_text("utf-8") + SHOW.format("BoxView")
-    _css = (HERE / "boxes.css").read_text("utf-8")
-    picture = traitlets.Bytes().tag(sync=True)
-    boxes = traitlets.List().tag(sync=True)
-    names = traitlets.List().tag(sync=True)
-    colours = traitlets.List(list(show.COLOURS), minlen=1).tag(sync=True)
-    fixed = traitlets.List().tag(sync=True)
-    links = traitlets.List().tag(sync=True)
-    step = traitlets.Float(.01).tag(sync=True)
-    label = traitlets.Unicode("A picture with boxes").tag(sync=True)
-
-    def __init__(self, **traits):
-        super().__init__(**{"layout": {"width": WIDTH, "flex": "0 1 auto"}} | traits)
-        self.add_class("box-canvas")
-
-    @traitlets.validate("boxes")
-    def _inside(self, proposal) -> list[list[float]]:
-        return [_cut(box, self.step / 2) for box in proposal.value]
-
-
-def _cut(box, least: float) -> list[float]:
-    """The box [x0, y0, x1, y1] cut off at the picture's edges, each side at least `least`.
-
-    Raises TraitError for what is not four finite numbers.
-    """
-    if len(box) != 4 or not all(isinstance(x, Real) and math.isfinite(x) for x in box):
-        raise traitlets.TraitError("A box is four finite numbers: left, top, right, bottom; got "
-                                   f"{box}.")
-    x0, y0 = (min(max(part, 0.), 1 - least) for part in box[:2])
-    return [x0, y0, max(min(box[2], 1.), x0 + least), max(min(box[3], 1.), y0 + least)]
 
 
 def box_matcher(image: np.ndarray | None = None, labels: Tensor | None = None,
@@ -76,7 +28,7 @@ def box_matcher(image: np.ndarray | None = None, labels: Tensor | None = None,
     predictions, one that names the wrong thing, one in the wrong place. Raises ValueError for
     arguments that do not fit each other.
     """
-    from . import detr
+    from .. import detr
 
     given = (image, labels, targets, logits, boxes)
     if all(part is None for part in given):
@@ -146,7 +98,7 @@ class BoxMatcher(ipywidgets.HBox):
 
     def judged(self, boxes: Tensor) -> tuple[Tensor, list[tuple[int, int]], dict[str, float]]:
         """Cost (q,n), pairs (query, target) and the three losses for predictions (q,4) cxcywh."""
-        from . import detr
+        from .. import detr
 
         batch = self.logits[None], boxes[None], [self.labels], [self.targets]
         (rows, cols), = detr.match(*batch)
@@ -253,14 +205,14 @@ def _number(value: float) -> str:
 
 def _total(losses: dict[str, float]) -> float:
     """The weighted sum of the three losses."""
-    from . import detr
+    from .. import detr
 
     return sum(detr.WEIGHTS[name] * loss for name, loss in losses.items())
 
 
 def _loss_table(losses: dict[str, float]) -> str:
     """Each loss, its weight and their product, and the sum of these."""
-    from . import detr
+    from .. import detr
 
     rows = "".join(f"<tr><th scope=row class=box-word>{name}</th><td>{_number(loss)}</td><td>"
                    f"\N{MULTIPLICATION SIGN} {detr.WEIGHTS[name]:g}</td>"

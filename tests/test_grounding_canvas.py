@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from gligen_lessons import widgets
+from gligen_lessons.widgets.box_canvas import BoxCanvas
+from gligen_lessons.widgets.grounding_canvas import GroundingCanvas, grounding_canvas
 
 ROOT = Path(__file__).resolve().parent.parent
 CAPTION, PHRASES = "a dog by a tree", ["a dog", "a tree"]
@@ -41,7 +42,7 @@ class Painter:
 
 def canvas(paint=None, **options):
     given_parts = {"caption": CAPTION, "phrases": PHRASES, "boxes": BOXES} | options
-    return widgets.grounding_canvas(paint or Painter(), **given_parts)
+    return grounding_canvas(paint or Painter(), **given_parts)
 
 
 def shown(widget):
@@ -69,7 +70,7 @@ things = st.lists(st.tuples(st.text(min_size=1).filter(str.strip), one_box), max
 def test_paint_gets_exactly_what_is_shown(things, caption, seed, tau):
     phrases, boxes = [word for word, _ in things], [box for _, box in things]
     paint = Painter()
-    widget = widgets.grounding_canvas(paint)
+    widget = grounding_canvas(paint)
     press(widget, caption=caption, phrases=phrases, boxes=boxes, seed=seed, tau=tau)
     got = only_request(paint)
     assert got[:2] == (caption, phrases) and got[3:] == (seed, tau)
@@ -238,7 +239,7 @@ def test_the_still_shows_no_picture_of_other_boxes():
 
 
 def test_a_canvas_with_nothing_on_it_can_be_shown():
-    widget = widgets.grounding_canvas(Painter())
+    widget = grounding_canvas(Painter())
     assert "Boxes: none yet" in widget._repr_mimebundle_()[0]["text/plain"]
     assert widget.message == "" and widget.picture == b""
 
@@ -256,9 +257,9 @@ def test_scripts_find_it_by_its_classes():
 
 
 def test_both_canvases_move_boxes_by_the_same_code():
-    boxes = str(widgets.BoxCanvas._esm).partition("export default")[0]
-    assert str(widgets.GroundingCanvas._esm).startswith(boxes)
-    assert str(widgets.GroundingCanvas._esm).count("export default") == 1
+    boxes = str(BoxCanvas._esm).partition("export default")[0]
+    assert str(GroundingCanvas._esm).startswith(boxes)
+    assert str(GroundingCanvas._esm).count("export default") == 1
 
 
 def test_nothing_is_printed(capsys):
@@ -270,13 +271,13 @@ def test_nothing_is_printed(capsys):
 
 
 def test_the_page_part_asks_nothing_of_the_network():
-    for name in ("painter.js", "painter.css"):
-        text = (ROOT / "gligen_lessons" / name).read_text("utf-8")
+    for name in ("grounding_canvas.js", "grounding_canvas.css"):
+        text = (ROOT / "gligen_lessons" / "widgets" / name).read_text("utf-8")
         assert not re.search(r"https?:|//cdn|\bimport\b|@import|fetch\(|url\(", text), name
 
 
 def test_importing_the_widgets_loads_no_network():
-    code = ("import sys, gligen_lessons.widgets; "
+    code = ("import sys, gligen_lessons.widgets.grounding_canvas; "
             "print({m for m in ('gligen_lessons.gligen', 'gligen_lessons.unet') "
             "if m in sys.modules})")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)

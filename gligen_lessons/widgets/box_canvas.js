@@ -1,7 +1,7 @@
 // Boxes over a picture. Drag one, or a corner of the chosen one; or choose with Tab and press the
 // arrow keys. Nothing is fetched, no library is needed. A box is [x0, y0, x1, y1], parts of the
-// picture. Traits: picture, boxes, names, colours, fixed, links, step, label (see canvas.py).
-// Python adds the last line, which says what view to show: painter.js shares all this.
+// picture. Traits: picture, boxes, names, colours, fixed, links, step, label (see box_canvas.py).
+// Python adds the last line, which says what view to show: grounding_canvas.js shares all this.
 
 const PAUSE = 50;                                     // ms at least between two messages
 const CORNERS = { nw: [0, 1], ne: [2, 1], sw: [0, 3], se: [2, 3] };   // the coordinates it holds
