@@ -6,14 +6,18 @@ import json
 import numpy as np
 import pytest
 import torch
-from test_published import folders  # noqa: F401  (a fixture)
+from test_import_pretrained import folders  # noqa: F401  (a fixture)
 
 from gligen_lessons import cli, detr, experiments, weights
 from gligen_lessons.datasets.annotated import annotated
 from gligen_lessons.eval.detection import stacked
-from gligen_lessons.experiments import arms, judges, told
-from gligen_lessons.experiments.arms import Seen, Subject, instructions
-from gligen_lessons.experiments.figures import Kept, outside, paired
+from gligen_lessons.experiments.detector_grounding import arms, judges, run
+from gligen_lessons.experiments.detector_grounding.arms import (
+    Detected,
+    InpaintingCase,
+    instructions,
+)
+from gligen_lessons.experiments.detector_grounding.metrics import ArmResults, outside, paired
 from gligen_lessons.inpaint import paste
 from gligen_lessons.metrics import psnr
 from gligen_lessons.world import named, scene
@@ -25,13 +29,14 @@ TRUE = [[.1, .2, .4, .6], [.5, .5, .9, .9], [.05, .7, .3, .95]]
 TOLD = {"scenes", "kid", "frechet", "kid, crops", "frechet, crops"}
 
 
-def subject(target: int = 1) -> Subject:
-    return Subject(3, torch.zeros(3, 128, 128), ["car", "tree", "cat"],
+def subject(target: int = 1) -> InpaintingCase:
+    return InpaintingCase(3, torch.zeros(3, 128, 128), ["car", "tree", "cat"],
                    ["a red car", "a green tree", "a black cat"], torch.tensor(TRUE), target)
 
 
-def seen(*names: str, boxes) -> Seen:
-    return Seen([name.split()[-1] for name in names], list(names), torch.tensor(boxes).view(-1, 4))
+def seen(*names: str, boxes) -> Detected:
+    return Detected([name.split()[-1] for name in names], list(names),
+                      torch.tensor(boxes).view(-1, 4))
 
 
 NEAR_TREE = [.5, .52, .9, .9]
@@ -94,7 +99,7 @@ def test_phrases_are_those_of_the_world():
 
 
 def test_subjects_are_held_out_scenes_with_a_thing_large_enough():
-    found = arms.subjects(24)
+    found = arms.inpainting_cases(24)
     assert [one.number for one in found] == sorted({one.number for one in found})
     assert set(one.number for one in found) <= set(seeds("grounding-test", 40))
     for one in found:
@@ -102,7 +107,7 @@ def test_subjects_are_held_out_scenes_with_a_thing_large_enough():
         assert set(one.phrases) <= {named(thing) for thing in things}
         assert float((one.box[2:] - one.box[:2]).min()) >= 1 / 16
     assert len({one.target for one in found}) > 1
-    again = arms.subjects(12)
+    again = arms.inpainting_cases(12)
     assert [(a.number, a.target) for a in again] == [(b.number, b.target) for b in found[:12]]
 
 
@@ -118,22 +123,22 @@ def test_a_picture_with_nothing_large_enough_is_passed_over():
 # -------------------------------------------------------------------------- looking, painting
 
 @pytest.fixture(scope="module")
-def team():
-    return told.shipped_team()
+def models():
+    return run.shipped_models()
 
 
-def test_the_detector_is_lesson_7s(team):
+def test_the_detector_is_lesson_7s(models):
     x = stacked(annotated("grounding-test", 8).images, slice(8))
-    for (names, boxes), one in zip(team.detector(x), detr.detect(weights.load("detr"), x),
+    for (names, boxes), one in zip(models.detector(x), detr.detect(weights.load("detr"), x),
                                    strict=True):
         order = one.scores.argsort(descending=True)
         assert names == [BASE[i] for i in one.labels[order]]
         assert torch.allclose(boxes, one.boxes_xyxy[order].clamp(0, 1), atol=1e-5)
 
 
-def test_what_is_seen_is_what_is_there(team):
-    some = arms.subjects(8)
-    looked = told.look(team, some)
+def test_what_is_seen_is_what_is_there(models):
+    some = arms.inpainting_cases(8)
+    looked = run.detections_of(models, some)
     hits = [(one.categories[k], view.categories[j])
             for one, view in zip(some, looked, strict=True)
             for k, box in enumerate(one.boxes_xyxy)
@@ -143,27 +148,27 @@ def test_what_is_seen_is_what_is_there(team):
     for view in looked:
         assert len(view.phrases) == len(view.categories) == len(view.boxes_xyxy)
         assert all(arms.colour_in(phrase) for phrase in view.phrases)
-    silent = told.look(told.Team(team.painter, team.detector, None), some)
+    silent = run.detections_of(run.Models(models.painter, models.detector, None), some)
     assert silent[0].phrases == [arms.coloured(name, None) for name in looked[0].categories]
 
 
-def test_nobody_is_seen_in_an_empty_picture(team):
-    one = Subject(0, torch.zeros(3, 128, 128), ["car"], ["a car"], torch.tensor(TRUE[:1]), 0)
-    blind = told.Team(team.painter, lambda x: [([], torch.zeros(0, 4))] * len(x), team.namer)
-    view, = told.look(blind, [one])
+def test_nobody_is_seen_in_an_empty_picture(models):
+    one = InpaintingCase(0, torch.zeros(3, 128, 128), ["car"], ["a car"], torch.tensor(TRUE[:1]), 0)
+    blind = run.Models(models.painter, lambda x: [([], torch.zeros(0, 4))] * len(x), models.namer)
+    view, = run.detections_of(blind, [one])
     assert view.phrases == [] and view.boxes_xyxy.shape == (0, 4)
 
 
-def test_arms_start_alike_and_keep_the_outside(team):
-    some = arms.subjects(2)
+def test_arms_start_alike_and_keep_the_outside(models):
+    some = arms.inpainting_cases(2)
     said = [instructions(one, LOOKED)["A"] for one in some]
-    first = told.repainted(team.painter, some, said, 5, steps=2)
-    second = told.repainted(team.painter, some[1:], said[1:], 6, steps=2)
+    first = run.inpainted(models.painter, some, said, 5, steps=2)
+    second = run.inpainted(models.painter, some[1:], said[1:], 6, steps=2)
     assert torch.allclose(first[1:], second, atol=1e-4)           # picture i has seed first + i
-    other = told.repainted(team.painter, some[1:], said[1:], 7, steps=2)
+    other = run.inpainted(models.painter, some[1:], said[1:], 7, steps=2)
     assert float((other - second).abs().max()) > .05
     x = torch.stack([one.image for one in some])
-    latent, mask = told.hole(team.painter, some)
+    latent, mask = run.inpainting_masks(models.painter, some)
     assert latent.shape == (2, 1, 16, 16) and mask.shape == (2, 1, 128, 128)
     for one, keep in zip(some, mask, strict=True):                # all of the box is in the hole
         x0, y0, x1, y1 = (one.box * 128).int().tolist()
@@ -175,12 +180,12 @@ def test_arms_start_alike_and_keep_the_outside(team):
 
 # ------------------------------------------------------------------------------------ figures
 
-def kept(seed: int, n: int = 12, counts=None, shift: float = 0.) -> Kept:
+def kept(seed: int, n: int = 12, counts=None, shift: float = 0.) -> ArmResults:
     g = torch.Generator().manual_seed(seed)
-    one = Kept(counts=list(counts or [True] * n))
+    one = ArmResults(counts=list(counts or [True] * n))
     one.columns["right"] = (torch.rand(n, generator=g) > .5).double().tolist()
-    one.whole = [torch.randn(n, 4, generator=g).double() + shift]
-    one.part = [torch.randn(n, 3, generator=g).double() + shift]
+    one.image_features = [torch.randn(n, 4, generator=g).double() + shift]
+    one.crop_features = [torch.randn(n, 3, generator=g).double() + shift]
     return one
 
 
@@ -206,7 +211,7 @@ def test_pairs_are_compared_on_the_scenes_that_both_have():
     counts = [i % 3 > 0 for i in range(12)]
     a, b, real = kept(0), kept(0, counts=counts), kept(1)
     for i in range(0, 12, 3):                            # what does not count may be anything
-        b.columns["right"][i], b.whole[0][i], b.part[0][i] = 1e6, 1e6, 1e6
+        b.columns["right"][i], b.image_features[0][i], b.crop_features[0][i] = 1e6, 1e6, 1e6
     found = paired(a, b, real, draws=10)
     assert found.pop("scenes") == 8
     assert all(one == {"mean": 0, "low": 0, "high": 0} for one in found.values())
@@ -225,25 +230,25 @@ def test_change_outside_is_measured_where_the_mask_keeps():
 
 
 def test_the_referee_knows_what_is_in_a_box():
-    some, judge = arms.subjects(24), judges.Referee.shipped("cpu")
+    some, judge = arms.inpainting_cases(24), judges.Referee.shipped("cpu")
     x = torch.stack([one.image for one in some])
-    right = judge.right(x, some)
+    right = judge.accuracy(x, some)
     assert float(right["right"].float().mean()) > .8
     assert torch.equal(right["right"], right["category right"] & right["colour right"])
-    assert float(judge.right(x.roll(1, 0), some)["right"].float().mean()) < .3
+    assert float(judge.accuracy(x.roll(1, 0), some)["right"].float().mean()) < .3
     told_else = [dataclasses.replace(one, phrases=["a thing in " + (
         "blue" if "blue" not in one.phrases[one.target] else "red")] * len(one.phrases))
         for one in some]
-    other = judge.right(x, told_else)
+    other = judge.accuracy(x, told_else)
     assert torch.equal(other["category right"], right["category right"])
     assert float(other["right"].float().mean()) < .2
     plain = [dataclasses.replace(one, phrases=["a thing"] * len(one.phrases)) for one in some]
-    assert torch.equal(judge.right(x, plain)["right"], right["category right"])
-    assert judge.apart(x, x).tolist() == [0.] * 24
-    assert (judge.apart(x, x.roll(1, 0)) > .01).all()
-    assert judge.whole(x).shape == (24, 64)
+    assert torch.equal(judge.accuracy(x, plain)["right"], right["category right"])
+    assert judge.perceptual_distance(x, x).tolist() == [0.] * 24
+    assert (judge.perceptual_distance(x, x.roll(1, 0)) > .01).all()
+    assert judge.image_features(x).shape == (24, 64)
     boxes = torch.stack([one.box for one in some])
-    assert judge.part(x, boxes).norm(dim=1).numpy() == pytest.approx(128 ** .5, rel=1e-4)
+    assert judge.crop_features(x, boxes).norm(dim=1).numpy() == pytest.approx(128 ** .5, rel=1e-4)
 
 
 # ---------------------------------------------------------------------------- the whole way
@@ -255,19 +260,19 @@ def coco(tmp_path_factory):
 
 
 def command(home, data, out, *more: str) -> list[str]:
-    return ["experiment", "told", "--data", str(data), "--painter", str(home / "painter"),
-            "--detector", str(home / "detector"), "--count", "3", "--steps", "2", "--draws", "5",
-            "--out", str(out), *more]
+    return ["experiment", "detector-grounding", "--data", str(data),
+            "--painter", str(home / "painter"), "--detector", str(home / "detector"),
+            "--count", "3", "--steps", "2", "--draws", "5", "--out", str(out), *more]
 
 
 def test_the_path_to_coco_with_published_weights(folders, coco, tmp_path, capsys):  # noqa: F811
-    out = tmp_path / "deep" / "told.json"
+    out = tmp_path / "deep" / "detector_grounding.json"
     assert cli.main(command(folders, coco, out, "--clip", str(folders / "clip"))) == 0
     said = capsys.readouterr().out
     assert str(out) in said and "B-A: Frechet distance" in said
     made = json.loads(out.read_text("utf-8"))
     assert made["judge"] == "referee" and made["count"] == 3 == len(made["scenes"])
-    assert made["command"].startswith("python course.py experiment told --data")
+    assert made["command"].startswith("python course.py experiment detector-grounding --data")
     assert set(made["arms"]) == set("ABCD") and set(made["paired"]) == {"B-A", "C-B", "D-A"}
     for arm in "ABD":
         figures_ = made["arms"][arm]
@@ -278,7 +283,7 @@ def test_the_path_to_coco_with_published_weights(folders, coco, tmp_path, capsys
     assert made["paired"]["C-B"]["scenes"] == 3 - made["missed"]
     for line in made["scenes"]:
         assert (line["C"] is None) == line["missed"]
-        assert line["A"]["told"] == 1 <= line["B"]["told"]
+        assert line["A"]["entities"] == 1 <= line["B"]["entities"]
     assert made["beside"]["renders"]["category right"] == 1.
     assert np.mean([line["A"]["right"] for line in made["scenes"]]) == made["arms"]["A"]["right"]
 
@@ -287,7 +292,7 @@ def test_categories_that_the_referee_never_met_are_judged_by_clip(folders, coco,
                                                                   capsys):
     import shutil
 
-    data, out = tmp_path / "set", tmp_path / "told.json"
+    data, out = tmp_path / "set", tmp_path / "detector_grounding.json"
     shutil.copytree(coco, data)
     file = data / "annotations" / "instances.json"
     file.write_text(file.read_text("utf-8").replace('"name": "umbrella"', '"name": "bicycle"'))
@@ -301,8 +306,8 @@ def test_categories_that_the_referee_never_met_are_judged_by_clip(folders, coco,
 
 
 def test_too_few_pictures_and_missing_folders_are_one_line(folders, coco, tmp_path, capsys):  # noqa: F811
-    out = tmp_path / "told.json"
-    assert cli.main(["experiment", "told", "--data", str(coco)]) == 2
+    out = tmp_path / "detector_grounding.json"
+    assert cli.main(["experiment", "detector-grounding", "--data", str(coco)]) == 2
     assert "--data needs --detector too" in capsys.readouterr().err
     words = command(folders, coco, out)
     words[words.index("--count") + 1] = "1"
@@ -315,15 +320,15 @@ def test_too_few_pictures_and_missing_folders_are_one_line(folders, coco, tmp_pa
 
 
 def test_shipped_results(tmp_path):
-    (tmp_path / "told.json").write_text('{"count": 3}')
-    assert experiments.shipped("told", tmp_path) == {"count": 3}
+    (tmp_path / "detector_grounding.json").write_text('{"count": 3}')
+    assert experiments.shipped("detector-grounding", tmp_path) == {"count": 3}
     with pytest.raises(FileNotFoundError, match="python course.py experiment ablations makes it"):
         experiments.shipped("ablations", tmp_path)
-    with pytest.raises(ValueError, match="no experiment 'other'; choose from told, ablations"):
+    with pytest.raises(ValueError, match="no experiment 'other'; choose from detector-gr"):
         experiments.shipped("other", tmp_path)
 
 
-def test_pictures_without_anything_to_mask_end_in_one_sentence(team):
-    judge, few = judges.Referee.shipped("cpu"), arms.subjects(3)
+def test_pictures_without_anything_to_mask_end_in_one_sentence(models):
+    judge, few = judges.Referee.shipped("cpu"), arms.inpainting_cases(3)
     with pytest.raises(ValueError, match="There are 2 pictures .* and 1 others to compare with"):
-        told.run(team, judge, few, 2, steps=1)
+        run.run(models, judge, few, 2, steps=1)

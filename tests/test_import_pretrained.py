@@ -181,11 +181,11 @@ def test_the_detector_says_what_transformers_says(folders):
 
     theirs = DetrForObjectDetection.from_pretrained(folders / "detector").eval()
     ours = import_pretrained.read_detector(folders / "detector")
-    assert ours.names == list(CATEGORIES) and ours.lens.side == 64
+    assert ours.names == list(CATEGORIES) and ours.transform.side == 64
     x = (picture(2, 3, 64, 64) * 127.5 + 127.5).round().byte()
     pixels = DetrImageProcessor.from_pretrained(folders / "detector")(
         [one for one in x], return_tensors="pt").pixel_values
-    want, (logits, boxes) = theirs(pixels), ours.model(ours.lens(x.float() / 127.5 - 1))
+    want, (logits, boxes) = theirs(pixels), ours.model(ours.transform(x.float() / 127.5 - 1))
     assert relative_error(logits, want.logits) < 1e-4
     assert relative_error(boxes, want.pred_boxes) < 1e-4
     found = ours(x.float() / 127.5 - 1)
@@ -228,7 +228,7 @@ def test_a_detector_whose_backbone_bears_timms_names(copied):
     (folder / "config.json").write_text(json.dumps(told))
     (folder / "preprocessor_config.json").unlink()
     ours = import_pretrained.read_detector(folder)
-    assert ours.lens.side == 800 and ours.lens.mean == (.485, .456, .406)
+    assert ours.transform.side == 800 and ours.transform.mean == (.485, .456, .406)
     want = model.state_dict()
     assert all(torch.equal(x, want[name]) for name, x in ours.model.state_dict().items())
 
@@ -243,11 +243,11 @@ def test_clip_and_its_colours_are_those_of_transformers(folders):
     prompts = [[f"a {colour} {word}" for colour in COLOURS] for word in ("car", "cat", "tree")]
     prompts[0] = prompts[0][::-1]                         # each picture has an order of its own
     ids = ours.tokenizer([text for some in prompts for text in some])
-    logits = theirs(input_ids=ids, pixel_values=ours.lens(x)).logits_per_image.view(3, 3, 10)
+    logits = theirs(input_ids=ids, pixel_values=ours.transform(x)).logits_per_image.view(3, 3, 10)
     want = [int(logits[i, i].argmax()) for i in range(3)]
     assert want != [int(logits[i, 2 - i].argmax()) for i in range(3)]
     assert ours.best(x, prompts) == want
-    assert float(ours.lens(torch.zeros(1, 3, 32, 32))[0, 0, 0, 0]) == pytest.approx(
+    assert float(ours.transform(torch.zeros(1, 3, 32, 32))[0, 0, 0, 0]) == pytest.approx(
         (.5 - .48145466) / .26862954, abs=1e-5)
 
 

@@ -31,7 +31,7 @@ INSIDE = {"accelerate", "diffusers", "transformers", "matplotlib", "pycocotools"
 SHARED_NAMES = {
     "main": None, "shipped": {"evaluate.py", "experiments/__init__.py"},
     "trained": {"experiments/ablations.py", "experiments/optimizers.py"},
-    "run": {"cli.py", "experiments/ablations.py", "experiments/told.py"},
+    "run": {"cli.py", "experiments/ablations.py", "experiments/detector_grounding/run.py"},
     "load": {"files.py", "weights.py"}, "sample": {"ddpm.py", "ddim.py"},
     "draw": {"latent.py", "world/backdrop.py"}, "complete": {"unet.py", "vae.py"},
     "MidBlock": {"unet.py", "vae.py"},

@@ -11,8 +11,8 @@ from ..ddpm import q_sample
 from ..unet import UNet
 from . import Wrong, exercise, expect_close
 from ._inpaint_walk import inpaint_steps, keep_known
+from ._instructions import instructions
 from ._small import NOISE, loss_slips
-from ._told import instructions
 from .gligen import Attentive, small_unet, what_it_reads
 from .latent import refuses
 

@@ -2,20 +2,24 @@
 
 import argparse
 import json
+import sys
 from importlib import import_module
 from pathlib import Path
 
 from ..arguments import OneLineParser
 from ..evaluate import FOLDER
 
-NAMES = ("told", "ablations", "optimizers")
+# each experiment's module; its result is NAME.json in data/report, with _ for -
+NAMES = {"detector-grounding": "detector_grounding.run", "ablations": "ablations",
+         "optimizers": "optimizers"}
+FORMER = {"told": "detector-grounding"}                   # names of an earlier release
 
 
 def shipped(name: str, folder: Path = FOLDER) -> dict:
     """An experiment's shipped result; FileNotFoundError names the command that makes it."""
     if name not in NAMES:
         raise ValueError(f"There is no experiment {name!r}; choose from {', '.join(NAMES)}.")
-    file = folder / f"{name}.json"
+    file = folder / f"{name.replace('-', '_')}.json"
     if not file.exists():
         raise FileNotFoundError(f"{file} is missing; python course.py experiment {name} makes it.")
     return json.loads(file.read_text(encoding="utf-8"))
@@ -24,8 +28,15 @@ def shipped(name: str, folder: Path = FOLDER) -> dict:
 def main(arguments: list[str] | None = None) -> int:
     """The command line of `experiment`: the name of one, then what it takes itself."""
     parser = OneLineParser(prog="gligen-lessons experiment", description=__doc__)
-    parser.add_argument("name", choices=NAMES)
+    parser.add_argument("name", choices=NAMES, type=present_name)
     parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...",
                         help="what it takes: NAME --help says")
-    asked = parser.parse_args(arguments)
-    return import_module(f"{__name__}.{asked.name}").main(asked.rest)
+    args = parser.parse_args(arguments)
+    return import_module(f".{NAMES[args.name]}", __name__).main(args.rest)
+
+
+def present_name(name: str) -> str:
+    """What an experiment is called now; a note where its name has changed."""
+    if name in FORMER:
+        print(f"experiment {name} is called {FORMER[name]} now.", file=sys.stderr)
+    return FORMER.get(name, name)

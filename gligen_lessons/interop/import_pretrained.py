@@ -23,7 +23,7 @@ from ..latent import TextToImage
 from ..schedule import Schedule
 from ..unet import UNet
 from ..vae import VAE
-from .preprocess import Detector, Lens, Namer
+from .preprocess import ClipClassifier, Detector, ImageTransform
 
 IMAGENET = {"image_mean": [.485, .456, .406], "image_std": [.229, .224, .225]}
 CLIPS = {"image_mean": [.48145466, .4578275, .40821073],
@@ -87,7 +87,7 @@ def read_detector(folder: str | Path, device: str | torch.device = "cpu") -> Det
     model = settled(lambda: DETR(**config), folder)
     take_over(model, detr_names(read_tensors(folder)), folder, device)
     return Detector(model, [names[n] for n in range(len(names))],
-                    read_lens(folder, DETR_SIDE, IMAGENET))
+                    read_transform(folder, DETR_SIDE, IMAGENET))
 
 
 def backbone(told: dict, folder: Path) -> dict:
@@ -116,7 +116,7 @@ def detr_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             for name, tensor in renamed(tensors, DETR_NAMES).items()}
 
 
-def read_clip(folder: str | Path, device: str | torch.device = "cpu") -> Namer:
+def read_clip(folder: str | Path, device: str | torch.device = "cpu") -> ClipClassifier:
     """A CLIPModel with its tokenizer. Errors as in `read_pipeline`."""
     folder = existing(folder, "transformers' CLIPModel")
     told = config_of(folder)
@@ -128,18 +128,18 @@ def read_clip(folder: str | Path, device: str | torch.device = "cpu") -> Namer:
                     for name, keys in (("text", TEXT_KEYS), ("vision", VISION_KEYS)))
     model = settled(lambda: CLIP(text, vision, width), folder)
     take_over(model, read_tensors(folder), folder, device)
-    return Namer(model, read_tokenizer(folder, model.text_model.length),
-                 read_lens(folder, model.vision_model.side, CLIPS))
+    return ClipClassifier(model, read_tokenizer(folder, model.text_model.length),
+                 read_transform(folder, model.vision_model.side, CLIPS))
 
 
-def read_lens(folder: Path, side: int, usual: dict) -> Lens:
+def read_transform(folder: Path, side: int, usual: dict) -> ImageTransform:
     """What preprocessor_config.json says of mean, spread and size; else the usual."""
     file = folder / "preprocessor_config.json"
     said = usual | (read_config(file) if file.exists() else {})
     size = said.get("size", side)
     if isinstance(size, dict):
         size = size.get("shortest_edge", size.get("height", side))
-    return Lens(int(size), tuple(said["image_mean"]), tuple(said["image_std"]))
+    return ImageTransform(int(size), tuple(said["image_mean"]), tuple(said["image_std"]))
 
 
 def existing(folder: str | Path, what: str, inside: str = "config.json") -> Path:

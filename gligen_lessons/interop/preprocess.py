@@ -1,4 +1,4 @@
-"""Networks that look at pictures, each through its lens: a detector, and CLIP as a namer."""
+"""Networks that look at pictures, each through its transform: a detector, and CLIP as a namer."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from ..images import resized
 
 
 @dataclass(frozen=True)
-class Lens:
+class ImageTransform:
     """How a network wants its pictures: `side` pixels, this mean and spread of each channel."""
 
     side: int
@@ -27,11 +27,11 @@ class Lens:
 
 @dataclass(frozen=True)
 class Detector:
-    """A DETR, the names of its labels and its lens."""
+    """A DETR, the names of its labels and its transform."""
 
     model: DETR
     names: list[str]
-    lens: Lens
+    transform: ImageTransform
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> list[tuple[list[str], Tensor]]:
@@ -41,7 +41,7 @@ class Detector:
         out.
         """
         where = next(self.model.parameters()).device
-        logits, boxes = self.model(self.lens(x.to(where)))
+        logits, boxes = self.model(self.transform(x.to(where)))
         found = []
         for one in postprocess(logits.float().cpu(), boxes.float().cpu(), EVEN_ODDS):
             cut = one.boxes_xyxy.clamp(0, 1)
@@ -52,18 +52,18 @@ class Detector:
 
 
 @dataclass(frozen=True)
-class Namer:
+class ClipClassifier:
     """A CLIP that says which of some words fits a picture best."""
 
     model: CLIP
     tokenizer: Callable
-    lens: Lens
+    transform: ImageTransform
 
     @torch.no_grad()
     def features(self, x: Tensor) -> Tensor:
         """Where pictures (b,3,h,w) in [-1, 1] lie in CLIP's space, (b,d)."""
         where = self.model.logit_scale.device
-        return self.model.encode_image(self.lens(x.to(where))).cpu()
+        return self.model.encode_image(self.transform(x.to(where))).cpu()
 
     @torch.no_grad()
     def best(self, x: Tensor, prompts: list[list[str]]) -> list[int]:

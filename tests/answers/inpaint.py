@@ -10,7 +10,7 @@ from gligen_lessons import boxes as boxes_
 from gligen_lessons import ddim, ddpm
 from gligen_lessons import inpaint as own
 from gligen_lessons.datasets.instructions import Instruction
-from gligen_lessons.experiments import arms
+from gligen_lessons.experiments.detector_grounding import arms
 from gligen_lessons.schedule import at
 
 # masks_of

@@ -5,27 +5,27 @@ from torch import Tensor
 
 from ..boxes import iou
 from ..datasets.instructions import Instruction
-from ..experiments import arms
-from ..experiments.arms import Seen, Subject
+from ..experiments.detector_grounding import arms
+from ..experiments.detector_grounding.arms import Detected, InpaintingCase
 from . import Wrong, exercise
 
 
-def a_picture() -> Subject:
+def a_picture() -> InpaintingCase:
     """Three things, of which the second is masked."""
-    return Subject(7, torch.zeros(3, 8, 8), ["house", "car", "tree"],
+    return InpaintingCase(7, torch.zeros(3, 8, 8), ["house", "car", "tree"],
                    ["a blue house", "a red car", "a green tree"],
                    torch.tensor([[.05, .2, .4, .8], [.45, .5, .8, .8], [.7, .1, .95, .6]]), 1)
 
 
-def sightings() -> list[Seen]:
+def sightings() -> list[Detected]:
     """Found, twice over and in another colour; missed, with a neighbour near; nothing seen."""
-    found = Seen(["boat", "car", "house", "cat"],
+    found = Detected(["boat", "car", "house", "cat"],
                  ["a red boat", "an orange car", "a blue house", "a red car"],
                  torch.tensor([[.44, .48, .72, .78], [.46, .5, .81, .79], [.06, .2, .4, .8],
                                [.6, .5, .8, .95]]))
-    missed = Seen(["tree", "car"], ["a green tree", "a red car"],
+    missed = Detected(["tree", "car"], ["a green tree", "a red car"],
                   torch.tensor([[.7, .12, .95, .6], [.1, .1, .3, .3]]))
-    return [found, missed, Seen([], [], torch.zeros(0, 4))]
+    return [found, missed, Detected([], [], torch.zeros(0, 4))]
 
 
 def wishes_of(phrases: list[str], boxes_xyxy: Tensor) -> set[tuple]:
@@ -34,7 +34,7 @@ def wishes_of(phrases: list[str], boxes_xyxy: Tensor) -> set[tuple]:
             zip(phrases, boxes_xyxy.tolist(), strict=True)}
 
 
-@exercise("gligen_lessons.experiments.arms:instructions")
+@exercise("gligen_lessons.experiments.detector_grounding.arms:instructions")
 def instructions(attempt):
     """A picture whose target the detector finds, misses, or sees nothing beside."""
     one, told = a_picture(), 0
@@ -48,8 +48,8 @@ def instructions(attempt):
     return f"tells {told} instructions apart, and where the detector missed it says None"
 
 
-def judge(arm: str, got: Instruction | None, right: Instruction | None, one: Subject,
-          seen: Seen) -> None:
+def judge(arm: str, got: Instruction | None, right: Instruction | None, one: InpaintingCase,
+          seen: Detected) -> None:
     """One arm's instruction against the library's, in what its target and the others are."""
     if right is None and got is not None:
         raise Wrong("C has an instruction where the detector missed the target. None, so that such "
@@ -69,7 +69,7 @@ def judge(arm: str, got: Instruction | None, right: Instruction | None, one: Sub
                    wishes_of(right.phrases, right.boxes_xyxy), one, seen)
 
 
-def the_target(arm: str, got: Instruction, right: Instruction, one: Subject) -> None:
+def the_target(arm: str, got: Instruction, right: Instruction, one: InpaintingCase) -> None:
     """Entry 0: the true target in A, B and D, what the detector takes for it in C."""
     first = got.phrases[0], got.boxes_xyxy[0]
     same_place = torch.allclose(first[1], right.boxes_xyxy[0], atol=1e-4)
@@ -85,7 +85,8 @@ def the_target(arm: str, got: Instruction, right: Instruction, one: Subject) -> 
     raise Wrong(f"entry 0 of arm {arm} is {first[0]!r}; the target comes first.")
 
 
-def what_is_beside(arm: str, got: set[tuple], want: set[tuple], one: Subject, seen: Seen) -> None:
+def what_is_beside(arm: str, got: set[tuple], want: set[tuple], one: InpaintingCase,
+                   seen: Detected) -> None:
     """Everything else that an arm tells: detections in B and C, true things in D, none in A."""
     if got == want:
         return

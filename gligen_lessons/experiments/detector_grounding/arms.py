@@ -10,14 +10,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..boxes import iou
-from ..datasets.annotated import SMALLEST
-from ..datasets.instructions import Instruction
-from ..datasets.labelled import labelled, pictures
-from ..images import to_model
-from ..world import named, scene
-from ..world.records import Record
-from ..world.vocabulary import COLOURS, article
+from ...boxes import iou
+from ...datasets.annotated import SMALLEST
+from ...datasets.instructions import Instruction
+from ...datasets.labelled import labelled, pictures
+from ...images import to_model
+from ...world import named, scene
+from ...world.records import Record
+from ...world.vocabulary import COLOURS, article
 
 ARMS = {"A": "the target alone, its true box", "B": "and what DETR sees beside it",
         "C": "everything from DETR, the target too", "D": "everything true"}
@@ -26,7 +26,7 @@ MASKED = 1 / 16                                           # sides of what is mas
 
 
 @dataclass(frozen=True)
-class Subject:
+class InpaintingCase:
     """A picture (3,h,w) in [-1, 1] with its true things, one of which is to be masked.
 
     categories and phrases are n long, boxes_xyxy (n,4); `target` counts among them. `number` is
@@ -47,7 +47,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Detected:
     """What detector and CLIP say of a whole picture: categories, phrases, boxes_xyxy (m,4)."""
 
     categories: list[str]
@@ -67,7 +67,7 @@ def colour_in(phrase: str) -> str | None:
     return next((word for word in phrase.split() if word in COLOURS), None)
 
 
-def subjects(count: int, split: str = "grounding-test") -> list[Subject]:
+def inpainting_cases(count: int, split: str = "grounding-test") -> list[InpaintingCase]:
     """The first `count` scenes of a split that have a thing to mask, in order."""
     found, more = [], count + count // 4 + 4              # few scenes have none
     while len(found) < count:
@@ -81,7 +81,7 @@ def subjects(count: int, split: str = "grounding-test") -> list[Subject]:
     return found[:count]
 
 
-def recorded(records: Iterable[Record]) -> Iterator[Subject]:
+def recorded(records: Iterable[Record]) -> Iterator[InpaintingCase]:
     """The same of a COCO data set's records, all of one size; crowds do not count."""
     for i, one in enumerate(records):
         keep = [k for k, crowd in enumerate(one.crowd) if not crowd]
@@ -94,7 +94,7 @@ def recorded(records: Iterable[Record]) -> Iterator[Subject]:
 
 
 def subject(number: int, image: Tensor, categories: list[str], phrases: list[str],
-            boxes_xyxy: Tensor) -> Subject | None:
+            boxes_xyxy: Tensor) -> InpaintingCase | None:
     """A picture with one of its things drawn, by its number; None where none is large enough.
 
     What is too small to count is left out; what is masked measures at least a place of the
@@ -107,11 +107,11 @@ def subject(number: int, image: Tensor, categories: list[str], phrases: list[str
         return None
     g = torch.Generator().manual_seed(number)
     target = large[int(torch.randint(len(large), (1,), generator=g))]
-    return Subject(number, image, [categories[k] for k in keep], [phrases[k] for k in keep],
+    return InpaintingCase(number, image, [categories[k] for k in keep], [phrases[k] for k in keep],
                    boxes_xyxy[keep], target)
 
 
-def same_thing(box: Tensor, seen: Seen) -> int | None:
+def same_thing(box: Tensor, seen: Detected) -> int | None:
     """Which of what is seen is the thing in a box (4,); None where DETR missed it."""
     if not len(seen.boxes_xyxy):
         return None
@@ -119,13 +119,13 @@ def same_thing(box: Tensor, seen: Seen) -> int | None:
     return int(overlap.argmax()) if float(overlap.max()) > SAME else None
 
 
-def others(box: Tensor, seen: Seen) -> list[int]:
+def others(box: Tensor, seen: Detected) -> list[int]:
     """Which of what is seen is something else than the thing in a box (4,)."""
     overlap = iou(seen.boxes_xyxy, box[None])[0][:, 0]          # (m,)
     return (overlap <= SAME).nonzero().flatten().tolist()
 
 
-def instructions(one: Subject, seen: Seen) -> dict[str, Instruction | None]:
+def instructions(one: InpaintingCase, seen: Detected) -> dict[str, Instruction | None]:
     """What each arm tells the painter; entry 0 is the target; C None where DETR missed.
 
     The caption is the target's phrase as the arm knows it, the same for A, B and D; in

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..metrics import bootstrap, frechet_distance, kernel_distance
-from .arms import ARMS, Subject
+from ...metrics import bootstrap, frechet_distance, kernel_distance
+from .arms import ARMS, InpaintingCase
 
 PAIRS = ("B-A", "C-B", "D-A")
 DISTANCES = {"kid": kernel_distance, "frechet": frechet_distance}
@@ -28,32 +28,33 @@ def outside(painted: Tensor, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @dataclass
-class Kept:
+class ArmResults:
     """What is kept of one arm's pictures: numbers by name, features, and which scenes count."""
 
     columns: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    whole: list[Tensor] = field(default_factory=list)
-    part: list[Tensor] = field(default_factory=list)
+    image_features: list[Tensor] = field(default_factory=list)
+    crop_features: list[Tensor] = field(default_factory=list)
     counts: list[bool] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.counts)
 
-    def add(self, judge, shown: Tensor, some: list[Subject],
+    def add(self, judge, shown: Tensor, some: list[InpaintingCase],
             facts: dict[str, Tensor] | None = None, counts: list[bool] | None = None) -> list[dict]:
         """Judge some pictures (b,3,h,w) and keep `facts` (b,) beside; a dict for each."""
-        facts = judge.right(shown, some) | (facts or {})
+        facts = judge.accuracy(shown, some) | (facts or {})
         for name, values in facts.items():
             self.columns[name] += values.double().tolist()
-        self.whole.append(judge.whole(shown).double())
-        self.part.append(judge.part(shown, torch.stack([one.box for one in some])).double())
+        self.image_features.append(judge.image_features(shown).double())
+        boxes = torch.stack([one.box for one in some])
+        self.crop_features.append(judge.crop_features(shown, boxes).double())
         self.counts += counts or [True] * len(some)
         return [{name: plain(values[i]) for name, values in facts.items()}
                 for i in range(len(some))]
 
     def features(self) -> dict[str, Tensor]:
         """The features by the ending of their distances' names: of pictures, and of crops."""
-        return {"": torch.cat(self.whole), ", crops": torch.cat(self.part)}
+        return {"": torch.cat(self.image_features), ", crops": torch.cat(self.crop_features)}
 
     def rows(self) -> np.ndarray:
         """Which scenes count."""
@@ -70,19 +71,19 @@ def plain(value: Tensor) -> bool | float | None:
 def changes(judge, shown: Tensor, painted: Tensor, x: Tensor, mask: Tensor) -> dict[str, Tensor]:
     """How far pictures are from what was there, (b,) by name; `shown` may be pasted."""
     before, psnr = outside(painted, x, mask)
-    return {"perceptual distance": judge.apart(shown, x),
+    return {"perceptual distance": judge.perceptual_distance(shown, x),
             "changed outside, before pasting": before, "psnr outside, before pasting": psnr,
             "changed outside, after pasting": outside(shown, x, mask)[0]}
 
 
-def distances(kept: Kept, rows: np.ndarray, real: Kept) -> dict[str, float | None]:
+def distances(kept: ArmResults, rows: np.ndarray, real: ArmResults) -> dict[str, float | None]:
     """KID and Frechet distance of some scenes' pictures to real ones; None for fewer than two."""
     found, true = kept.features(), real.features()
     return {name + end: measure(found[end][rows], true[end]) if len(rows) > 1 else None
             for end in found for name, measure in DISTANCES.items()}
 
 
-def averages(kept: Kept, rows: np.ndarray) -> dict[str, float | None]:
+def averages(kept: ArmResults, rows: np.ndarray) -> dict[str, float | None]:
     """The mean of each column over some scenes, of what is finite."""
     made = {}
     for name, values in kept.columns.items():
@@ -92,7 +93,7 @@ def averages(kept: Kept, rows: np.ndarray) -> dict[str, float | None]:
     return made
 
 
-def paired(a: Kept, b: Kept, real: Kept, draws: int = DRAWS) -> dict:
+def paired(a: ArmResults, b: ArmResults, real: ArmResults, draws: int = DRAWS) -> dict:
     """How much more of everything b has than a, on the scenes that count in both.
 
     Each with the 95 % interval of drawing scenes again with replacement, the same for both
@@ -114,7 +115,8 @@ def paired(a: Kept, b: Kept, real: Kept, draws: int = DRAWS) -> dict:
                    for name, value in found.items()}
 
 
-def difference(a: Kept, b: Kept, rows: np.ndarray, real: Kept) -> dict[str, float]:
+def difference(a: ArmResults, b: ArmResults, rows: np.ndarray,
+               real: ArmResults) -> dict[str, float]:
     """How much farther from real pictures b is than a, by each distance."""
     first, second = distances(a, rows, real), distances(b, rows, real)
     return {name: second[name] - first[name] for name in first}
@@ -125,7 +127,7 @@ def interval(mean: float, ends) -> dict[str, float]:
     return {"mean": mean, "low": float(ends[0]), "high": float(ends[1])}
 
 
-def all_figures(kept: dict[str, Kept], draws: int = DRAWS) -> dict:
+def all_figures(kept: dict[str, ArmResults], draws: int = DRAWS) -> dict:
     """All figures: of each arm, of what stands beside them, and of pairs of arms."""
     real = kept["others"]
 

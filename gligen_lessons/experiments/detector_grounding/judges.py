@@ -1,4 +1,4 @@
-"""Who judges the experiment's pictures: the referee in the world, CLIP where it is a stranger."""
+"""Who judges the experiment's pictures: the referee in the world, CLIP elsewhere."""
 
 from dataclasses import dataclass
 
@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import weights
-from ..images import crops, resized
-from ..interop.preprocess import Namer
-from ..referee import CROP, CropReferee, SceneReferee, judge_boxes, judge_scenes
-from ..world.vocabulary import CATEGORIES, COLOURS
-from .arms import Subject, colour_in
+from ... import weights
+from ...images import crops, resized
+from ...interop.preprocess import ClipClassifier
+from ...referee import CROP, CropReferee, SceneReferee, judge_boxes, judge_scenes
+from ...world.vocabulary import CATEGORIES, COLOURS
+from .arms import InpaintingCase, colour_in
 
 
 @dataclass(frozen=True)
@@ -30,24 +30,24 @@ class Referee:
     def shipped(cls, device: torch.device) -> "Referee":
         return cls(weights.load("referee-scene", device), weights.load("referee-crop", device))
 
-    def whole(self, x: Tensor) -> Tensor:
+    def image_features(self, x: Tensor) -> Tensor:
         """A vector for each picture, (b,d)."""
         return judge_scenes(self.scene, x)[1]
 
     @torch.no_grad()
-    def part(self, x: Tensor, boxes_xyxy: Tensor) -> Tensor:
+    def crop_features(self, x: Tensor, boxes_xyxy: Tensor) -> Tensor:
         """A vector for what one box (b,4) of each picture holds, (b,d)."""
         found = crops(x.to(device_of(self.crop)), boxes_xyxy, torch.arange(len(x)), CROP)
         features = self.crop.body(found).amax((2, 3)).cpu()
         return F.normalize(features, dim=1) * features.shape[1] ** .5
 
     @torch.no_grad()
-    def apart(self, a: Tensor, b: Tensor) -> Tensor:
+    def perceptual_distance(self, a: Tensor, b: Tensor) -> Tensor:
         """How far two sets of pictures are apart, (b,): mean squared distance of the maps."""
         a, b = (self.scene.body(resized(x.to(device_of(self.scene)))) for x in (a, b))
         return (a - b).square().flatten(1).mean(1).cpu()
 
-    def right(self, x: Tensor, asked: list[Subject]) -> dict[str, Tensor]:
+    def accuracy(self, x: Tensor, asked: list[InpaintingCase]) -> dict[str, Tensor]:
         """Whether each picture's target box holds what it should, (b,) bool by name.
 
         "right" is both; a phrase without a colour asks for the category alone.
@@ -65,27 +65,28 @@ class Referee:
 
 
 @dataclass(frozen=True)
-class Stranger:
+class ClipJudge:
     """CLIP as judge of pictures that the referee has never met.
 
     Distances are in its image features, of whole pictures and of crops. It also named colours
     for arms B and C, so it is no judge of what is right in a box.
     """
 
-    namer: Namer
+    namer: ClipClassifier
     name = "clip"
 
-    def whole(self, x: Tensor) -> Tensor:
+    def image_features(self, x: Tensor) -> Tensor:
         return self.namer.features(x)
 
-    def part(self, x: Tensor, boxes_xyxy: Tensor) -> Tensor:
-        return self.namer.features(crops(x, boxes_xyxy, torch.arange(len(x)), self.namer.lens.side))
+    def crop_features(self, x: Tensor, boxes_xyxy: Tensor) -> Tensor:
+        side = self.namer.transform.side
+        return self.namer.features(crops(x, boxes_xyxy, torch.arange(len(x)), side))
 
-    def apart(self, a: Tensor, b: Tensor) -> Tensor:
-        a, b = (F.normalize(self.whole(x), dim=1) for x in (a, b))
+    def perceptual_distance(self, a: Tensor, b: Tensor) -> Tensor:
+        a, b = (F.normalize(self.image_features(x), dim=1) for x in (a, b))
         return (a - b).square().sum(1)
 
-    def right(self, x: Tensor, asked: list[Subject]) -> dict[str, Tensor]:
+    def accuracy(self, x: Tensor, asked: list[InpaintingCase]) -> dict[str, Tensor]:
         return {}
 
 
@@ -94,7 +95,7 @@ def device_of(model: torch.nn.Module) -> torch.device:
     return next(model.parameters()).device
 
 
-def judge_for(categories: list[str], namer: Namer | None, device: torch.device):
+def judge_for(categories: list[str], namer: ClipClassifier | None, device: torch.device):
     """The referee where a data set's categories are the world's, else CLIP.
 
     ValueError where that is needed and not given.
@@ -105,4 +106,4 @@ def judge_for(categories: list[str], namer: Namer | None, device: torch.device):
         strange = sorted(set(categories) - set(CATEGORIES))
         raise ValueError(f"The referee knows the world's categories only, not {strange[0]!r}: "
                          "give a folder of CLIP with --clip, whose features then judge.")
-    return Stranger(namer)
+    return ClipJudge(namer)
