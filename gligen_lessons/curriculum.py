@@ -59,6 +59,11 @@ LESSONS = {
 WORLD = "pictures as data, and the tools of the course"   # what lesson 00 builds
 
 
+def written(lesson: Lesson) -> bool:
+    """Whether a lesson can be read already."""
+    return bool(lesson.builds)
+
+
 def arrows() -> list[tuple[str, str]]:
     """Each lesson beside one that uses it."""
     return [(start, stop) for stop, lesson in LESSONS.items() for start in lesson.uses]

@@ -2,13 +2,15 @@
 
 import base64
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from PIL import Image
 
-from gligen_lessons import curriculum, show
+from gligen_lessons import course_map, curriculum, show
 
 ROOT = Path(__file__).resolve().parent.parent
 ARROWS = curriculum.arrows()
@@ -47,7 +49,7 @@ def test_no_two_lessons_share_a_place_and_no_straight_arrow_crosses_one():
 
 
 def test_words_stay_inside_their_frames():
-    figure = show.lessons()
+    figure = course_map.lessons()
     figure.canvas.draw()
     ax = figure.axes[0]
     frames = {patch.get_window_extent() for patch in ax.patches
@@ -62,20 +64,32 @@ def test_words_stay_inside_their_frames():
 
 
 def test_here_fills_one_lesson_and_nothing_else():
-    plain, here = shown(show.lessons()), shown(show.lessons(here="15"))
+    plain, here = shown(course_map.lessons()), shown(course_map.lessons(here="07"))
     rows, columns = np.nonzero((plain != here).any(-1))
-    node = show.NODE[0] * 100, show.NODE[1] * 100
+    node = course_map.NODE[0] * 100, course_map.NODE[1] * 100
     assert .8 < (columns.max() - columns.min()) / node[0] <= 1.02
     assert .8 < (rows.max() - rows.min()) / node[1] <= 1.05
     green = [int(show.COLOURS[2][k:k + 2], 16) for k in (1, 3, 5)]
-    inside = slice(rows.min() + 45, rows.min() + 50), slice(columns.min() + 60, columns.min() + 80)
+    inside = slice(rows.min() + 48, rows.min() + 52), slice(columns.min() + 30, columns.min() + 50)
     assert (here[inside] == green).all() and not (plain[inside] == green).all(-1).any()
-    assert (plain != shown(show.lessons(here="00"))).any()
+    assert (plain != shown(course_map.lessons(here="00"))).any()
+
+
+def test_lessons_to_come_are_grey(monkeypatch):
+    label = "grey: not written yet"
+    todo = replace(curriculum.LESSONS["07"], builds="")
+    monkeypatch.setitem(curriculum.LESSONS, "07", todo)
+    texts = [text.get_text() for text in course_map.lessons().axes[0].texts]
+    edges = {to_hex(patch.get_edgecolor()) for patch in course_map.lessons().axes[0].patches}
+    assert label in texts and course_map.LATER in edges and show.COLOURS[2] not in edges
+    for number, one in curriculum.LESSONS.items():
+        monkeypatch.setitem(curriculum.LESSONS, number, replace(one, builds="something"))
+    assert label not in [text.get_text() for text in course_map.lessons().axes[0].texts]
 
 
 def test_a_lesson_that_is_not_there():
     with pytest.raises(ValueError, match="no lesson '17'; choose 00 to 16"):
-        show.lessons(here="17")
+        course_map.lessons(here="17")
 
 
 # ---------------------------------------------------------------------------- key points

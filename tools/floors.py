@@ -11,7 +11,7 @@ PACKAGE = "gligen_lessons"
 
 # Per floor: whether a module may also import those before it, and the modules, in their order.
 FLOORS = (
-    (True, "boxes images schedule curriculum device world show"),
+    (True, "boxes images schedule curriculum device world show course_map"),
     (True, "nets files ema muon fit metrics referee"),
     (True, "ddpm ddim unet vae bpe clip guidance latent resnet transformer detr gligen "
            "grounded inpaint reground diffedit prompt2prompt pix2pix odise"),
@@ -20,7 +20,7 @@ FLOORS = (
 )
 
 # Third-party modules and the only modules of the library that may import them, at any depth.
-KEPT_TO = {"matplotlib": {"show", "widgets"}, "IPython": {"show", "widgets"},
+KEPT_TO = {"matplotlib": {"show", "course_map", "widgets"}, "IPython": {"show", "widgets"},
            "ipywidgets": {"widgets"}, "anywidget": {"widgets"},
            "accelerate": {"fit"}}
 
