@@ -23,9 +23,11 @@ def shown(figure):
 # ---------------------------------------------------------------------------- the graph
 
 def test_the_graph_has_every_lesson():
-    assert [*curriculum.LESSONS] == [f"{n:02d}" for n in range(1, 17)]
+    numbers = [*curriculum.LESSONS]
+    assert len(numbers) >= 16 and numbers == sorted(numbers)
     written = {path.name[:2] for path in (ROOT / "notebooks").glob("[0-9]*.ipynb")}
-    assert written <= {"00", *curriculum.LESSONS}
+    assert written == {"00"} | {n for n, one in curriculum.LESSONS.items()
+                                if curriculum.written(one)}
 
 
 @pytest.mark.parametrize("start, stop", ARROWS)
@@ -56,7 +58,7 @@ def test_words_stay_inside_their_frames():
               if type(patch).__name__ == "FancyBboxPatch"}
     texts = [text for text in ax.texts
              if text.get_ha() == "center" and not text.get_text().isdigit()]
-    assert len(texts) == 2 * 17
+    assert len(texts) == 2 * (1 + len(curriculum.LESSONS))
     for text in texts:
         box = text.get_window_extent()
         assert any(f.x0 < box.x0 and box.x1 < f.x1 and f.y0 < box.y0 and box.y1 < f.y1
@@ -88,8 +90,8 @@ def test_lessons_to_come_are_grey(monkeypatch):
 
 
 def test_a_lesson_that_is_not_there():
-    with pytest.raises(ValueError, match="no lesson '17'; choose 00 to 16"):
-        course_map.lessons(here="17")
+    with pytest.raises(ValueError, match=f"no lesson '17a'; choose 00 to {max(curriculum.LESSONS)}"):
+        course_map.lessons(here="17a")
 
 
 # ---------------------------------------------------------------------------- key points
