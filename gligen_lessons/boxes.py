@@ -66,3 +66,12 @@ def check(boxes_xyxy: Tensor, where: str = "boxes") -> Tensor:
     if len(boxes) and (boxes.min() < 0 or boxes.max() > 1):
         raise ValueError(f"{where} must lie in 0..1, got {boxes.min():.4g} to {boxes.max():.4g}.")
     return boxes
+
+
+def coverage(boxes_xyxy: Tensor, side: int) -> Tensor:
+    """The part of each of side x side pixels that a box covers: (...,4) to (...,side,side)."""
+    edges = torch.arange(side + 1).to(boxes_xyxy) / side
+    low, high = boxes_xyxy[..., None].split(2, dim=-2)              # (...,2,1)
+    parts = (torch.minimum(edges[1:], high) - torch.maximum(edges[:-1], low)) * side
+    x, y = parts.clamp(0, 1).unbind(-2)                             # (...,side) twice
+    return y[..., :, None] * x[..., None, :]

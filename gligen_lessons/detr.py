@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from .boxes import giou, xyxy_from_cxcywh
 from .images import resized
-from .nets import settle
+from .nets import record_attention, settle
 from .resnet import ResNet
 from .transformer import DetrDecoder, DetrEncoder, sine_positions
 
@@ -282,12 +282,9 @@ def detect(model: DETR, x: Tensor, threshold: float = EVEN_ODDS,
 
 @torch.no_grad()
 def query_maps(model: DETR, x: Tensor) -> Tensor:
-    """Where each query looks in its last layer, (b,q,h',w'): the mean over the heads."""
-    layer, kept = model.model.decoder.layers[-1].encoder_attn, []
-    hook = layer.register_forward_hook(lambda module, inputs, _: kept.append(module.map(*inputs)))
-    try:
+    """What each query attends to in its last layer, (b,q,h',w'): the mean over the heads."""
+    last = {"last": model.model.decoder.layers[-1].encoder_attn}
+    with record_attention(last, lambda layer, *inputs: layer.map(*inputs)) as maps:
         model(x)
-    finally:
-        hook.remove()
     h, w = model.model.backbone["model"](x[:1]).shape[2:]
-    return kept[0].mean(1).unflatten(2, (h, w))
+    return maps["last"][0].mean(1).unflatten(2, (h, w))

@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 
 from . import ddim
+from .boxes import coverage
 from .gligen import GatedSelfAttentionDense, Grounding, ground, transformer_blocks
 from .guidance import check_scale, guide
-from .latent import STEPS_OFFSET, TextToImage, attention_map, to_pictures, whole, word_maps
+from .latent import STEPS_OFFSET, TextToImage, to_pictures, token_maps, whole
+from .nets import attention_map
 from .schedule import Schedule
 from .unet import UNet
 
@@ -124,41 +126,24 @@ def draw_grounded(parts: TextToImage, captions: list[str], phrases: list[list[st
         return to_pictures(parts.vae, z0).cpu()
 
 
-def gate_looks(gate: GatedSelfAttentionDense, x: Tensor, objs: Tensor) -> Tensor:
-    """How much each pixel looks at each grounding token in a gate, (b,k,n_pixels,n).
+def gate_attention(gate: GatedSelfAttentionDense, x: Tensor, objs: Tensor) -> Tensor:
+    """How much each pixel attends to each grounding token, (b,k,n_pixels,n).
 
     A pixel spreads a whole over all pixels and tokens (eq. 8); this is the tokens' part
     of it, so rows sum to less than one. x (b,n_pixels,d), objs (b,n,d_objs); k heads.
     """
     both = gate.norm1(torch.cat([x, gate.linear(objs)], dim=1))
-    looks = attention_map(gate.attn, both, both)    # (b,k,n_pixels+n,n_pixels+n)
-    return looks[:, :, :x.shape[1], x.shape[1]:]
+    maps = attention_map(gate.attn, both)           # (b,k,n_pixels+n,n_pixels+n)
+    return maps[:, :, :x.shape[1], x.shape[1]:]
 
 
-@contextmanager
-def watched_gates(unet: UNet) -> Iterator[dict[str, list[Tensor]]]:
-    """Within this context, keep what pixels look at in every call of every gate.
-
-    The dict holds, for each gate's name, one map (b,n_pixels,n) a call, the mean over
-    the heads, on the CPU. Steps without grounding call no gate.
-    """
-    maps, hooks = {}, []
-    for name, gate in unet.named_modules():
-        if isinstance(gate, GatedSelfAttentionDense):
-            kept = maps[name] = []
-
-            def keep(gate, inputs, output, kept=kept):
-                kept.append(gate_looks(gate, *inputs).mean(1).detach().cpu())
-
-            hooks.append(gate.register_forward_hook(keep))
-    try:
-        yield maps
-    finally:
-        for hook in hooks:
-            hook.remove()
+def gates(unet: UNet) -> dict[str, GatedSelfAttentionDense]:
+    """The gates of a U-Net, by name. Steps without grounding call none of them."""
+    return {name: gate for name, gate in unet.named_modules()
+            if isinstance(gate, GatedSelfAttentionDense)}
 
 
-def slot_maps(maps: dict[str, list[Tensor]], grounding: Grounding, side: int) -> Tensor:
+def entity_maps(maps: dict[str, list[Tensor]], grounding: Grounding, side: int) -> Tensor:
     """One map a slot, (b,n,side,side): the mean over gates of that size and calls.
 
     Of calls that guidance doubled only the half with grounding counts; slots that are
@@ -166,19 +151,16 @@ def slot_maps(maps: dict[str, list[Tensor]], grounding: Grounding, side: int) ->
     """
     asked = {name: [m[-len(grounding.masks):] for m in calls]
              for name, calls in maps.items()}
-    return word_maps(asked, side) * grounding.masks.cpu()[..., None, None]
+    return token_maps(asked, side) * grounding.masks.cpu()[..., None, None]
 
 
-def focus(maps: Tensor, boxes_xyxy: Tensor) -> Tensor:
-    """How much more the pixels in a slot's box look at it than all pixels do, (b,n).
+def attention_concentration(maps: Tensor, boxes_xyxy: Tensor) -> Tensor:
+    """How much more the pixels in a slot's box attend to it than all pixels do, (b,n).
 
     The mean of a map (b,n,side,side) inside its box, by the part of each pixel that the
     box covers, over its mean everywhere. 1: the box is not noticed. 0 where a map is
     all zero.
     """
-    edges = torch.arange(maps.shape[-1] + 1).to(maps) / maps.shape[-1]
-    low, high = boxes_xyxy.to(maps)[..., None].split(2, dim=2)      # (b,n,2,1)
-    parts = (torch.minimum(edges[1:], high) - torch.maximum(edges[:-1], low)).clamp(0)
-    inside = parts[:, :, 1, :, None] * parts[:, :, 0, None, :]      # (b,n,side,side)
+    inside = coverage(boxes_xyxy.to(maps), maps.shape[-1])          # (b,n,side,side)
     weight = inside / inside.sum((2, 3), keepdim=True).clamp(min=1e-9)
     return (maps * weight).sum((2, 3)) / maps.mean((2, 3)).clamp(min=1e-9)

@@ -6,12 +6,11 @@ caption's tokens.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import ddim
 from .bpe import Tokenizer
@@ -123,40 +122,13 @@ def draw(parts: TextToImage, captions: list[str], seed: int = 0, **options) -> T
         return to_pictures(parts.vae, z0).cpu()
 
 
-def attention_map(layer: Attention, x: Tensor, context: Tensor) -> Tensor:
-    """How much each pixel looks at each token, (b,k,n_pixels,n_tokens).
-
-    Rows sum to one: softmax(q k^T / sqrt(d)) of section 3.3, for each of k heads.
-    """
-    q, k = layer.to_q(x), layer.to_k(context)
-    q, k = (y.unflatten(2, (layer.heads, -1)).transpose(1, 2) for y in (q, k))
-    return (q @ k.transpose(2, 3) / q.shape[-1] ** .5).softmax(-1)
+def cross_attentions(unet: nn.Module) -> dict[str, Attention]:
+    """The layers of a U-Net, or of a part, in which pixels attend to words, by name."""
+    return {f"{name}.attn2": block.attn2 for name, block in unet.named_modules()
+            if isinstance(block, BasicTransformerBlock)}
 
 
-@contextmanager
-def watched(unet: UNet) -> Iterator[dict[str, list[Tensor]]]:
-    """Within this context, keep what cross-attention looks at in every call.
-
-    The dict holds, for each layer's name, one map (b,n_pixels,n_tokens) a call, the
-    mean over the heads, on the CPU.
-    """
-    maps, hooks = {}, []
-    for name, block in unet.named_modules():
-        if isinstance(block, BasicTransformerBlock):
-            kept = maps[f"{name}.attn2"] = []
-
-            def keep(layer, inputs, output, kept=kept):
-                kept.append(attention_map(layer, *inputs).mean(1).detach().cpu())
-
-            hooks.append(block.attn2.register_forward_hook(keep))
-    try:
-        yield maps
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def word_maps(maps: dict[str, list[Tensor]], side: int) -> Tensor:
+def token_maps(maps: dict[str, list[Tensor]], side: int) -> Tensor:
     """One map a token, (b,n,side,side): the mean over layers of that size and calls.
 
     ValueError where no layer has side x side pixels.
@@ -165,6 +137,6 @@ def word_maps(maps: dict[str, list[Tensor]], side: int) -> Tensor:
     if not found:
         sizes = sorted({round(m.shape[1] ** .5)
                         for calls in maps.values() for m in calls})
-        raise ValueError(f"No watched layer has {side} x {side} pixels, only sides "
+        raise ValueError(f"No recorded layer has {side} x {side} pixels, only sides "
                          f"{sizes}.")
     return torch.stack(found).mean(0).transpose(1, 2).unflatten(2, (side, side))

@@ -5,6 +5,8 @@ start as PyTorch draws them.
 """
 
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -106,8 +108,37 @@ class Upsample2D(nn.Module):
         return self.conv(F.interpolate(x, size=size, mode="nearest"))
 
 
+def dot_product_attention(q: Tensor, k: Tensor, v: Tensor,
+                          mask: Tensor | None = None) -> Tensor:
+    """Mix values by how well each query fits the keys (Vaswani et al. 2017, eq. 1).
+
+    q (b,k,n,d), k (b,k,m,d), v (b,k,m,d_v) -> (b,k,n,d_v). Where `mask` (n,m) is False
+    the query does not attend to the key. Networks call torch's fused version: equal,
+    and faster.
+    """
+    scores = q @ k.transpose(2, 3) / q.shape[-1] ** .5          # (b,k,n,m)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    return scores.softmax(-1) @ v                               # (b,k,n,d_v)
+
+
+def causal_mask(n: int) -> Tensor:
+    """(n,n), True where the column's token is the row's own or one before it."""
+    return torch.ones(n, n, dtype=torch.bool).tril()
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """Cut the width into k heads, one after the other: (b,n,d) to (b,k,n,d/k)."""
+    return x.unflatten(2, (heads, -1)).transpose(1, 2)
+
+
+def join_heads(x: Tensor) -> Tensor:
+    """Put the heads side by side again: (b,k,n,d/k) to (b,n,d)."""
+    return x.transpose(1, 2).flatten(2)
+
+
 class Attention(nn.Module):
-    """Every token looks at the tokens of `context`, without one at its own kind."""
+    """Every token attends to the tokens of `context`, without one to its own kind."""
 
     def __init__(self, d: int, heads: int, d_context: int | None = None, bias=False):
         super().__init__()
@@ -120,9 +151,76 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         source = x if context is None else context              # (b,m,d_context)
         q, k, v = self.to_q(x), self.to_k(source), self.to_v(source)
-        q, k, v = (y.unflatten(2, (self.heads, -1)).transpose(1, 2) for y in (q, k, v))
+        q, k, v = (split_heads(y, self.heads) for y in (q, k, v))
         y = F.scaled_dot_product_attention(q, k, v)             # (b,k,n,d/k)
-        return self.to_out[0](y.transpose(1, 2).flatten(2))     # (b,n,d)
+        return self.to_out[0](join_heads(y))                    # (b,n,d)
+
+
+def attention_map(layer: Attention, x: Tensor, context: Tensor | None = None) -> Tensor:
+    """How much each pixel attends to each token, (b,k,n_pixels,n_tokens).
+
+    Rows sum to one: softmax(q k^T / sqrt(d)) of section 3.3, for each of k heads.
+    """
+    q, k = layer.to_q(x), layer.to_k(x if context is None else context)
+    q, k = split_heads(q, layer.heads), split_heads(k, layer.heads)
+    return (q @ k.transpose(2, 3) / q.shape[-1] ** .5).softmax(-1)
+
+
+@contextmanager
+def record_attention(layers: dict[str, nn.Module],
+                     look: Callable[..., Tensor]) -> Iterator[dict[str, list[Tensor]]]:
+    """Within this context, keep `look(layer, *inputs)` of every call of some layers.
+
+    The dict holds, for each layer's name, one map a call. What the network computes
+    stays the same.
+    """
+    maps = {name: [] for name in layers}
+
+    def keep(name, layer, inputs):
+        maps[name].append(look(layer, *inputs))
+
+    with hooked(layers, keep):
+        yield maps
+
+
+@contextmanager
+def replace_attention(layers: dict[str, Attention],
+                      control: Callable[[str, Tensor], Tensor | None]) -> Iterator[None]:
+    """Within this context, `control(name, map)` may give each layer another map.
+
+    map (b,k,n,m) as `attention_map` has it; None leaves the layer's output as it is.
+    """
+    def mix(name, layer, inputs):
+        weights = control(name, attention_map(layer, *inputs))
+        if weights is None:
+            return None
+        values = split_heads(layer.to_v(inputs[-1]), layer.heads)   # (b,k,m,d/k)
+        return layer.to_out[0](join_heads(weights @ values))        # (b,n,d)
+
+    with hooked(layers, mix):
+        yield
+
+
+@contextmanager
+def hooked(layers: dict[str, nn.Module], act: Callable) -> Iterator[None]:
+    """Within this context, `act(name, layer, inputs)` follows each call of some layers.
+
+    What it returns, if anything, takes the place of the layer's output.
+    """
+    def hook_of(name):
+        return lambda layer, inputs, _: act(name, layer, inputs)
+
+    hooks = [layer.register_forward_hook(hook_of(name)) for name, layer in layers.items()]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def head_mean(look: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """What `look` gives, averaged over the heads and kept on the CPU: (b,n,m)."""
+    return lambda layer, *inputs: look(layer, *inputs).mean(1).detach().cpu()
 
 
 class SpatialAttention(Attention):
@@ -170,7 +268,8 @@ class BasicTransformerBlock(nn.Module):
     """Self-attention, cross-attention, feed-forward, each added to what it reads.
 
     `fuser` is an empty slot: lesson 8 puts GLIGEN's gated self-attention there, through
-    which pixels look at the grounded objects `objs` (b,m,d_objs).
+    which pixels attend to the grounded objects `objs` (b,m,d_objs). With `parallel`
+    cross-attention does not read what the gate added (ReGround, arXiv 2403.13589).
     """
 
     def __init__(self, d: int, heads: int, d_context: int):
@@ -178,13 +277,14 @@ class BasicTransformerBlock(nn.Module):
         self.norm1, self.attn1 = nn.LayerNorm(d), Attention(d, heads)
         self.norm2, self.attn2 = nn.LayerNorm(d), Attention(d, heads, d_context)
         self.norm3, self.ff = nn.LayerNorm(d), FeedForward(d)
-        self.fuser = None
+        self.fuser, self.parallel = None, False
 
     def forward(self, x: Tensor, context: Tensor, objs: Tensor | None = None) -> Tensor:
-        x = x + self.attn1(self.norm1(x))                       # pixels look at pixels
+        x = grounded = x + self.attn1(self.norm1(x))            # pixels attend to pixels
         if self.fuser is not None and objs is not None:
-            x = self.fuser(x, objs)                             # ... at objects
-        x = x + self.attn2(self.norm2(x), context)              # ... at words
+            grounded = self.fuser(x, objs)                      # ... to objects
+        read = x if self.parallel else grounded
+        x = grounded + self.attn2(self.norm2(read), context)    # ... to words
         return x + self.ff(self.norm3(x))                       # (b,n,d)
 
 

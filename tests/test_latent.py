@@ -12,6 +12,7 @@ from gligen_lessons import ddim, files, latent, vae, weights
 from gligen_lessons.clip import TextModel
 from gligen_lessons.interop import export_diffusers
 from gligen_lessons.latent import TextToImage
+from gligen_lessons.nets import attention_map, head_mean, record_attention
 from gligen_lessons.recipes.clip import config as clip_config
 from gligen_lessons.schedule import Schedule
 from gligen_lessons.unet import UNet
@@ -140,32 +141,33 @@ def test_a_seed_means_one_picture_however_many_are_drawn(parts):
 
 
 @torch.no_grad()
-def test_watched_maps_are_what_the_network_computes(parts):
+def test_recorded_maps_are_what_the_network_computes(parts):
     """The map times the values is the layer's output, before its last projection."""
     zT, t = parts.first_noise(2, 0), torch.tensor([500, 500])
     context = parts.context(CAPTIONS[:2])
-    with latent.watched(parts.unet) as maps:
+    layers = latent.cross_attentions(parts.unet)
+    with record_attention(layers, head_mean(attention_map)) as maps:
         out = parts.unet(zT, t, context)
-    assert torch.equal(out, parts.unet(zT, t, context))          # watching changes nothing
+    assert torch.equal(out, parts.unet(zT, t, context))          # recording changes nothing
     assert len(maps) == 4 and {len(calls) for calls in maps.values()} == {1}
     for calls in maps.values():
         assert torch.allclose(calls[0].sum(-1), torch.ones(()), atol=1e-5)
     layer = parts.unet.down_blocks[0].attentions[0].transformer_blocks[0].attn2
     x = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(0))
-    p = latent.attention_map(layer, x, context)                  # (b,k,5,n)
+    p = attention_map(layer, x, context)                  # (b,k,5,n)
     v = layer.to_v(context).unflatten(2, (2, -1)).transpose(1, 2)
     y = layer.to_out[0]((p @ v).transpose(1, 2).flatten(2))
     assert torch.allclose(y, layer(x, context), atol=1e-5)
     assert not parts.unet.down_blocks[0].attentions[0].transformer_blocks[0].attn2._forward_hooks
 
 
-def test_word_maps_turn_pixels_into_pictures():
+def test_token_maps_turn_pixels_into_pictures():
     one = torch.zeros(1, 6 * 6, 3)
     one[0, 7, 2] = 1.                                            # row 1, column 1 looks at word 2
-    maps = latent.word_maps({"a": [one, 0 * one], "b": [torch.ones(1, 9, 3)]}, 6)
+    maps = latent.token_maps({"a": [one, 0 * one], "b": [torch.ones(1, 9, 3)]}, 6)
     assert maps.shape == (1, 3, 6, 6) and float(maps[0, 2, 1, 1]) == .5 and float(maps.sum()) == .5
-    with pytest.raises(ValueError, match=r"No watched layer has 4 x 4 pixels, only sides \[3, 6\]"):
-        latent.word_maps({"a": [one], "b": [torch.ones(1, 9, 3)]}, 4)
+    with pytest.raises(ValueError, match=r"No recorded layer has 4 x 4 pixels, .* \[3, 6\]"):
+        latent.token_maps({"a": [one], "b": [torch.ones(1, 9, 3)]}, 4)
 
 
 @pytest.mark.parametrize("change, error, words", [

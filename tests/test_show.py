@@ -90,7 +90,7 @@ def test_lessons_to_come_are_grey(monkeypatch):
 
 
 def test_a_lesson_that_is_not_there():
-    with pytest.raises(ValueError, match=f"no lesson '17a'; choose 00 to {max(curriculum.LESSONS)}"):
+    with pytest.raises(ValueError, match=f"no lesson '17a'; .* 00 to {max(curriculum.LESSONS)}"):
         course_map.lessons(here="17a")
 
 

@@ -12,11 +12,12 @@ from ..guidance import guide
 from ..recipes import gligen as recipe
 from ..unet import UNet
 from . import Wrong, exercise, expect_close
-from ._grounded_looks import focus, gate_looks
+from ._grounded_attention import attention_concentration, gate_attention
 from .gligen import small_unet, what_it_reads
 from .latent import refuses
 
-__all__ = ["bootstrap", "fast_gates", "focus", "gate_looks", "grounded_guess", "strengths"]
+__all__ = ["attention_concentration", "bootstrap", "fast_gates", "gate_attention",
+           "grounded_guess", "strengths"]
 
 
 def rates_of(groups, unet: UNet) -> dict[str, float]:

@@ -93,7 +93,7 @@ def l_ldm(attempt):
     return f"is equation 3 on 3 latents (largest difference {error:.0e})"
 
 
-@exercise("gligen_lessons.latent:attention_map")
+@exercise("gligen_lessons.nets:attention_map")
 def attention_map(attempt):
     """Two pictures of six pixels, five words, three heads."""
     layer, x, context = attention_layer(), torch.randn(2, 6, 12), torch.randn(2, 5, 10)
@@ -131,8 +131,8 @@ def attention_map(attempt):
     return f"finds 6 pixels x 5 words for 3 heads (largest difference {error:.0e})"
 
 
-@exercise("gligen_lessons.latent:word_maps")
-def word_maps(attempt):
+@exercise("gligen_lessons.latent:token_maps")
+def token_maps(attempt):
     """Two layers of 4 x 4 pixels and one of 2 x 2, two calls each, three words."""
     maps = {name: [torch.rand(2, side * side, 3).softmax(-1) for _ in range(2)]
             for name, side in (("down", 4), ("mid", 2), ("up", 4))}

@@ -25,12 +25,13 @@ from ..gligen import (
     phrase_features,
     transformer_blocks,
 )
-from ..grounded import gate_looks
-from ..latent import TextToImage, attention_map
+from ..grounded import gate_attention
+from ..latent import TextToImage
 from ..metrics import bootstrap
+from ..nets import attention_map
 from ..recipes import scenes
+from ..recipes.alignment import covered, initialise_gates
 from ..recipes.gligen import RATE, drawing, fast_gates, grounding_loss
-from ..recipes.pointing import covered, start_apart
 from ..unet import UNet
 
 JUDGED = (950, 800, 600)                     # steps at which the layout of a picture is open
@@ -48,7 +49,7 @@ class RawPositionNet(PositionNet):
 
 
 class GatedCrossAttention(GatedSelfAttentionDense):
-    """Pixels look at the grounding tokens alone, through the same weights and gates."""
+    """Pixels attend to the grounding tokens alone, through the same weights and gates."""
 
     def forward(self, x: Tensor, objs: Tensor) -> Tensor:
         seen = self.attn(self.norm1(x), self.norm1(self.linear(objs)))      # (b,n_pixels,d)
@@ -56,8 +57,8 @@ class GatedCrossAttention(GatedSelfAttentionDense):
         return x + self.scale * self.alpha_dense.tanh() * self.ff(self.norm2(x))
 
 
-def cross_looks(gate: GatedCrossAttention, x: Tensor, objs: Tensor) -> Tensor:
-    """How much each pixel looks at each token, (b,k,n_pixels,n): a whole, spread over tokens."""
+def cross_attention(gate: GatedCrossAttention, x: Tensor, objs: Tensor) -> Tensor:
+    """How much each pixel attends to each token, (b,k,n_pixels,n): a whole, spread over tokens."""
     return attention_map(gate.attn, gate.norm1(x), gate.norm1(gate.linear(objs)))
 
 
@@ -82,20 +83,20 @@ def alike(new: nn.Module, old: nn.Module) -> nn.Module:
     return new.to(next(old.parameters()).device)
 
 
-# what to exchange in the published network, and how its pixels look at tokens
-VARIANTS = {"Fourier, gated self-attention": (lambda unet: unet, gate_looks),
-            "raw coordinates": (with_raw_coordinates, gate_looks),
-            "gated cross-attention": (with_cross_attention, cross_looks)}
+# what to exchange in the published network, and how its pixels attend to tokens
+VARIANTS = {"Fourier, gated self-attention": (lambda unet: unet, gate_attention),
+            "raw coordinates": (with_raw_coordinates, gate_attention),
+            "gated cross-attention": (with_cross_attention, cross_attention)}
 
 
 def trained(name: str, steps: int, batch: int) -> TextToImage:
     """The shipped painter with a variant's gates, all from one start and on the same batches."""
-    exchange, look = VARIANTS[name]
+    exchange, attention = VARIANTS[name]
     parts = weights.text_to_image(device.pick())
     torch.manual_seed(0)
-    freeze(exchange(start_apart(add_gates(parts.unet))))
+    freeze(exchange(initialise_gates(add_gates(parts.unet))))
     data = layouts(parts, scenes("grounding-train", steps, batch, 8_000))
-    run = fit(parts.unet, grounding_loss(parts, look), drawing(data, parts, steps, batch, 11),
+    run = fit(parts.unet, grounding_loss(parts, attention), drawing(data, parts, steps, batch, 11),
               steps=steps, lr=RATE, groups=fast_gates, ema=.99)
     for _ in progress(run, steps):
         pass

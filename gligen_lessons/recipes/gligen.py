@@ -10,25 +10,26 @@ from ..datasets.instructions import FULL_CAPTIONS, KINDS, Layouts, layouts, phra
 from ..eval.grounding import Held, gligen_report
 from ..fit import step_generator
 from ..gligen import add_gates, freeze, gate_names, phrase_features
-from ..grounded import gate_looks
+from ..grounded import gate_attention, gates
 from ..images import sheet
 from ..inpaint import with_known
 from ..latent import TextToImage
 from ..muon import split
+from ..nets import record_attention
 from ..unet import UNet
 from ..world.vocabulary import BASE
 from . import Recipe, scenes, seeded
+from .alignment import ALIGN, INSIDE, box_alignment_loss, initialise_gates, weighted_loss
 from .helpers import help_at
 from .latent import parts_with
-from .pointing import INSIDE, POINTING, looking, pointing_loss, start_apart, weighted_loss
 
 SHARES = (.6, .2, .2)                                     # of a batch, for each kind
 P_CAPTION, P_GROUNDING = .5, .1                           # how often each is dropped
 GATE_RATE, RATE = 2e-2, 1e-3                              # of the two scalars; of the rest
 MATRIX_RATE = 3e-3                                        # of what is left to Muon
-HELPERS = (f"tokens of different things start apart; places in boxes count {1 + INSIDE:g} times, "
-           "steps as min-SNR times 1 / alpha_bar; pixels look at their box's token, weight "
-           f"{POINTING}; all but the start off after 75 %")
+HELPERS = ("gates begin at weights that tell things apart; places in boxes count "
+           f"{1 + INSIDE:g} times, steps as min-SNR times 1 / alpha_bar; pixels attend to "
+           f"their box's token, weight {ALIGN}; all but those first weights off after 75 %")
 MILESTONES = tuple((i + 1) / 12 for i in range(12))       # parts of the run, for the log
 
 
@@ -41,7 +42,7 @@ def gligen(steps: int | None = None, batch: int | None = None, small: bool = Fal
     steps = steps or (1_500 if small else 12_000 if big else 6_000)
     batch = batch or (256 if big else 32)
     parts = weights.text_to_image(device.pick())
-    unet = start_apart(freeze(seeded(add_gates, parts.unet)))
+    unet = initialise_gates(freeze(seeded(add_gates, parts.unet)))
     drawn = (scenes("single-train", steps, batch, 24_000, 64) if small else
              scenes("grounding-train", steps, batch, 80_000 if big else 24_000))
     data, walk = layouts(parts, drawn), min(30, 1 + steps)
@@ -84,8 +85,8 @@ def drawing(data: Layouts, parts: TextToImage, steps: int, batch: int, seed: int
     return batch_of
 
 
-def grounding_loss(parts: TextToImage, look: Callable = gate_looks) -> Callable:
-    """Both losses of a batch that `drawing` drew: the weighted one of the paper, and pointing.
+def grounding_loss(parts: TextToImage, attention: Callable = gate_attention) -> Callable:
+    """Both losses of a batch that `drawing` drew: the weighted one of the paper, and alignment.
 
     Where helpers count nothing, it is the loss of the paper. A mask (b,1,h,w) at the end of the
     batch makes it the loss of grounded inpainting.
@@ -99,11 +100,13 @@ def grounding_loss(parts: TextToImage, look: Callable = gate_looks) -> Callable:
             context = parts.text(caption).float()                           # (b,n,d)
         grounding = slots(table, phrases, boxes_xyxy)
         shown = model if mask is None else with_known(model, z0, mask)
-        with looking(model, phrases.shape[1], look) as looks:
+        with record_attention(gates(model), attention) as maps:
             painting = weighted_loss(shown, z0, t, eps, context, grounding, parts.schedule,
                                      strength)
-        few = grounding.each(lambda x: x[:, :phrases.shape[1]])
-        return painting + strength * POINTING * pointing_loss(looks, few)
+        n = phrases.shape[1]                                                # slots in use
+        used = [one.mean(1)[..., :n] for calls in maps.values() for one in calls]
+        few = grounding.each(lambda x: x[:, :n])
+        return painting + strength * ALIGN * box_alignment_loss(used, few)
 
     return loss
 

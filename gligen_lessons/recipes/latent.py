@@ -1,10 +1,9 @@
 """Training lesson 6's latent diffusion: captions to latents of the shipped autoencoder."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import device, weights
 from ..datasets.latent_scenes import Example, LatentScenes, full_scene, slot_masks, window
@@ -12,8 +11,8 @@ from ..ddpm import q_sample
 from ..eval.text_to_image import SHOWN, is_small, judge_captions, ldm_report, wished
 from ..fit import step_generator
 from ..images import sheet
-from ..latent import TextToImage, attention_map, draw, l_ldm
-from ..nets import BasicTransformerBlock
+from ..latent import TextToImage, cross_attentions, draw, l_ldm
+from ..nets import attention_map, record_attention
 from ..referee import recall
 from ..unet import UNet
 from ..world import scene, seeds
@@ -140,47 +139,35 @@ def helped_loss(parts: TextToImage) -> Callable:
         if not bool(help_weight.any()):
             return l_ldm(helped.model, z0, t, eps, context, parts.schedule)
         up = helped.model.up_blocks
-        with outputs_of(up[1]) as states, attending(up) as looks:
+        layers = cross_attentions(up)
+        with outputs_of(up[1]) as states, record_attention(layers, attention_map) as maps:
             eps_hat = helped.model(q_sample(z0, t, eps, parts.schedule), t, context)
         error = (eps_hat.float() - eps).square().mean((1, 2, 3))            # (b,)
         kept = alpha_bar.to(t.device)[t]                                    # (b,)
         weight = help_weight * step_weight(kept) / usual + 1 - help_weight
         named = place_loss(helped.head, states[0].flatten(2).transpose(1, 2), codes)
-        pointed = alignment_loss(looks, slots, words)
-        helpers = help_weight * kept.sqrt() * (HELP * named + ALIGN * pointed)
+        read = [one.mean(1) for calls in maps.values() for one in calls]    # (b,n_pixels,n) each
+        aligned = word_alignment_loss(read, slots, words)
+        helpers = help_weight * kept.sqrt() * (HELP * named + ALIGN * aligned)
         return (weight * error + helpers).mean()
 
     return loss
 
 
-@contextmanager
-def attending(blocks: nn.Module) -> Iterator[list[Tensor]]:
-    """Within this context, collect the cross-attention maps (b,n_pixels,n), with gradients."""
-    looks: list[Tensor] = []
-    hooks = [block.attn2.register_forward_hook(
-        lambda layer, inputs, _: looks.append(attention_map(layer, *inputs).mean(1)))
-        for block in blocks.modules() if isinstance(block, BasicTransformerBlock)]
-    try:
-        yield looks
-    finally:
-        for hook in hooks:
-            hook.remove()
+def word_alignment_loss(maps: list[Tensor], slots: Tensor, words: Tensor) -> Tensor:
+    """How little pixels of a thing attend to the words that name it, (b,), over all maps.
 
-
-def alignment_loss(looks: list[Tensor], slots: Tensor, words: Tensor) -> Tensor:
-    """How little pixels of a thing look at the words that name it, (b,), over all maps.
-
-    looks (b,n_pixels,n), the mean over heads; slots (b,s,s), words (b,6,n). Half of a look is
-    enough: the other half may go where it likes.
+    maps (b,n_pixels,n), the mean over heads; slots (b,s,s), words (b,6,n). Half of a pixel's
+    attention is enough: the other half may go where it likes.
     """
     total = 0.
-    for look in looks:
-        mask = slot_masks(slots, round(look.shape[1]**.5)).flatten(2)       # (b,6,n_pixels)
+    for one in maps:
+        mask = slot_masks(slots, round(one.shape[1]**.5)).flatten(2)        # (b,6,n_pixels)
         mask = mask * words.any(2, keepdim=True)                            # things with words
-        mass = torch.einsum("bpn,bkn->bkp", look.float(), words.float())    # (b,6,n_pixels)
+        mass = torch.einsum("bpn,bkn->bkp", one.float(), words.float())    # (b,6,n_pixels)
         miss = -(2 * mass).clamp(1e-4, 1).log() * mask
         total = total + miss.sum((1, 2)) / mask.sum((1, 2)).clamp(min=1)
-    return total / len(looks)
+    return total / len(maps)
 
 
 def held_sample(parts: TextToImage, steps: int, count: int) -> dict:

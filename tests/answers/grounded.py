@@ -7,7 +7,7 @@ from torch.nn.functional import softmax
 from gligen_lessons import grounded as own
 from gligen_lessons.gligen import gate_names, transformer_blocks
 from gligen_lessons.guidance import check_scale, guide
-from gligen_lessons.latent import attention_map
+from gligen_lessons.nets import attention_map
 from gligen_lessons.recipes.gligen import GATE_RATE, RATE
 
 # fast_gates
@@ -215,11 +215,11 @@ def by_counts(values, seed=0, draws=2000):
     return float(means[int(.025 * draws)]), float(means[int(.975 * draws)])
 
 
-# gate_looks
+# gate_attention
 
 def looker(rows=lambda n: slice(None, n), columns=lambda n: slice(n, None), normal=lambda g, y:
            g.norm1(y), last=lambda looks: looks):
-    """A gate_looks with a slip in one place."""
+    """A gate_attention with a slip in one place."""
     def looks(gate, x, objs):
         both = normal(gate, torch.cat([x, gate.linear(objs)], 1))
         n = x.shape[1]
@@ -233,7 +233,7 @@ def tokens_alone(gate, x, objs):
 
 
 def through_the_gate(gate, x, objs):
-    return gate.scale * gate.alpha_attn.tanh() * own.gate_looks(gate, x, objs)
+    return gate.scale * gate.alpha_attn.tanh() * own.gate_attention(gate, x, objs)
 
 
 def pixels_ask_alone(gate, x, objs):
@@ -253,7 +253,7 @@ def by_hand(gate, x, objs):
     return softmax(scores, dim=-1).split([n, m - n], dim=2)[0][..., n - m:]
 
 
-# focus
+# attention_concentration
 
 def ruler(boxes, side):
     """How much of each column and each row of pixels a box covers, (b,n,side) twice."""
@@ -265,7 +265,7 @@ def ruler(boxes, side):
 def focuser(inside=lambda x, y: torch.einsum("bny,bnx->bnyx", y, x), boxes=lambda b: b,
             below=lambda maps, cover: maps.mean((2, 3)), above=lambda maps, cover:
             (maps * cover).sum((2, 3)) / cover.sum((2, 3)), last=lambda x: x):
-    """A focus with a slip in one place."""
+    """An attention_concentration with a slip in one place."""
     def found(maps, boxes_xyxy):
         side = maps.shape[-1]
         cover = side * side * inside(*ruler(boxes(boxes_xyxy), side))
@@ -344,12 +344,12 @@ WRONG = {
         (resampler(out=lambda ends: tuple(ends[::-1])), "upper end comes first"),
         (resampler(seeded=False), "`seed` is ignored"), (global_draws, "same seed gave another"),
         (resampler(lambda drawn: np.median(drawn, 1)), "each draw's mean")],
-    "gate_looks": [
+    "gate_attention": [
         (tokens_alone, "over the tokens alone"),
         (looker(lambda n: slice(n, None), lambda n: slice(None, n),
                 last=lambda y: y.transpose(2, 3)), "turned round"),
         (looker(lambda n: slice(n, None), lambda n: slice(None, n)), "how much the tokens look"),
-        (looker(columns=lambda n: slice(None, n)), "looks at each other"),
+        (looker(columns=lambda n: slice(None, n)), "attention to each other"),
         (looker(rows=lambda n: slice(n, None)), "tokens at each other"),
         (looker(lambda n: slice(None), lambda n: slice(None)), "whole map"),
         (looker(normal=lambda g, y: y), "norm1 is missing"),
@@ -357,7 +357,7 @@ WRONG = {
         (looker(last=lambda looks: looks.mean(1)), "over the heads"),
         (through_the_gate, "gate's opening"),
         (looker(columns=lambda n: slice(None, 4)), "first columns")],
-    "focus": [
+    "attention_concentration": [
         (focuser(inside=lambda x, y: torch.einsum("bny,bnx->bnyx", x, y)), "rows and columns"),
         (focuser(above=lambda maps, cover: (maps * cover).sum((2, 3)),
                  below=lambda maps, cover: maps.sum((2, 3))), "by chance"),
@@ -376,6 +376,6 @@ RIGHT = {
     "strengths": [as_array, one_by_one],
     "grounded_guess": [guesser(), guesser(mix=by_extrapolation)],
     "bootstrap": [by_torch, by_counts, resampler()],
-    "gate_looks": [pixels_ask_alone, by_hand],
-    "focus": [on_a_fine_grid, focuser()],
+    "gate_attention": [pixels_ask_alone, by_hand],
+    "attention_concentration": [on_a_fine_grid, focuser()],
 }

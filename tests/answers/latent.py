@@ -5,7 +5,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from gligen_lessons import ddim
+from gligen_lessons import ddim, nets
 from gligen_lessons import latent as own
 from gligen_lessons.ddpm import q_sample
 from gligen_lessons.guidance import classifier_free, guide
@@ -194,7 +194,7 @@ def before_the_softmax(layer, x, context):
 
 
 def heads_averaged(layer, x, context):
-    return own.attention_map(layer, x, context).mean(1)
+    return nets.attention_map(layer, x, context).mean(1)
 
 
 def heads_not_split(layer, x, context):
@@ -203,7 +203,7 @@ def heads_not_split(layer, x, context):
 
 
 def words_in_rows(layer, x, context):
-    return own.attention_map(layer, x, context).transpose(2, 3)
+    return nets.attention_map(layer, x, context).transpose(2, 3)
 
 
 def heads_dealt(layer, x, context):
@@ -218,7 +218,7 @@ def values_for_keys(layer, x, context):
 
 
 def the_output(layer, x, context):
-    return own.attention_map(layer, x, context) @ split(layer, layer.to_v(context))
+    return nets.attention_map(layer, x, context) @ split(layer, layer.to_v(context))
 
 
 def by_einsum(layer, x, context):
@@ -236,7 +236,7 @@ def head_by_head(layer, x, context):
     return torch.stack(maps, 1)
 
 
-# word_maps
+# token_maps
 
 def fitting(maps, side):
     found = [m for calls in maps.values() for m in calls if m.shape[1] == side * side]
@@ -434,7 +434,7 @@ WRONG = {
         (heads_not_split, "were not split"), (words_in_rows, "pixels come first"),
         (heads_dealt, "dealt out like cards"), (values_for_keys, "place of the keys"),
         (the_output, "the mixed values")],
-    "word_maps": [
+    "token_maps": [
         (mapper(just_reshaped), "change places (transpose)"),
         (mapper(columns_first), "rows and columns of the pictures"),
         (mapper(upright, of_call(-1)), "only the last call"),
@@ -469,7 +469,7 @@ RIGHT = {
     "to_pictures": [by_hardtanh, one_at_a_time],
     "l_ldm": [by_hand, mean_of_means],
     "attention_map": [by_einsum, head_by_head],
-    "word_maps": [running_mean, one_map_at_a_time],
+    "token_maps": [running_mean, one_map_at_a_time],
     "paint": [painted_by_hand, painter()],
     "draw": [drawn_in_a_loop, drawn_one_by_one],
 }

@@ -7,10 +7,11 @@ from torch import Tensor
 from gligen_lessons import experiments
 from gligen_lessons.experiments import ablations
 from gligen_lessons.gligen import Grounding, add_gates, freeze, l_grounding, transformer_blocks
-from gligen_lessons.grounded import gate_looks, watched_gates
+from gligen_lessons.grounded import gate_attention, gates
 from gligen_lessons.inpaint import with_known
+from gligen_lessons.nets import record_attention
+from gligen_lessons.recipes import alignment
 from gligen_lessons.recipes import inpaint as recipe
-from gligen_lessons.recipes import pointing
 from gligen_lessons.recipes.gligen import fast_gates, gate_groups
 from gligen_lessons.recipes.helpers import step_weight
 from gligen_lessons.schedule import Schedule
@@ -49,7 +50,7 @@ def open_all(unet: UNet) -> UNet:
     return unet
 
 
-def test_a_start_apart_leaves_the_painter_as_it_was_and_tells_tokens_apart(unet, asked):
+def test_first_weights_leave_the_network_as_it_was_and_tell_tokens_apart(unet, asked):
     given = noise(2, 4, 16, 16), torch.tensor([3, 900]), noise(2, 5, 24)
 
     def likeness() -> float:
@@ -58,7 +59,7 @@ def test_a_start_apart_leaves_the_painter_as_it_was_and_tells_tokens_apart(unet,
 
     with torch.no_grad():
         before, alike = unet(*given, asked), likeness()
-        pointing.start_apart(unet)
+        alignment.initialise_gates(unet)
         assert torch.equal(unet(*given, asked), before)
         assert likeness() < alike - .2
         empty = unet.position_net(asked.boxes, torch.zeros(2, 3), asked.features)
@@ -66,9 +67,9 @@ def test_a_start_apart_leaves_the_painter_as_it_was_and_tells_tokens_apart(unet,
 
 
 def test_covered_counts_the_part_of_each_place_that_lies_in_the_box(asked):
-    got = pointing.covered(asked, 4)
+    got = alignment.covered(asked, 4)
     assert got.shape == (2, 3, 4, 4)
-    fine = pointing.covered(asked, 256).view(2, 3, 4, 64, 4, 64).mean((3, 5))
+    fine = alignment.covered(asked, 256).view(2, 3, 4, 64, 4, 64).mean((3, 5))
     torch.testing.assert_close(got, fine)
     assert got[1, 0].tolist() == [[0, 0, .5, 0]] + [[0, 0, 1, 0]] * 3
     assert not got[:, 2].any() and not got[1, 1].any()
@@ -79,8 +80,8 @@ def test_without_its_weights_the_loss_is_that_of_the_paper(unet, asked):
              noise(2, 5, 24), asked, SCHEDULE)
     open_all(unet)
     with torch.no_grad():
-        weighted = pointing.weighted_loss(unet, *given)
-        torch.testing.assert_close(pointing.weighted_loss(unet, *given, strength=0.),
+        weighted = alignment.weighted_loss(unet, *given)
+        torch.testing.assert_close(alignment.weighted_loss(unet, *given, strength=0.),
                                    l_grounding(unet, *given))
     assert weighted > 1.2 * l_grounding(unet, *given)
 
@@ -88,40 +89,39 @@ def test_without_its_weights_the_loss_is_that_of_the_paper(unet, asked):
 def test_the_weights_are_those_of_the_step_and_of_the_boxes(asked):
     """A guess that is off by one everywhere shows the weights themselves."""
     t, shown = torch.tensor([0, 999]), noise(2, 4, 16, 16)
-    got = pointing.weighted_loss(lambda *_: shown + 1, shown, t, shown, None, asked, SCHEDULE)
+    got = alignment.weighted_loss(lambda *_: shown + 1, shown, t, shown, None, asked, SCHEDULE)
     every = step_weight(SCHEDULE.alpha_bar)
     steps = (every[t] / every.mean()).tolist()
     assert steps[1] > 10 * steps[0], "a step of noise must count more than one that polishes"
     inside = [.25 + .5625 - .0625, .25 * .875]
-    want = sum(step * (1 + pointing.INSIDE * part) / 2
+    want = sum(step * (1 + alignment.INSIDE * part) / 2
                for step, part in zip(steps, inside, strict=True))
     assert float(got) == pytest.approx(want, rel=1e-5)
 
 
-def test_pointing_is_least_where_pixels_look_at_their_own_box(asked):
-    wanted = pointing.covered(asked, 8).flatten(2).transpose(1, 2)
+def test_the_loss_is_least_where_pixels_attend_to_their_own_box(asked):
+    wanted = alignment.covered(asked, 8).flatten(2).transpose(1, 2)
     shared = wanted / wanted.sum(2, keepdim=True).clamp(min=1)
-    right, away = pointing.pointing_loss([shared], asked), pointing.pointing_loss(
+    right, away = alignment.box_alignment_loss([shared], asked), alignment.box_alignment_loss(
         [shared.flip(1)], asked)
-    uniform = pointing.pointing_loss([torch.full_like(shared, 1 / 60)], asked)
+    uniform = alignment.box_alignment_loss([torch.full_like(shared, 1 / 60)], asked)
     assert float(right) < .2 * float(uniform) and float(uniform) < float(away)
     look = shared.clone().requires_grad_(True)
-    pointing.pointing_loss([look * .9 + .01], asked).backward()
+    alignment.box_alignment_loss([look * .9 + .01], asked).backward()
     assert (look.grad[shared == 1] < 0).all() and (look.grad[shared == 0] > 0).all()
 
 
-def test_looking_collects_what_gates_see_and_lets_them_learn(unet, asked):
+def test_recorded_attention_lets_gates_learn(unet, asked):
     given = noise(2, 4, 16, 16), torch.tensor([3, 900]), noise(2, 5, 24), asked
-    with pointing.looking(unet, 2) as looks, watched_gates(unet) as maps:
+    with record_attention(gates(unet), gate_attention) as maps:
         unet(*given)
-    for look, (kept,) in zip(looks, maps.values(), strict=True):
-        torch.testing.assert_close(look, kept[..., :2])
+    looks = [calls[0].mean(1)[..., :2] for calls in maps.values()]
     few = asked.each(lambda x: x[:, :2])
-    pointing.pointing_loss(looks, few).backward()
+    alignment.box_alignment_loss(looks, few).backward()
     gate = transformer_blocks(unet)[0].fuser
     assert gate.attn.to_q.weight.grad.abs().sum() > 0 and not gate.attn.to_v.weight.grad.any()
     unet(*given)
-    assert len(looks) == len(maps)                                  # no hook is left behind
+    assert {len(calls) for calls in maps.values()} == {1}           # no hook is left behind
 
 
 def test_holes_are_boxes_and_where_only_they_are_named_the_rest_is_silent():
@@ -169,14 +169,14 @@ def test_muon_takes_matrices_of_gates_and_leaves_scalars_their_rate(unet):
 
 @pytest.mark.parametrize("name", list(ablations.VARIANTS))
 def test_variants_start_from_the_same_weights_and_read_boxes(unet, asked, name):
-    exchange, look = ablations.VARIANTS[name]
+    exchange, attention = ablations.VARIANTS[name]
     given = noise(2, 4, 16, 16), torch.tensor([3, 900]), noise(2, 5, 24)
     moved = Grounding(asked.boxes.flip(0), asked.masks, asked.features)
     before = {key: value.clone() for key, value in unet.state_dict().items()}
     open_all(exchange(unet))
-    with torch.no_grad(), pointing.looking(unet, 3, look) as looks:
+    with torch.no_grad(), record_attention(gates(unet), attention) as looks:
         apart = (unet(*given, asked) - unet(*given, moved)).abs().max()
-    assert apart > 1e-5 and len(looks) == 2 * len(transformer_blocks(unet))
+    assert apart > 1e-5 and [len(calls) for calls in looks.values()] == [2] * len(looks)
     after = unet.state_dict()
     assert after.keys() == before.keys()
     assert all(torch.equal(after[key], value) for key, value in before.items()
@@ -186,11 +186,12 @@ def test_variants_start_from_the_same_weights_and_read_boxes(unet, asked, name):
 def test_cross_attention_spreads_a_whole_over_tokens_alone(unet, asked):
     x, objs = noise(2, 9, 32), noise(2, 3, 24)
     gate = transformer_blocks(ablations.with_cross_attention(open_all(unet)))[0].fuser
-    torch.testing.assert_close(ablations.cross_looks(gate, x, objs).sum(-1), torch.ones(2, 4, 9))
+    found = ablations.cross_attention(gate, x, objs)
+    torch.testing.assert_close(found.sum(-1), torch.ones(2, 4, 9))
     other = torch.cat([x[:, :1], noise(2, 8, 32, seed=5)], 1)
     torch.testing.assert_close(gate(x, objs)[:, 0], gate(other, objs)[:, 0])
     torch.testing.assert_close(gate(x, objs), gate(x, objs[:, [2, 0, 1]]))
-    assert float(gate_looks(gate, x, objs).detach().sum(-1).max()) < 1  # pixels have a part
+    assert float(gate_attention(gate, x, objs).detach().sum(-1).max()) < 1  # pixels have a part
 
 
 def test_raw_coordinates_lie_beside_the_phrase_as_they_are(unet, asked):

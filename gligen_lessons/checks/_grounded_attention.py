@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor
 
-from ..latent import attention_map
+from ..nets import attention_map
 from . import exercise, expect_close
 from ._gligen_gate import drawn_gate
 
 
-@exercise("gligen_lessons.grounded:gate_looks")
-def gate_looks(attempt):
+@exercise("gligen_lessons.grounded:gate_attention")
+def gate_attention(attempt):
     """Six pixels and four tokens in a gate of three heads, two pictures."""
     gate, x, objs = drawn_gate(), torch.randn(2, 6, 12), torch.randn(2, 4, 5)
     tokens = gate.linear(objs)
@@ -21,28 +21,28 @@ def gate_looks(attempt):
     opening = gate.scale * gate.alpha_attn.tanh()
     wrongs = {
         "Each pixel spreads its attention over the tokens alone: rows sum to one. In a gate it "
-        "looks at all pixels too, so join first, and cut after the softmax.":
+        "attends to all pixels too, so join first, and cut after the softmax.":
             want / want.sum(-1, keepdim=True),
-        "This is how much the TOKENS look at the pixels, turned round. Rows are who looks: keep "
+        "This is how much the TOKENS attend to the pixels, turned round. Rows are who asks: keep "
         "the pixels' rows and the tokens' columns.": turned.transpose(2, 3),
-        "This is how much the tokens look at the pixels. Keep the pixels' rows and the tokens' "
+        "This is how much the tokens attend to the pixels. Keep the pixels' rows and the tokens' "
         "columns.": turned,
-        "These are the pixels' looks at each other. The tokens' columns come after the pixels'.":
+        "This is the pixels' attention to each other. The tokens' columns come after the pixels'.":
             looks[:, :, :6, :6],
-        "These are the looks of the tokens at each other.": looks[:, :, 6:, 6:],
+        "This is the tokens' attention to each other.": looks[:, :, 6:, 6:],
         "This is the whole map. Cut out the pixels' rows and the tokens' columns.": looks,
-        "norm1 is missing: the gate normalises what it joins before it looks.": raw,
+        "norm1 is missing: the gate normalises what it joins before it attends.": raw,
         "norm1 is applied twice.":
             attention_map(gate.attn, gate.norm1(seen), gate.norm1(seen))[:, :, :6, 6:],
         "The mean over the heads is taken; keep them apart, (b,k,n_pixels,n).": want.mean(1),
-        "The looks are multiplied by the gate's opening. Wanted is where pixels look, open or "
-        "shut.": opening * want,
+        "The attention is multiplied by the gate's opening. Wanted is what pixels attend to, open "
+        "or closed.": opening * want,
         "The first columns are cut out. Pixels stand first in the row, tokens after them.":
             looks[:, :, :6, :4]}
     error = expect_close(attempt(gate, x.clone(), objs.clone()), want, "Join pixels and "
                          "`gate.linear(objs)`, norm1, `attention_map` of the whole with itself, "
                          "then cut.", wrongs=wrongs)
-    return f"finds the looks of 6 pixels at 4 tokens (largest difference {error:.0e})"
+    return f"finds the attention of 6 pixels to 4 tokens (largest difference {error:.0e})"
 
 
 def finely_covered(boxes: Tensor, side: int) -> Tensor:
@@ -54,8 +54,8 @@ def finely_covered(boxes: Tensor, side: int) -> Tensor:
     return torch.einsum("bny,bnx->bnyx", *parts)
 
 
-@exercise("gligen_lessons.grounded:focus")
-def focus(attempt):
+@exercise("gligen_lessons.grounded:attention_concentration")
+def attention_concentration(attempt):
     """Maps of 5 x 5 pixels, boxes that cut through them, and a slot that nobody uses."""
     maps = torch.rand(2, 3, 5, 5) ** 3
     boxes = torch.tensor([[[.13, .33, .57, .93], [.0, .0, .27, .2], [.42, .12, 1., .37]],
@@ -70,7 +70,7 @@ def focus(attempt):
     wrongs = {
         "Rows and columns have changed places: x runs along a row.":
             over(inside.transpose(2, 3)),
-        "This is the part of the looks that lies in the box. A large box has a large part by "
+        "This is the part of the attention that lies in the box. A large box has a large part by "
         "chance: divide by the area, as a mean does.": (maps * inside).sum((2, 3)) / maps.sum(
             (2, 3)),
         "The mean inside is not compared with anything: divide by the mean over the whole map.":
