@@ -244,7 +244,7 @@ def l_inpaint(attempt):
             F.mse_loss(guess(clean=True), eps),
         "The mask is upside down.": F.mse_loss(guess(hole=1 - mask), eps),
         "The network was given empty slots. Hand the grounding on as it is.":
-            F.mse_loss(guess(asked=instructions.none()), eps),
+            F.mse_loss(guess(asked=grounding.none()), eps),
         "Only the hole counts in this loss. A sensible idea; GLIGEN's code takes the whole.":
             ((guess() - eps).square() * inside).sum() / inside.sum(),
         "The hole counts, divided by the size of the whole picture: take the plain mean.":
