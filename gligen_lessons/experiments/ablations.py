@@ -158,7 +158,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--count", type=count_of, default=200, help="held-out layouts")
     add("--out", type=Path, default=FOLDER / "ablations.json", help="the JSON file to write")
     asked = parser.parse_args(arguments)
-    words = sys.argv[3:] if arguments is None else arguments
+    words = sys.argv[1:] if arguments is None else arguments
     head = {"command": " ".join(["python course.py experiment ablations", *words])}
     made = head | run(asked.steps, asked.batch, asked.count)
     files.atomic_write(asked.out, json.dumps(made, indent=1) + "\n")

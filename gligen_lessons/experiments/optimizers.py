@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--batch", type=count_of, default=8, help="pictures a step")
     add("--out", type=Path, default=FOLDER / "optimizers.json", help="the JSON file to write")
     asked = parser.parse_args(arguments)
-    words = sys.argv[3:] if arguments is None else arguments
+    words = sys.argv[1:] if arguments is None else arguments
     made = {"command": " ".join(["python course.py experiment optimizers", *words]),
             "steps": asked.steps, "batch": asked.batch, "every": EVERY, "pictures": HELD,
             "device": str(device.pick()),
