@@ -7,7 +7,7 @@ is used, features (b,n,d) of their phrases.
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -36,22 +36,20 @@ class Grounding:
 
     def none(self) -> "Grounding":
         """The same slots, all unused: what guidance leads away from."""
-        return Grounding(self.boxes, torch.zeros_like(self.masks), self.features)
+        return replace(self, masks=torch.zeros_like(self.masks))
 
     def each(self, change: Callable) -> "Grounding":
-        """All three tensors, changed alike: rows chosen, another device."""
-        return Grounding(*(
-            change(getattr(self, field.name)) for field in fields(self)))
+        """All tensors, changed alike: rows chosen, another device."""
+        return replace(self, **{name: change(x) for name, x in vars(self).items()})
 
     def beside(self, other: "Grounding") -> "Grounding":
         """The pictures of both, one batch after the other."""
-        return Grounding(*(
-            torch.cat([getattr(self, field.name), getattr(other, field.name)])
-            for field in fields(self)))
+        return replace(self, **{name: torch.cat([x, getattr(other, name)])
+                                for name, x in vars(self).items()})
 
 
 def fourier(boxes: Tensor) -> Tensor:
-    """Each coordinate as waves of rising frequency, (b,n,64) (paper, eq. 5).
+    """Each coordinate as waves of rising frequency, (b,n,4) to (b,n,64) (paper, eq. 5).
 
     Frequencies 100^(k/8), without pi; for each one the four sines, then the cosines.
     """

@@ -14,7 +14,7 @@ FLOORS = (
     (True, "boxes images schedule curriculum device world show course_map"),
     (True, "nets files ema muon fit metrics referee"),
     (True, "ddpm ddim unet vae bpe clip guidance latent resnet transformer detr gligen "
-           "grounded inpaint reground diffedit prompt2prompt pix2pix odise"),
+           "grounded inpaint grounding_inputs reground diffedit prompt2prompt pix2pix odise"),
     (True, "arguments models interop weights datasets eval recipes evaluate shipping "
            "ladder train experiments checks widgets student slides drawing cli"),
 )
