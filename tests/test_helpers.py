@@ -114,20 +114,20 @@ def test_words_of_a_thing_are_the_tokens_of_its_phrase(scenes):
             assert not words[len(one.scene.things):].any()
 
 
-def test_alignment_asks_half_of_a_look_of_pixels_in_things():
+def test_alignment_asks_half_of_the_attention_of_pixels_in_things():
     slots = torch.full((1, 4, 4), -1)
     slots[0, :2, :2] = 0
     words = torch.zeros(1, 6, 5, dtype=torch.bool)
     words[0, 0, 2] = True
     look = torch.full((1, 16, 5), .2)
-    assert float(latent.alignment_loss([look], slots, words)) == pytest.approx(-torch.tensor(
+    assert float(latent.word_alignment_loss([look], slots, words)) == pytest.approx(-torch.tensor(
         .4).log().item(), rel=1e-5)
     inside = slots.flatten() == 0
     look[0, inside, 2] = .5
-    assert float(latent.alignment_loss([look], slots, words)) == pytest.approx(0., abs=1e-6)
+    assert float(latent.word_alignment_loss([look], slots, words)) == pytest.approx(0., abs=1e-6)
     look[0, ~inside, 2] = 0.                                     # elsewhere it may go anywhere
-    assert float(latent.alignment_loss([look], slots, words)) == pytest.approx(0., abs=1e-6)
-    assert float(latent.alignment_loss([look], slots, torch.zeros_like(words))) == 0.
+    assert float(latent.word_alignment_loss([look], slots, words)) == pytest.approx(0., abs=1e-6)
+    assert float(latent.word_alignment_loss([look], slots, torch.zeros_like(words))) == 0.
     masks = slot_masks(slots, 2)
     assert masks[0, 0].tolist() == [[1., 0.], [0., 0.]] and not masks[0, 1:].any()
 
