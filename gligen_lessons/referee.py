@@ -97,7 +97,14 @@ def found_beside(found: Tensor, named: Tensor) -> dict[str, float]:
 
 
 def resized(x: Tensor, side: int = SIDE) -> Tensor:
-    """Pictures (b,3,h,w) at `side` pixels, smoothed where they shrink."""
+    """Pictures (b,3,h,w) at `side` pixels, smoothed where they shrink.
+
+    In 32 bits, unless they come in bfloat16. TypeError for whole numbers.
+    """
+    if not x.is_floating_point():
+        raise TypeError(f"Pictures for a network are numbers in [-1, 1], got {x.dtype}: "
+                        "ddpm.to_model makes them of 0..255.")
+    x = x if x.dtype == torch.bfloat16 else x.float()
     if x.shape[-2:] == (side, side):
         return x
     return F.interpolate(x, (side, side), mode="bilinear", antialias=True, align_corners=False)

@@ -3,16 +3,19 @@
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from . import files, layout
 from .bpe import Tokenizer
 from .latent import TextToImage
 from .models import MODELS
+from .reading import is_whole
 from .schedule import Schedule
 from .unet import UNet
 
@@ -47,7 +50,7 @@ def load(name: str, device: str | torch.device = "cpu", folder: Path | None = No
     if MODELS[name].base:
         model = added(name, tensors, config, file)
     else:
-        model = fill(MODELS[name].build(**config), tensors, file)
+        model = fill(built(lambda: MODELS[name].build(**config), tensors, file), tensors, file)
     return model.eval().requires_grad_(False).to(device)
 
 
@@ -57,9 +60,14 @@ def added(name: str, tensors: dict[str, Tensor], config: dict, file: Path) -> nn
     ValueError where that model is not the one it was trained on.
     """
     row = MODELS[name]
-    if config["_on"] != fingerprint(row.base):
+    if config.get("_on") != fingerprint(row.base):
         raise ValueError(f"{file} was trained on other weights of {row.base!r} than those in "
                          f"{FOLDER}: run python course.py train {name} again.")
+    base = files.card(path(row.base))["config"]
+    for key in sorted(config.keys() - {"_on"}):
+        if key not in base or config[key] != base[key]:
+            raise ValueError(f"{file.with_suffix('.json')}: {key} is {config[key]!r}, and of "
+                             f"{row.base!r}, on which it stands, {base.get(key)!r}.")
     model = row.build(load(row.base))
     new = set(row.added(model))
     kept = {key: value for key, value in model.state_dict().items() if key not in new}
@@ -71,10 +79,49 @@ def fingerprint(name: str) -> str:
     return hashlib.sha256(path(name).read_bytes()).hexdigest()[:12]
 
 
-def fill(model: nn.Module, tensors: dict[str, Tensor], source: str | Path) -> nn.Module:
-    """The model with all its tensors taken from `tensors`, which came from `source`.
+def built(build: Callable[[], nn.Module], tensors: dict[str, Tensor],
+          source: str | Path) -> nn.Module:
+    """The network that `build` makes, if the tensors of `source` are its own.
 
-    ValueError names the first tensor that is missing, too much or of another shape.
+    Made without memory first, so that a config of giants is refused before it takes any.
+    ValueError where the config cannot be built, or does not fit the tensors.
+    """
+    try:
+        with torch.device("meta"), _Outline():
+            outline = build()
+        check_fit(outline, tensors, source)
+        return build()
+    except ValueError as error:
+        if str(source) in str(error):
+            raise
+        raise ValueError(f"{source}, whose config cannot be built: {error}") from error
+    except Exception as error:                            # a config may hold anything
+        raise ValueError(f"{source}: its config cannot be built ({type(error).__name__}: "
+                         f"{' '.join(str(error).split())}).") from error
+
+
+class _Outline(TorchFunctionMode):
+    """Draws no first weights: where a network has no memory there is nothing to fill."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if getattr(function, "__name__", "") in ("normal_", "uniform_"):
+            return args[0] if args else kwargs["tensor"]
+        return (torch.empty if function is torch.randn else function)(*args, **kwargs)
+
+
+def fill(model: nn.Module, tensors: dict[str, Tensor], source: str | Path) -> nn.Module:
+    """The model with all its tensors taken from `tensors`, which came from `source`."""
+    check_fit(model, tensors, source)
+    model.load_state_dict(tensors)
+    return model
+
+
+def check_fit(model: nn.Module, tensors: dict[str, Tensor], source: str | Path) -> None:
+    """Refuse tensors that are not those of the model.
+
+    ValueError names the first that is missing, too much, of another shape or kind of number, or
+    not finite.
     """
     own = model.state_dict()
     for key in sorted(own.keys() | tensors.keys()):
@@ -83,14 +130,20 @@ def fill(model: nn.Module, tensors: dict[str, Tensor], source: str | Path) -> nn
             sizes = ["none" if x is None else str(tuple(x.shape)) for x in (have, want)]
             raise ValueError(f"{source} does not fit the model's config: {key} is {sizes[0]} in "
                              f"the file and {sizes[1]} in the model.")
-    model.load_state_dict(tensors)
-    return model
+        if have.is_floating_point() != want.is_floating_point():
+            raise ValueError(f"{source}: {key} holds {have.dtype}, the model {want.dtype}.")
+        if not bool(have.isfinite().all()):
+            raise ValueError(f"{source}: {key} holds NaN or infinity.")
 
 
 def tokenizer(length: int | None = None) -> Tokenizer:
     """The course's tokenizer, for `length` tokens, or as many as the course's CLIP reads."""
     if length is None:
-        length = files.card(path("clip"))["config"]["text_config"]["max_position_embeddings"]
+        told = files.card(path("clip"))["config"].get("text_config")
+        length = told.get("max_position_embeddings") if isinstance(told, dict) else None
+        if not is_whole(length, 3, 4096):
+            raise ValueError(f"The card of {path('clip')} says {length!r} of how many tokens a "
+                             "caption has (max_position_embeddings).")
     return Tokenizer.load(FOLDER.parent / "tokenizer", length)
 
 
@@ -109,7 +162,11 @@ def log(name: str, folder: Path | None = None) -> list[dict]:
     file = path(name, folder).with_suffix(".jsonl")
     if not file.exists():
         raise FileNotFoundError(f"{file} is missing; python course.py train {name} writes it.")
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    try:
+        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is damaged ({error}); python course.py train {name} writes it "
+                         "anew.") from error
 
 
 def export(name: str, folder: str | Path) -> Path:

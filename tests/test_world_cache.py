@@ -252,7 +252,9 @@ def test_the_version_of_the_code_does_not_see_comments(tmp_path, monkeypatch):
     asked = cache.code_version.__wrapped__
     thing = tmp_path / "things.py"
     assert asked() == cache.code_version()
-    thing.write_text(thing.read_text() + '\n# a remark\ndef last():\n    """Text."""\n')
+    thing.write_text("import math\n" + thing.read_text() + "\n# a remark\n")
+    assert asked() == cache.code_version()
+    thing.write_text(thing.read_text() + '\ndef last():\n    """Text."""\n')
     first = asked()
     thing.write_text(thing.read_text().replace("Text.", "Another text."))
     assert asked() == first != cache.code_version()

@@ -11,12 +11,12 @@ PACKAGE = "gligen_lessons"
 
 # Per floor: whether a module may also import those before it, and the modules, in their order.
 FLOORS = (
-    (True, "boxes schedule curriculum device world show"),
+    (True, "boxes schedule curriculum reading device world show"),
     (True, "nets files ema muon fit metrics referee"),
     (True, "ddpm ddim unet vae bpe clip guidance latent resnet transformer detr gligen "
            "grounded inpaint reground diffedit prompt2prompt pix2pix odise"),
-    (True, "arguments layout models weights lens published recipes evaluate shipping ladder train "
-           "experiments checks canvas painter widgets student slides drawing cli"),
+    (True, "arguments layout models weights lens configs published recipes evaluate shipping "
+           "ladder train experiments checks canvas painter widgets student slides drawing cli"),
 )
 
 # Third-party modules and the only modules of the library that may import them, at any depth.
