@@ -8,8 +8,9 @@ from time import monotonic
 import torch
 
 from . import device, files, latent, weights
-from .arguments import OneLineParser, count_of
+from .arguments import OneLineParser, compared_of, folder_of
 from .metrics import frechet_distance, kernel_distance
+from .reading import json_object
 from .recipes.clip import clip_report
 from .recipes.ddpm import ddpm_report, paint_pixels, small_pictures
 from .recipes.detr import backbone_report, detr_report
@@ -127,7 +128,7 @@ BARS = {("vae", "psnr"): 28, ("vae", "found, relative"): .95, ("clip", "category
 def shipped(section: str, folder: Path = FOLDER) -> dict:
     """One section of the shipped report; FileNotFoundError names the command that makes it."""
     file = folder / "report.json"
-    if not file.exists() or section not in (report := json.loads(file.read_text("utf-8"))):
+    if not file.exists() or section not in (report := json_object(file)):
         raise FileNotFoundError(f"{file} has no section {section!r}; "
                                 f"python course.py evaluate --only {section} makes it.")
     return report[section]
@@ -177,11 +178,12 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line of `evaluate`: measure all sections, or --only some, and write them."""
     parser = OneLineParser(prog="gligen-lessons evaluate", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
-    parser.add_argument("--count", type=count_of, help="pictures a section, instead of its own")
-    parser.add_argument("--out", type=Path, default=FOLDER, help="folder for report.json and .md")
+    parser.add_argument("--count", type=compared_of, help="pictures a section, instead of its own")
+    parser.add_argument("--out", type=folder_of, help="folder for report.json and .md (default: "
+                        "the shipped report, with --count runs/report)")
     asked = parser.parse_args(arguments)
-    file = asked.out / "report.json"
-    report = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    file = (asked.out or (Path("runs", "report") if asked.count else FOLDER)) / "report.json"
+    report = json_object(file) if file.exists() else {}
     for name in asked.only:
         measure, count = SECTIONS[name]
         print(f"{name} ...", flush=True)

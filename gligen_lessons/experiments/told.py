@@ -8,7 +8,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from time import monotonic
@@ -18,8 +18,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .. import device, files, published, weights
-from ..arguments import OneLineParser, count_of, seed_of
-from ..evaluate import FOLDER
+from ..arguments import OneLineParser, count_of, file_of, scale_of, seed_of
 from ..gligen import ground
 from ..inpaint import masks_of, paste, repaint
 from ..latent import TextToImage, to_pictures
@@ -28,6 +27,7 @@ from ..recipes.gligen import Instruction
 from ..referee import crops
 from ..world import coco_in
 from ..world.vocabulary import BASE, COLOURS
+from . import result_file
 from .arms import ARMS, Seen, Subject, coloured, instructions, recorded, subjects
 from .figures import DRAWS, Kept, all_figures, changes
 from .judges import judge_for
@@ -181,11 +181,11 @@ def coco_cast(asked: argparse.Namespace,
     for name in ("detector", "painter"):
         if getattr(asked, name) is None:
             raise ValueError(f"--data needs --{name} too: a folder of published weights.")
+    records = coco_in.read(asked.data, split=asked.split)
     painter = published.read_pipeline(asked.painter, where)
     namer = published.read_clip(asked.clip, where) if asked.clip else None
     team = Team(painter, published.read_detector(asked.detector, where), namer)
-    side = 8 * painter.unet.config["sample_size"]
-    records = coco_in.read(asked.data, size=side, split=asked.split)
+    records = replace(records, size=8 * painter.unet.config["sample_size"])
     asked.count = asked.count or min(COUNTS[device.dial()], len(records) // 2)
     if len(records) < 2 * asked.count:
         raise ValueError(f"{asked.data} holds {len(records)} pictures; --count {asked.count} needs "
@@ -196,7 +196,11 @@ def coco_cast(asked: argparse.Namespace,
 def main(arguments: list[str] | None = None) -> int:
     """The command line of `experiment told`."""
     words = sys.argv[1:] if arguments is None else arguments
-    asked, where = told_parser().parse_args(words), device.pick()
+    parser = told_parser()
+    asked, where = parser.parse_args(words), device.pick()
+    for name in ("split", "painter", "detector", "clip"):
+        if getattr(asked, name) is not None and asked.data is None:
+            parser.error(f"--{name} belongs to a folder of COCO files: it needs --data")
     if asked.count is not None and asked.count < 2:
         raise ValueError(f"--count must be 2 or more, got {asked.count}.")
     team, shown, categories = (coco_cast if asked.data else world_cast)(asked, where)
@@ -220,10 +224,10 @@ def told_parser() -> argparse.ArgumentParser:
     add = made.add_argument
     add("--count", type=count_of, help="pictures to repaint (default: 8, 200 or 2000 by the dial)")
     add("--steps", type=count_of, default=30, help="steps of DDIM (default: 30)")
-    add("--scale", type=float, default=5., help="guidance scale (default: 5)")
+    add("--scale", type=scale_of, default=5., help="guidance scale (default: 5)")
     add("--seed", type=seed_of, default=0, help="which noise to begin with (default: 0)")
     add("--draws", type=count_of, default=DRAWS, help="resamplings behind a distance's interval")
-    add("--out", type=Path, default=FOLDER / "told.json", help="the JSON file to write")
+    add("--out", type=file_of, default=result_file("told"), help="the JSON file to write")
     add("--data", type=Path, help="a folder of COCO 2017; without it the world's held-out scenes")
     add("--split", help="such as val2017, where the folder holds several")
     add("--painter", type=Path, help="with --data: diffusers' GLIGEN inpainting pipeline")
