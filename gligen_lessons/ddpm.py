@@ -138,7 +138,13 @@ def to_model(images: Tensor) -> Tensor:
 
 
 def to_shown(x: Tensor) -> Tensor:
-    """Model pictures (b,3,h,w) in [-1, 1] to (b,h,w,3) in [0, 1], clipped."""
+    """Model pictures (b,3,h,w) in [-1, 1] to (b,h,w,3) in [0, 1], clipped.
+
+    ValueError where one holds NaN or infinity: as a file it would be black, and say nothing.
+    """
+    if not bool(x.isfinite().all()):
+        raise ValueError("A picture holds NaN or infinity and cannot be shown: is the guidance "
+                         "scale too large, or what it was made from?")
     return ((x.detach().float().cpu() + 1) / 2).clamp(0, 1).movedim(1, -1)
 
 
