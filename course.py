@@ -14,16 +14,21 @@ and leaves the notebooks out; other pytest options go to the stage "tests".
 """
 # Standard library only. An old Python must be able to read this file, so that it can be told
 # what is wrong: no syntax newer than Python 3.6, and tomllib (3.11) only where it is needed.
+import os
+import sys
+
+if __name__ == "__main__":      # no random.py beside this file or in PYTHONPATH is Python's own
+    for folder in [os.path.dirname(__file__)] + os.environ.get("PYTHONPATH", "").split(os.pathsep):
+        sys.path[:] = [path for path in sys.path if path != os.path.abspath(folder)]
 import hashlib
 import json
-import os
 import re
 import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -32,13 +37,13 @@ FORWARDED = ("doctor", "world", "generate", "draw", "train", "ship", "evaluate",
              "student", "slides", "export")
 SPACE_GB = 4            # a fresh environment takes 2 GB with a CPU build of torch, and pip unpacks
 NOTE = "course.json"    # lies in .venv: what it was made from
+NEXT, OLD = ".vnew", ".vold"    # beside .venv; names of one length can be exchanged in programs
 LOG = ".venv-install.log"
 FULL = (f"the disk is too full: the environment needs about {SPACE_GB} GB (10 with a CUDA build "
         "of torch). Free some space and start again.")
 
-# Run by the environment's own Python: says what is wrong with it, or nothing. It looks for the
-# top modules of every installed package and for every package that is needed, and imports none
-# of them: torch alone would take seconds.
+# Run by the environment's own Python: says what is wrong with it, or nothing. It looks for every
+# package that is needed and the top modules of all, and imports none: torch would take seconds.
 CHECK = r"""
 import re, sys
 from importlib.metadata import distributions
@@ -65,22 +70,23 @@ def say(text):
     print(text, file=sys.stderr, flush=True)
 
 
-# ---------------------------------------------------------------------------- the environment
-
-def python_of(root):
-    return root / ".venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+def python_of(root, name=".venv"):
+    return root / name / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
-def needed(root, extras):
-    """Names of the packages that must be there: the project, what it asks for, its extras."""
+def packages(root):
+    """The names of the packages that must be there, by extra; under "" those of everybody."""
     import tomllib
 
-    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    lines = [project["name"]] + project.get("dependencies", [])
-    for extra in extras:
-        lines += project["optional-dependencies"][extra]
-    names = {re.match(r"[\w.-]+", line).group() for line in lines}
-    return sorted(re.sub(r"[-_.]+", "-", name).lower() for name in names)
+    try:
+        told = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        lines = {"": [told["name"], *told.get("dependencies", [])],
+                 **told.get("optional-dependencies", {})}
+        return {extra: [re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", line).group()).lower()
+                        for line in some] for extra, some in lines.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Stop("pyproject.toml is broken: take it anew from where the course came from "
+                   f"({error})") from error
 
 
 def inputs(root, extras, pip_args):
@@ -93,18 +99,21 @@ def inputs(root, extras, pip_args):
 
 
 def read_note(root):
+    """What .venv was made from; nothing where no note lies there, or a broken one."""
     try:
-        return json.loads((root / ".venv" / NOTE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        note = json.loads((root / ".venv" / NOTE).read_text(encoding="utf-8"))
+        shlex.split(note.get("pip", ""))
+        return note if {*note.get("extras", [])} <= {*packages(root)} else {}
+    except (OSError, ValueError, RecursionError, AttributeError, TypeError):
         return {}
 
 
 def health(root, extras):
     """(what is broken, which packages are missing) in .venv: two empty strings if it is whole."""
-    command = [str(python_of(root)), "-I", "-c", CHECK, str(root / ".venv")]
+    needed = sorted({name for extra in ["", *extras] for name in packages(root)[extra]})
+    command = [str(python_of(root)), "-I", "-c", CHECK, str(root / ".venv"), *needed]
     try:
-        done = subprocess.run(command + needed(root, extras), capture_output=True, text=True,
-                              timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         return "its Python does not start", ""
     if done.returncode:
@@ -131,27 +140,104 @@ def plan(root, note, wanted):
 
 def environment(root, extras=(), pip_args=None):
     """Make, complete or keep .venv, and return its Python."""
-    note = read_note(root)
-    extras = sorted(set(extras) | set(note.get("extras", [])))
-    wanted = inputs(root, extras, note.get("pip", "") if pip_args is None else pip_args)
-    todo, reason = plan(root, note, wanted)
-    if todo != "keep":
-        length = "a few minutes" if todo == "make" else "a moment"
-        say(f"{reason}: installing into .venv, {length} (details: {LOG})")
-        started = time.monotonic()
-        if todo == "make":
-            make_venv(root)
-        install(root, extras, wanted["pip"])
-        (root / ".venv" / NOTE).write_text(json.dumps(wanted, indent=1), encoding="utf-8")
-        say(f"installed in {time.monotonic() - started:.0f} s")
+    if todo(root, extras, pip_args)[0] != "keep":
+        with alone(root):
+            settle(root)
+            work, reason, wanted = todo(root, extras, pip_args)   # another start may have done it
+            if work != "keep":
+                renew(root, work, reason, wanted)
     return python_of(root)
+
+
+def todo(root, extras, pip_args):
+    """What must be done about .venv, why, and what it is to be made from."""
+    note, _ = read_note(root), packages(root)
+    extras = sorted({*extras, *note.get("extras", [])})
+    wanted = inputs(root, extras, note.get("pip", "") if pip_args is None else pip_args)
+    return (*plan(root, note, wanted), wanted)
+
+
+@contextmanager
+def alone(root):
+    """Let one start at a time change the environment; others wait, and say so."""
+    with open(str(root / ".venv.lock"), "ab") as file:
+        if not locked(file):
+            say("another start is installing into .venv: waiting until it has ended")
+        while not locked(file):
+            time.sleep(.2)
+        yield                                   # closing the file, or our end, gives the lock back
+
+
+def locked(file):
+    """Whether we hold the lock now; the system takes it back when this process ends."""
+    try:
+        if os.name == "nt":
+            import msvcrt
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def settle(root):
+    """Finish what a start that was killed left: the next environment if whole, else the old one."""
+    left = root / (NEXT if (root / NEXT / NOTE).exists() else OLD)
+    if left.exists() and not (root / ".venv").exists():
+        left.rename(root / ".venv")
+    for name in (NEXT, OLD):
+        shutil.rmtree(str(root / name), ignore_errors=True)
+
+
+def renew(root, work, reason, wanted):
+    """Make the environment anew, or complete a copy of it, and put that in its place when whole."""
+    say(f"{reason}: installing into .venv, {'a few minutes' if work == 'make' else 'a moment'} "
+        f"(details: {LOG})")
+    started = time.monotonic()
+    try:
+        (make_venv if work == "make" else copy_venv)(root)
+        install(root, wanted["extras"], wanted["pip"])
+        rename_inside(root)
+        (root / NEXT / NOTE).write_text(json.dumps(wanted, indent=1), encoding="utf-8")
+        if (root / ".venv").exists():
+            (root / ".venv").rename(root / OLD)     # Windows refuses while a program of it runs
+        (root / NEXT).rename(root / ".venv")
+    finally:
+        settle(root)
+    say(f"installed in {time.monotonic() - started:.0f} s")
+
+
+def copy_venv(root):
+    """A copy that shares its files with the old one: pip removes what it will write anew."""
+    old, new = str(root / ".venv"), str(root / NEXT)
+    try:
+        shutil.copytree(old, new, symlinks=True, copy_function=os.link)
+    except OSError:                             # a disk on which a file has one name
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.copytree(old, new, symlinks=True)
+    (root / NEXT / NOTE).unlink(missing_ok=True)
+
+
+def rename_inside(root):
+    """Let the programs of the next environment begin with the path that they will have."""
+    old, new = (os.fsencode(str(root / name)) for name in (NEXT, ".venv"))
+    for path in python_of(root, NEXT).parent.iterdir():
+        data = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
+        if old in data:
+            mode = path.stat().st_mode
+            path.unlink()                       # it may be one file with the old environment's
+            path.write_bytes(data.replace(old, new))
+            path.chmod(mode)
 
 
 def make_venv(root):
     if shutil.disk_usage(str(root)).free < SPACE_GB * 1e9:
         raise Stop(FULL)
     maker = getattr(sys, "_base_executable", "") or sys.executable  # not the .venv it replaces
-    done = subprocess.run([maker, "-m", "venv", "--clear", str(root / ".venv")],
+    done = subprocess.run([maker, "-m", "venv", "--clear", "--prompt", ".venv",
+                           str(root / NEXT)], env=surroundings(),
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         (root / LOG).write_text(done.stdout, encoding="utf-8")
@@ -161,11 +247,11 @@ def make_venv(root):
 def install(root, extras, pip_args):
     """Install the project in place, with the tested versions; pip's words go to the log."""
     target = "." + (f"[{','.join(extras)}]" if extras else "")
-    command = [str(python_of(root)), "-m", "pip", "install", "--disable-pip-version-check",
-               "--no-input", "--progress-bar", "off", "-c", "constraints.txt", "-e", target]
-    command += shlex.split(pip_args, posix=os.name != "nt")
-    env = dict(os.environ, PIP_USER="0", PYTHONUNBUFFERED="1")
-    with (root / LOG).open("w", encoding="utf-8") as log, subprocess.Popen(
+    command = [str(python_of(root, NEXT)), "-m", "pip", "install", "--no-input",
+               "--disable-pip-version-check", "--progress-bar", "off", "-c", "constraints.txt",
+               "-e", target, *shlex.split(pip_args, posix=os.name != "nt")]
+    env = dict(surroundings(), PIP_USER="0", PYTHONUNBUFFERED="1")
+    with (root / LOG).open("w", 1, encoding="utf-8") as log, subprocess.Popen(
             command, cwd=str(root), env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True, encoding="utf-8", errors="replace") as pip:
         for line in pip.stdout:
@@ -194,15 +280,26 @@ def explain(output, what):
     if "ensurepip" in output:
         return ("this Python has no ensurepip; on Debian and Ubuntu: "
                 f"sudo apt install python3-venv. (Details: {LOG})")
-    errors = re.findall(r"(?mi)^error: *(.+)$", output) or output.split("\n")
+    errors = re.findall(r"(?mi)^error: *(.+)$", output) or output.strip().split("\n")
     return f"{what}: {errors[-1].strip()} (Details: {LOG})"
 
 
-# ------------------------------------------------------------------------------- the commands
+def surroundings():
+    """The variables for what we start: modules of this environment, and a home to write to."""
+    env = {key: value for key, value in os.environ.items()
+           if key not in ("PYTHONPATH", "PYTHONHOME")}
+    env["PYTHONSAFEPATH"] = "1"                 # nor is a random.py in the working folder a module
+    home = os.path.expanduser("~")
+    if not (os.path.isdir(home) and os.access(home, os.W_OK)):
+        for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR",
+                     "MPLCONFIGDIR", "XDG_CACHE_HOME"):
+            env.setdefault(name, str(ROOT / ".venv" / "home" / name.lower()))
+    return env
+
 
 def hand_over(command, folder):
     """Run a command that owns the terminal: Ctrl-C is its to answer, not ours."""
-    child = subprocess.Popen([str(part) for part in command], cwd=str(folder))
+    child = subprocess.Popen(list(map(str, command)), cwd=str(folder), env=surroundings())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: child.terminate())
     return child.wait()
@@ -241,7 +338,7 @@ def lab(root, words, pip_args):
     folder = root / ("notebooks" if "--solved" in words else "my_course")
     if "--solved" not in words:
         made = subprocess.call([str(python), "-m", "gligen_lessons.cli", "student",
-                                "--out", str(folder)], cwd=str(root))
+                                "--out", str(folder)], cwd=str(root), env=surroundings())
         if made:
             return made
     options = jupyter_options([word for word in words if word != "--solved"], folder)
@@ -256,12 +353,17 @@ def test(root, words, pip_args):
 def take_pip(words):
     """Take --pip ARGS or --pip=ARGS out of the words: (the other words, ARGS or None)."""
     for number, word in enumerate(words):
-        if word.startswith("--pip="):
-            return words[:number] + words[number + 1:], word[len("--pip="):]
-        if word == "--pip":
-            if number + 1 == len(words):
+        name, equals, arguments = word.partition("=")
+        if name == "--pip":
+            rest = words[number + 1:] if equals else words[number + 2:]
+            if not equals and number + 1 == len(words):
                 raise Stop('--pip needs its arguments in quotes, for example --pip "--pre"')
-            return words[:number] + words[number + 2:], words[number + 1]
+            try:
+                arguments = arguments if equals else words[number + 1]
+                shlex.split(arguments)
+            except ValueError as error:
+                raise Stop(f"--pip {arguments}: {str(error).lower()}") from error
+            return words[:number] + rest, arguments
     return words, None
 
 

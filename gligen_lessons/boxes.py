@@ -49,9 +49,18 @@ def giou(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
     return overlap - (frame - union) / frame
 
 
+SLIP = 1e-3                                               # out of the picture: rounding, no more
+
+
 def check(boxes_xyxy: Tensor, where: str = "boxes") -> Tensor:
-    """The boxes (n,4) as they are, or one sentence on what is wrong with which."""
-    boxes = torch.as_tensor(boxes_xyxy, dtype=torch.float32)
+    """The boxes (n,4) in float32, or one sentence (ValueError) on what is wrong with which.
+
+    One that reaches out of the picture by no more than rounding does is cut at its border.
+    """
+    try:
+        boxes = torch.as_tensor(boxes_xyxy, dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{where} must be numbers (n,4), got {boxes_xyxy!r}.") from error
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise ValueError(f"{where} must be (n,4), got {tuple(boxes.shape)}.")
     if not torch.isfinite(boxes).all():
@@ -59,12 +68,14 @@ def check(boxes_xyxy: Tensor, where: str = "boxes") -> Tensor:
     if len(boxes) and boxes.max() > 1.5:
         raise ValueError(f"{where} reach {boxes.max():.4g}: they look like pixels. Divide by the "
                          "picture's width and height, so that they lie in 0..1.")
+    if len(boxes) and boxes.min() >= -SLIP and boxes.max() <= 1 + SLIP:
+        boxes = boxes.clamp(0, 1)
     flat = ((boxes[:, 2:] - boxes[:, :2]) <= 0).any(1).nonzero().flatten().tolist()
     if flat:
         raise ValueError(f"{where} {flat} have no width or height; a box is left, top, right, "
                          "bottom with left < right and top < bottom.")
     if len(boxes) and (boxes.min() < 0 or boxes.max() > 1):
-        raise ValueError(f"{where} must lie in 0..1, got {boxes.min():.4g} to {boxes.max():.4g}.")
+        raise ValueError(f"{where} must lie in 0..1, got {boxes.min():.7g} to {boxes.max():.7g}.")
     return boxes
 
 

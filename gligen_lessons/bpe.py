@@ -17,6 +17,8 @@ from torch import Tensor
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORDS = (r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]"
          r"|[^\s\p{L}\p{N}]+")
+PRINTABLE = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1),
+             *range(ord("®"), ord("ÿ") + 1)]
 Pair = tuple[str, str]
 
 
@@ -52,9 +54,18 @@ def merged(pieces: tuple[str, ...], pair: Pair) -> tuple[str, ...]:
 
 def byte_letters() -> list[str]:
     """The 256 letters that stand for the bytes, printable ones first (as GPT-2 writes them)."""
-    own = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1),
-           *range(ord("®"), ord("ÿ") + 1)]
-    return [chr(b) for b in own] + [chr(256 + i) for i in range(256 - len(own))]
+    return [chr(b) for b in PRINTABLE] + [chr(256 + i) for i in range(256 - len(PRINTABLE))]
+
+
+def byte_order() -> list[int]:
+    """The byte that each of the 256 letters stands for."""
+    return PRINTABLE + [b for b in range(256) if b not in PRINTABLE]
+
+
+def as_typed(piece: str) -> str:
+    """A piece of a word as the text that it stands for; the mark of a word's end stays."""
+    value = dict(zip(byte_letters(), byte_order(), strict=True))
+    return bytes(value[letter] for letter in piece).decode("utf-8", "backslashreplace")
 
 
 def vocabulary(merges: Iterable[Pair]) -> dict[str, int]:
@@ -128,13 +139,17 @@ class Tokenizer:
         return self._text_to_pieces.encode(caption).tokens
 
     def unknown(self, caption: str) -> dict[str, list[str]]:
-        """The words that are no token of their own, each with the pieces it is read as."""
+        """The words that are no token of their own, each with the pieces it is read as.
+
+        As they are typed: a piece that is a part of a letter only is shown as bytes.
+        """
         found, part = {}, []
         for piece in self.pieces(caption):
             part.append(piece)
             if piece.endswith("</w>"):
                 if len(part) > 1:
-                    found["".join(part).removesuffix("</w>")] = part
+                    found[as_typed("".join(part)).removesuffix("</w>")] = [
+                        as_typed(one) for one in part]
                 part = []
         return found
 
@@ -149,7 +164,19 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder: Path, length: int = 77) -> "Tokenizer":
-        """Read what `save`, or CLIPTokenizer, wrote; FileNotFoundError where nothing lies."""
-        lines = (Path(folder) / "merges.txt").read_text(encoding="utf-8").splitlines()
-        return cls([tuple(line.split(" ")) for line in lines if not line.startswith("#version")],
-                   length)
+        """Read what `save`, or CLIPTokenizer, wrote.
+
+        FileNotFoundError where nothing lies, ValueError where it is no list of merges.
+        """
+        file = Path(folder) / "merges.txt"
+        try:
+            lines = file.read_text(encoding="utf-8").split("\n")
+            pairs = [tuple(line.split(" ")) for line in lines
+                     if line.strip() and not line.startswith("#version")]
+            if any(len(pair) != 2 for pair in pairs):
+                raise ValueError("every line holds two pieces with a space between")
+            return cls(pairs, length)
+        except OSError:
+            raise
+        except Exception as error:                        # of the tokenizers library, or of bytes
+            raise ValueError(f"{file} is no list of merges: {error}.") from error

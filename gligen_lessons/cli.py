@@ -2,13 +2,23 @@
 
 import argparse
 import importlib
+import io
 import os
 import shutil
 import sys
 from importlib import metadata
 from pathlib import Path
 
-from .arguments import OneLineParser, count_of, seed_of
+from .arguments import (
+    OneLineParser,
+    count_of,
+    file_of,
+    folder_of,
+    picture_count,
+    scale_of,
+    seed_of,
+    words_of,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
@@ -154,14 +164,14 @@ def generate(options) -> int:
 
 def add_drawing(add) -> None:
     """What `generate` takes beside the caption."""
-    add("--box", action="append", metavar="PHRASE:x0,y0,x1,y1",
+    add("--box", action="append", type=words_of, metavar="PHRASE:x0,y0,x1,y1",
         help="what goes where, in parts of the picture; as often as there are boxes")
     add("--tau", type=float, help="with boxes: the part of the steps that hears them (default: 1)")
-    add("--out", type=Path, required=True, help="the picture to write, .png or .jpg")
+    add("--out", type=file_of, required=True, help="the picture to write, .png or .jpg")
     add("--seed", type=seed_of, default=0, help="which noise to begin with (default: 0)")
     add("--steps", type=count_of, default=50, help="steps of DDIM (default: 50)")
-    add("--scale", type=float, default=5., help="guidance scale (default: 5)")
-    add("--count", type=count_of, default=1, help="how many, from seeds that follow")
+    add("--scale", type=scale_of, default=5., help="guidance scale (default: 5)")
+    add("--count", type=picture_count, default=1, help="how many, from seeds that follow")
     add("--weights", type=Path, help="a folder of your own weights, such as runs/small")
 
 
@@ -174,7 +184,7 @@ def parser() -> argparse.ArgumentParser:
 
     one = add("world", help="write scenes of the picture world as a COCO data set")
     one.add_argument("--count", type=count_of, required=True, help="how many scenes")
-    one.add_argument("--out", type=Path, required=True, help="the folder to write")
+    one.add_argument("--out", type=folder_of, required=True, help="the folder to write")
     one.add_argument("--split", default="val", help="which range of seeds (default: val)")
     one.add_argument("--size", type=count_of, default=128, help="pixels a side (default: 128)")
     one.set_defaults(run=write_world)
@@ -182,7 +192,8 @@ def parser() -> argparse.ArgumentParser:
     for name, purpose in (("generate", "a picture of a caption, with boxes or without"),
                           ("draw", "the old name of generate")):
         one = add(name, help=purpose)
-        one.add_argument("caption", help='such as "a red car on the snow at night"; "" for any')
+        one.add_argument("caption", type=words_of,
+                         help='such as "a red car on the snow at night"; "" for any')
         one.set_defaults(run=generate)
         add_drawing(one.add_argument)
 
@@ -190,17 +201,17 @@ def parser() -> argparse.ArgumentParser:
         add(name, help=FORWARDED[name][1], add_help=False)
 
     one = add("student", help="write the learner's version of the notebooks")
-    one.add_argument("--out", type=Path, default=Path("my_course"), help="default: my_course")
+    one.add_argument("--out", type=folder_of, default=Path("my_course"), help="default: my_course")
     one.set_defaults(run=make_student)
 
     one = add("slides", help="make a seminar deck that works offline")
     one.add_argument("lesson", help="its number, such as 01")
-    one.add_argument("--out", type=Path, help="default: slides/NAME.html")
+    one.add_argument("--out", type=file_of, help="default: slides/NAME.html")
     one.set_defaults(run=make_slides)
 
     one = add("export", help="write shipped weights as diffusers reads them")
     one.add_argument("name", help="the model's name")
-    one.add_argument("folder", type=Path)
+    one.add_argument("folder", type=folder_of)
     one.add_argument("--weights", type=Path, help="a folder of your own weights")
     one.set_defaults(run=export_model)
     return top
@@ -224,6 +235,9 @@ def run(words: list[str]) -> int:
 def main(words: list[str] | None = None) -> int:
     """Run one command; whatever goes wrong becomes one line and exit code 2."""
     words = list(sys.argv[1:] if words is None else words)
+    for stream in (sys.stdout, sys.stderr):               # a console that lacks a letter shows its
+        if isinstance(stream, io.TextIOWrapper):          # number, and nothing stops for it
+            stream.reconfigure(errors="backslashreplace")
     debug = "--debug" in words
     try:
         return run([word for word in words if word != "--debug"])

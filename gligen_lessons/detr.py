@@ -198,6 +198,9 @@ def check_targets(logits: Tensor, labels: list[Tensor], targets: list[Tensor]) -
     if not len(labels) == len(targets) == b:
         raise ValueError(f"{b} pictures need {b} tensors of labels and of targets, got "
                          f"{len(labels)} and {len(targets)}.")
+    if logits.dtype != torch.float32 and not torch.is_autocast_enabled(logits.device.type):
+        raise TypeError(f"The losses are computed in 32 bits, got logits of {logits.dtype}: "
+                        "logits.float() and boxes.float() make them so.")
     for i, (label, target) in enumerate(zip(labels, targets, strict=True)):
         n = len(label)
         if label.ndim != 1 or label.dtype != torch.int64 or target.shape != (n, 4):
@@ -224,7 +227,7 @@ def sound(targets: Tensor) -> Tensor:
 
 def fault(target: Tensor, label: Tensor, classes: int) -> str:
     """What is wrong with one target, as a sentence."""
-    box = [round(x, 3) for x in target.tolist()]
+    box = [float(f"{x:.6g}") for x in target.tolist()]
     if not 0 <= label < classes:
         return f"label {int(label)} is none of the {classes} classes, which count from 0."
     if not bool(target.isfinite().all()):
@@ -272,12 +275,21 @@ def detect(model: DETR, x: Tensor, threshold: float = EVEN_ODDS,
 
     They are brought to the 128 px that it was trained on; boxes are parts of the picture.
     As "nothing" weighs little in the loss, scores are high: see EVEN_ODDS (lesson 7).
+    TypeError for pictures of whole numbers, ValueError for answers that are not finite.
     """
     where, found = next(model.parameters()).device, []
     for part in x.split(batch):
-        logits, boxes = model(resized(part.to(where)))
-        found += postprocess(logits.float().cpu(), boxes.float().cpu(), threshold)
+        found += postprocess(*answers(model, resized(part.to(where))), threshold)
     return found
+
+
+def answers(model: DETR, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits and boxes of pictures in 32 bits on the CPU; ValueError where they are not finite."""
+    logits, boxes = (answer.float().cpu() for answer in model(x))
+    if not bool(logits.isfinite().all() and boxes.isfinite().all()):
+        raise ValueError("The detector answers with NaN or infinity: are the pictures finite, and "
+                         "in [-1, 1]?")
+    return logits, boxes
 
 
 @torch.no_grad()

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
+from .reading import as_whole
+
 DIALS = ("small", "normal", "full")
 
 
@@ -73,8 +75,15 @@ class _AttentionIn32Bits(TorchFunctionMode):
 
 
 def generator(seed: int) -> torch.Generator:
-    """A seeded source of noise on the CPU: the same numbers whatever device computes."""
-    return torch.Generator().manual_seed(seed)
+    """A seeded source of noise on the CPU: the same numbers whatever device computes.
+
+    Seeds are whole numbers of any kind, 0 to 2**32 - 1 (ValueError): torch's generator on the CPU
+    reads 32 bits of one, so that others would give what these give.
+    """
+    number = as_whole(seed, "A seed")
+    if not 0 <= number < 2 ** 32:
+        raise ValueError(f"A seed must be at least 0 and less than 2**32, got {number}.")
+    return torch.Generator().manual_seed(number)
 
 
 def noise(shape: tuple[int, ...], generator: torch.Generator, device=None) -> torch.Tensor:

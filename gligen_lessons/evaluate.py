@@ -8,7 +8,7 @@ from time import monotonic
 import torch
 
 from . import device, files, latent, weights
-from .arguments import OneLineParser, count_of
+from .arguments import OneLineParser, compared_of, folder_of
 from .datasets.labelled import labelled, small_pictures
 from .eval.autoencoder import vae_report
 from .eval.detection import backbone_report, detr_report
@@ -19,6 +19,7 @@ from .eval.pixels import classifier_report, ddpm_report, labelled_report, paint_
 from .eval.referees import crop_report, scene_report
 from .eval.text_to_image import SHOWN, ldm_report
 from .metrics import frechet_distance, kernel_distance
+from .reading import json_object
 from .referee import judge_scenes
 
 FOLDER = Path(__file__).resolve().parent.parent / "data" / "report"
@@ -127,7 +128,7 @@ BARS = {("vae", "psnr"): 28, ("vae", "found, relative"): .95, ("clip", "category
 def shipped(section: str, folder: Path = FOLDER) -> dict:
     """One section of the shipped report; FileNotFoundError names the command that makes it."""
     file = folder / "report.json"
-    if not file.exists() or section not in (report := json.loads(file.read_text("utf-8"))):
+    if not file.exists() or section not in (report := json_object(file)):
         raise FileNotFoundError(f"{file} has no section {section!r}; "
                                 f"python course.py evaluate --only {section} makes it.")
     return report[section]
@@ -177,11 +178,12 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line of `evaluate`: measure all sections, or --only some, and write them."""
     parser = OneLineParser(prog="gligen-lessons evaluate", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
-    parser.add_argument("--count", type=count_of, help="pictures a section, instead of its own")
-    parser.add_argument("--out", type=Path, default=FOLDER, help="folder for report.json and .md")
+    parser.add_argument("--count", type=compared_of, help="pictures a section, instead of its own")
+    parser.add_argument("--out", type=folder_of, help="folder for report.json and .md (default: "
+                        "the shipped report, with --count runs/report)")
     asked = parser.parse_args(arguments)
-    file = asked.out / "report.json"
-    report = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    file = (asked.out or (Path("runs", "report") if asked.count else FOLDER)) / "report.json"
+    report = json_object(file) if file.exists() else {}
     for name in asked.only:
         measure, count = SECTIONS[name]
         print(f"{name} ...", flush=True)

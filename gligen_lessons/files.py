@@ -7,6 +7,7 @@ holds checkpoint/state.pt, read back with weights_only=True, and log.jsonl.
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -19,9 +20,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as bytes_from_tensors
-from torch import Tensor, nn
+
+from .reading import json_object
 
 SUFFIX = ".safetensors"
+CHECKPOINTS = ("checkpoint", "checkpoint.old")            # where one may lie, the newer first
 
 
 def make_card(
@@ -120,11 +123,12 @@ def card(path: str | Path, command: str | None = None) -> dict:
     if not path.is_file():
         raise FileNotFoundError(f"The card {path} of {weights.name} is missing. {remedy}")
     try:
-        read = json.loads(path.read_text(encoding="utf-8"))
+        read = json_object(path)
     except ValueError as error:
-        raise ValueError(f"The card {path} cannot be read as JSON ({error}). {remedy}") from error
-    if not isinstance(read, dict):
-        raise ValueError(f"The card {path} must hold a JSON object. {remedy}")
+        raise ValueError(f"The card {error} {remedy}") from error
+    for key in ("config", "metrics"):
+        if not isinstance(read.get(key), dict):
+            raise ValueError(f"The card {path} has no {key!r}, or one that is no object. {remedy}")
     return read
 
 
@@ -134,6 +138,11 @@ def atomic_write(path: str | Path, data: bytes | str) -> None:
     Raises OSError, the old file whole, when the disk is full or refuses.
     """
     _write_all({Path(path): data.encode() if isinstance(data, str) else data})
+
+
+def has_checkpoint(folder: str | Path) -> bool:
+    """Whether `load_checkpoint` finds one there."""
+    return any(Path(folder, name, "state.pt").is_file() for name in CHECKPOINTS)
 
 
 def save_checkpoint(state: dict, folder: str | Path) -> None:
@@ -167,7 +176,7 @@ def load_checkpoint(folder: str | Path) -> dict | None:
 
     A crash between the two renames of `save_checkpoint` leaves the older one as checkpoint.old.
     """
-    for name in ("checkpoint", "checkpoint.old"):
+    for name in CHECKPOINTS:
         path = Path(folder, name, "state.pt")
         if path.is_file():
             try:
@@ -192,11 +201,21 @@ def append_line(path: Path | None, record: dict) -> None:
 
 
 def cut_log(path: Path | None, step: int) -> None:
-    """Keep of a log the lines up to `step`; what a killed run wrote after it will come again."""
+    """Keep of a log the lines up to `step`; what a killed run wrote after it will come again.
+
+    A line that a crash left broken goes too: it must not keep the run from going on.
+    """
     if path:
         lines = path.read_bytes().splitlines(True) if step and path.exists() else []
-        whole = [line for line in lines if line.endswith(b"\n")]
-        atomic_write(path, b"".join(x for x in whole if json.loads(x)["step"] <= step))
+        atomic_write(path, b"".join(line for line in lines if _step_of(line) <= step))
+
+
+def _step_of(line: bytes) -> float:
+    """The step that a whole line of a log tells of; infinity for a broken one."""
+    try:
+        return json.loads(line)["step"] if line.endswith(b"\n") else math.inf
+    except (ValueError, KeyError, TypeError):
+        return math.inf
 
 
 def _write_all(files: dict[Path, bytes]) -> None:
@@ -266,19 +285,3 @@ def _revision() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return asked.stdout.strip()
-
-
-def fill(model: nn.Module, tensors: dict[str, Tensor], source: str | Path) -> nn.Module:
-    """The model with all its tensors taken from `tensors`, which came from `source`.
-
-    ValueError names the first tensor that is missing, too much or of another shape.
-    """
-    own = model.state_dict()
-    for key in sorted(own.keys() | tensors.keys()):
-        have, want = tensors.get(key), own.get(key)
-        if have is None or want is None or have.shape != want.shape:
-            sizes = ["none" if x is None else str(tuple(x.shape)) for x in (have, want)]
-            raise ValueError(f"{source} does not fit the model's config: {key} is {sizes[0]} in "
-                             f"the file and {sizes[1]} in the model.")
-    model.load_state_dict(tensors)
-    return model

@@ -70,6 +70,7 @@ def fit(
             "weight_decay": weight_decay, "betas": list(betas), "clip": clip, "ema": ema,
             "seed": seed, "optimizer": optimizer, "batch": _size(draw(0))}
     _check(plan, folder, resume)
+    plan = {key: _as_python(value) for key, value in plan.items()}
     run = _Run(model, loss, draw, plan, torch.device(device or pick()), groups, folder)
     if resume and (saved := load_checkpoint(folder)):
         run.restore(saved)
@@ -121,7 +122,7 @@ class _Run:
             (groups or _all_of(plan))(model), plan["lr"], plan["weight_decay"],
             tuple(plan["betas"]), fused=self.device.type in ("cpu", "cuda"))
         for group in self.groups():
-            group["peak"] = group["lr"]
+            group["peak"] = group["lr"] = _as_python(group["lr"])
         self.plan = plan | {"peaks": [group["peak"] for group in self.groups()]}
         self.parameters = [p for group in self.groups() for p in group["params"]]
         self.ema = None if plan["ema"] is None else EMA(model, plan["ema"])
@@ -181,10 +182,16 @@ class _Run:
         return parts[-2], bool(parts[-1] > 0)
 
     def milestone(self, sample) -> dict:
-        """What `sample` makes of the EMA weights in eval mode; the run goes on as if unasked."""
+        """What `sample` makes of the EMA weights in eval mode; the run goes on as if unasked.
+
+        A sample that is refused (ValueError), such as a picture of NaN, stops no training either.
+        """
         training = [module for module in self.model.modules() if module.training]
         with torch.no_grad(), self.ema.in_place() if self.ema else nullcontext():
-            made = sample(self.model.eval(), self.done)
+            try:
+                made = {"milestone": sample(self.model.eval(), self.done)}
+            except ValueError as error:
+                made = {"no milestone": str(error)}
         for module in training:
             module.training = True
         return made
@@ -247,7 +254,7 @@ def _states(run, minutes, save_every, log_every, sample, milestones) -> Iterator
                 append_line(log, run.state | {"loss": sum(run.losses) / len(run.losses)})
                 run.losses, images, marked = [], 0, now
             if sample and main and run.done in milestones:
-                append_line(log, {"step": run.done, "milestone": run.milestone(sample)})
+                append_line(log, {"step": run.done, **run.milestone(sample)})
             run.state["processes"] = run.processes.num_processes
             if run.done == steps or stop or now - saved >= save_every:
                 run.save()
@@ -281,6 +288,13 @@ def _memory_explained(run: _Run) -> Iterator[None]:
             raise
         size = run.plan["batch"]
         raise MemoryError(f"Out of memory: draw {size // 2 or 1}, not {size}, samples.") from error
+
+
+def _as_python(value):
+    """NumPy's numbers as Python's: a checkpoint that held others could not be read back."""
+    if isinstance(value, list):
+        return [_as_python(one) for one in value]
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _processes(device: torch.device):

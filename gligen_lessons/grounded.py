@@ -143,7 +143,8 @@ def gates(unet: UNet) -> dict[str, GatedSelfAttentionDense]:
             if isinstance(gate, GatedSelfAttentionDense)}
 
 
-def entity_maps(maps: dict[str, list[Tensor]], grounding: Grounding, side: int) -> Tensor:
+def entity_maps(maps: dict[str, list[Tensor]], grounding: Grounding,
+                side: int) -> Tensor:
     """One map a slot, (b,n,side,side): the mean over gates of that size and calls.
 
     Of calls that guidance doubled only the half with grounding counts; slots that are

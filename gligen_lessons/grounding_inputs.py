@@ -121,7 +121,7 @@ def image_features(embeddings: Tensor, text_projection: Tensor) -> Tensor:
     return IMAGE_NORM * back / back.norm(dim=-1, keepdim=True)
 
 
-def keypoints(figures: list[list], persons: int = PERSONS) -> Keypoints:
+def keypoint_grounding(figures: list[list], persons: int = PERSONS) -> Keypoints:
     """Each picture's figures, lists of 17 [x, y, visible] in 0..1, as key points.
 
     A point counts where `visible` is 2, as in COCO. ValueError names the picture and the figure

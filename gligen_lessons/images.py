@@ -23,12 +23,25 @@ def to_model(images: Tensor) -> Tensor:
 
 
 def to_shown(x: Tensor) -> Tensor:
-    """Model pictures (b,3,h,w) in [-1, 1] to (b,h,w,3) in [0, 1], clipped."""
+    """Model pictures (b,3,h,w) in [-1, 1] to (b,h,w,3) in [0, 1], clipped.
+
+    ValueError where one holds NaN or infinity: as a file it would be black, and say nothing.
+    """
+    if not bool(x.isfinite().all()):
+        raise ValueError("A picture holds NaN or infinity and cannot be shown: is the guidance "
+                         "scale too large, or what it was made from?")
     return ((x.detach().float().cpu() + 1) / 2).clamp(0, 1).movedim(1, -1)
 
 
 def resized(x: Tensor, side: int = SIDE) -> Tensor:
-    """Pictures (b,3,h,w) at `side` pixels, smoothed where they shrink."""
+    """Pictures (b,3,h,w) at `side` pixels, smoothed where they shrink.
+
+    In 32 bits, unless they come in bfloat16. TypeError for whole numbers.
+    """
+    if not x.is_floating_point():
+        raise TypeError(f"Pictures for a network are numbers in [-1, 1], got {x.dtype}: "
+                        "images.to_model makes them of 0..255.")
+    x = x if x.dtype == torch.bfloat16 else x.float()
     if x.shape[-2:] == (side, side):
         return x
     return F.interpolate(x, (side, side), mode="bilinear", antialias=True, align_corners=False)

@@ -4,6 +4,7 @@ A mask (b,1,h,w) is 1 where the picture is kept and 0 where it is painted, of th
 lies on: latents, or pixels.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 
 import torch
@@ -153,11 +154,19 @@ def check_latents(unet: UNet, z0: Tensor) -> None:
 
 
 def check_mask(mask: Tensor, like: Tensor) -> None:
-    """Refuse a mask of another size, or one that is not of zeros and ones (ValueError)."""
+    """Refuse a mask of another size, or one that is not of zeros and ones (ValueError).
+
+    A warning names pictures whose mask is 1 everywhere: nothing of them is painted.
+    """
     if mask.shape != (len(like), 1, *like.shape[2:]):
         raise ValueError(f"The mask must be {(len(like), 1, *like.shape[2:])}, as large as what it "
                          f"lies on, got {tuple(mask.shape)}.")
     if not bool(((mask == 0) | (mask == 1)).all()):
         raise ValueError("A mask is 1 where the picture is kept and 0 where it is painted; this "
-                         f"one holds values from {float(mask.min()):.3g} to "
-                         f"{float(mask.max()):.3g}: round it, `(mask > .5).float()`.")
+                         f"one holds values from {float(mask.min()):.7g} to "
+                         f"{float(mask.max()):.7g}: round it, `(mask > .5).float()`.")
+    whole = mask.flatten(1).all(1).nonzero().flatten().tolist()
+    if whole:
+        warnings.warn(f"The mask of picture {', '.join(map(str, whole))} is 1 everywhere, so "
+                      "nothing is painted: a box narrower than a place of the latent is lost; "
+                      "masks_of(..., touched=True) covers it.", stacklevel=3)

@@ -104,8 +104,8 @@ def show_progress(one: Slice, out: Path) -> None:
     """Bring a bar up to date with the log."""
     folder, lines = out / one.name, []
     if (folder / "log.jsonl").exists():
-        lines = [line for line in (folder / "log.jsonl").read_text("utf-8").splitlines()
-                 if '"loss"' in line]
+        lines = [line for line in (folder / "log.jsonl").read_text("utf-8").splitlines(True)
+                 if '"loss"' in line and line.endswith("\n")]       # the last may be half written
     if (folder / "run.json").exists():
         one.bar.total = json.loads((folder / "run.json").read_text("utf-8"))["steps"]
     if lines:

@@ -79,11 +79,17 @@ class TextToImage:
 
 
 def whole(value, what: str) -> None:
-    """Refuse what is no whole number (TypeError) or a negative one (ValueError)."""
+    """Refuse what is no whole number (TypeError), a negative one or a giant (ValueError).
+
+    torch's CPU generator reads 32 bits of a seed: 2**32 would paint what 0 paints.
+    """
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{what} must be a whole number, got {value!r}.")
+        hint = " int(...) makes one of it." if hasattr(value, "__index__") else ""
+        raise TypeError(f"{what} must be a whole number, got {value!r}.{hint}")
     if value < 0:
         raise ValueError(f"{what} must not be negative, got {value}.")
+    if value >= 2 ** 32:
+        raise ValueError(f"{what} must be less than 2**32, got {value}.")
 
 
 def paint(parts: TextToImage, captions: list[str], zT: Tensor, steps: int = 30,

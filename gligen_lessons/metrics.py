@@ -82,11 +82,17 @@ def detection_precision(found: list[tuple[Tensor, Tensor, Tensor]],
     found: scores (n,), labels (n,), boxes_xyxy (n,4) of each picture; true: labels (m,) and
     boxes_xyxy (m,4). AP is the mean over IoU .50 to .95; small, medium and large are COCO's
     32 and 96 pixels in a picture `size` px wide; "AP of labels" and "AP50 of labels" hold a
-    figure for each label. One that has nothing to measure is None.
+    figure for each label. One that has nothing to measure is None. ValueError for scores or boxes
+    that are not finite: pycocotools would sort them somewhere and measure.
     """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
+    for what, some in (("found", found), ("true", true)):
+        for i, part in enumerate(some):
+            if not all(bool(torch.as_tensor(x).isfinite().all()) for x in part):
+                raise ValueError(f"What is {what} in picture {i} holds NaN or infinity: average "
+                                 "precision needs finite scores and boxes.")
     labels = sorted({int(label) for known, _ in true for label in known})
     rows = [np.array([i, *_xywh(box, size), float(score), int(label)])
             for i, answers in enumerate(found) for score, label, box in zip(*answers, strict=True)]

@@ -12,20 +12,50 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .reading import is_number, is_whole
+
+LEVELS, DEEPEST, WIDEST = 32, 256, 2 ** 20                # more than any published network has
+
 
 def settle(config: dict, defaults: dict, fixed: dict, published: str) -> dict:
     """Fill a config with the published defaults of the keys that a network implements.
 
     `fixed` holds the keys it does not, each with the one value it works like. ValueError
-    names a key that `published` does not know, or a value that is not implemented. Keys
-    that begin with an underscore are remarks of the file that held the config.
+    names a key that `published` does not know, or a value that is not implemented or of
+    another kind than the default. Keys that begin with an underscore are remarks of the
+    file that held the config.
     """
+    if not isinstance(config, dict):
+        raise ValueError(f"A config of {published} is a dict, got {config!r}.")
     for key, value in config.items():
         if key not in defaults | fixed and not key.startswith("_"):
             raise ValueError(f"{key!r} is not a key of {published}: check its spelling.")
-        if value != fixed.get(key, value):
+        if key in fixed and value != fixed[key]:
             raise ValueError(f"{key}={value!r} is not implemented, only {fixed[key]!r}.")
+        if key in defaults and not _is_like(value, defaults[key], key):
+            raise ValueError(f"{key}={value!r} is no value for {published}, whose own is "
+                             f"{defaults[key]!r}.")
     return {key: config.get(key, default) for key, default in defaults.items()}
+
+
+def _is_like(value, default, key: str) -> bool:
+    """Whether a config's value is of its default's kind, and no giant.
+
+    Where the default is a whole number or a list of them, either will do.
+    """
+    if value == default or (key.endswith("_token_id") and value is None):
+        return True
+    if isinstance(default, bool | str | dict):
+        return isinstance(value, type(default))
+    if isinstance(default, float):
+        return is_number(value)
+    if isinstance(value, list | tuple):
+        one = default[0] if isinstance(default, tuple) else default
+        return 0 < len(value) <= LEVELS and all(_is_like(x, one, key) for x in value)
+    if isinstance(default, tuple) and isinstance(default[0], str):
+        return False
+    return is_whole(value, 0 if key.endswith("_id") else 1,
+                    DEEPEST if "layers" in key or key == "depths" else WIDEST)
 
 
 def timestep_embedding(t: Tensor, width: int) -> Tensor:

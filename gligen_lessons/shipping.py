@@ -4,6 +4,7 @@ Training never touches shipped weights. This does, on purpose, one model at a ti
 the figure that a model is judged by did not get worse.
 """
 
+import math
 from pathlib import Path
 
 from . import files, weights
@@ -17,10 +18,10 @@ SLACK = .01                                               # what counts as equal
 def is_worse(new: float | None, old: float | None, metric: str) -> bool:
     """Whether a figure got worse by more than SLACK; one that was not measured before did not.
 
-    A metric whose name begins with "-" must not grow, any other must not fall.
+    A metric whose name begins with "-" must not grow, any other must not fall; NaN is worse.
     """
-    if new is None or old is None:
-        return new is None
+    if new is None or not math.isfinite(new) or old is None:
+        return new is None or not math.isfinite(new)
     return new > old + SLACK if metric.startswith("-") else new < old - SLACK
 
 

@@ -39,7 +39,7 @@ def arrays(images) -> list[np.ndarray]:
     """Pictures as a list of (h,w,3) arrays to show.
 
     Takes model pictures (b,3,h,w) in [-1, 1], shown pictures (b,h,w,3) uint8 or 0..1, or a list of
-    single ones. Raises ValueError for any other shape.
+    single ones. Raises ValueError for any other shape, or numbers that are not finite.
     """
     if isinstance(images, torch.Tensor | np.ndarray) and images.ndim == 3:
         images = images[None]
@@ -48,6 +48,9 @@ def arrays(images) -> list[np.ndarray]:
 
 def _array(image) -> np.ndarray:
     image = image.detach().float().cpu() if _is_float(image) else torch.as_tensor(np.array(image))
+    if not bool(image.isfinite().all()):
+        raise ValueError("A picture holds NaN or infinity, so there is nothing to see. Which step "
+                         "of what made it was the first to give such numbers?")
     if image.ndim == 3 and image.shape[0] == 3 and image.shape[-1] != 3:
         return ((image + 1) / 2).clamp(0, 1).movedim(0, -1).numpy()
     if image.ndim == 3 and image.shape[-1] == 3:

@@ -4,16 +4,19 @@ import json
 import os
 import shutil
 import sys
+from argparse import Namespace
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
 
 from . import device, files, fit, ladder, recipes, weights
-from .arguments import OneLineParser, count_of, duration_of
+from .arguments import OneLineParser, batch_of, count_of, duration_of, folder_of
 from .models import MODELS
 from .recipes.helpers import bare
+from .shipping import SUFFIXES
 
 RUNS = Path("runs")
 
@@ -29,12 +32,15 @@ def train(name: str, steps: int | None = None, minutes: float | None = None,
     in `out`/NAME.bak; without either FileExistsError. `small` takes the recipe of `train small`:
     single things at 64 px.
     """
-    folder = Path(out) / name
-    if name in MODELS and not resume:
-        make_room(folder, restart)
-    chosen = ({"batch": batch} if batch else {}) | ({"small": True} if small else {})
-    recipe = recipes.get(name, steps, **chosen)
+    target, folder = weights.path(name, out), Path(out) / name
+    if Path(out).resolve() == weights.FOLDER.resolve():
+        raise ValueError(f"{out} holds the weights that the course ships: train into another "
+                         f"folder, then take them over with python course.py ship {name}.")
     with alone(folder):
+        if not rank() and not (resume and files.has_checkpoint(folder)):
+            make_room(folder, target, restart)
+        chosen = ({"batch": batch} if batch else {}) | ({"small": True} if small else {})
+        recipe = recipes.get(name, steps, **chosen)
         if not rank():
             files.atomic_write(folder / "run.json", json.dumps({"steps": recipe.steps}))
         state = fitted(recipe, folder, resume, minutes)
@@ -43,22 +49,24 @@ def train(name: str, steps: int | None = None, minutes: float | None = None,
     if state["step"] < recipe.steps:
         print(f"Stopped after {state['step']} of {recipe.steps} steps; go on with --resume.")
         return None
-    target = weights.path(name, out)
     asked = (f" --batch {batch}" if batch else "") + (f" --small --out {out}" if small else "")
     return publish(recipe, target, folder, state["seconds"] / 60, asked)
 
 
-def make_room(folder: Path, restart: bool) -> None:
-    """See to it that a new training in a folder costs no old one."""
-    if not (folder / "checkpoint").exists():
+def make_room(folder: Path, target: Path, restart: bool) -> None:
+    """See to it that a new training in a folder costs no old one, nor its weights at `target`."""
+    made = [target.with_suffix(end) for end in SUFFIXES if target.with_suffix(end).exists()]
+    if not (files.has_checkpoint(folder) or made):
         return
+    old = next(path for i in count(1) if not (
+        path := folder.with_name(f"{folder.name}.bak{i if i > 1 else ''}")).exists())
     if not restart:
         raise FileExistsError(
             f"An earlier training lies in {folder}: go on with --resume, or begin again with "
-            f"--restart, which keeps it in {folder.name}.bak.")
-    old = folder.with_name(f"{folder.name}.bak")
-    shutil.rmtree(old, ignore_errors=True)
+            f"--restart, which keeps it in {old.name}.")
     folder.rename(old)
+    for file in made:
+        shutil.copy2(file, old)
 
 
 def fitted(recipe: recipes.Recipe, folder: Path, resume: bool, minutes: float | None) -> dict:
@@ -85,7 +93,7 @@ def alone(folder: Path):
         yield
         return
     try:
-        with FileLock(folder / ".lock", timeout=0):
+        with FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0):
             yield
     except Timeout as error:
         raise OSError(f"Another training writes to {folder}: wait for it, or take another "
@@ -117,9 +125,9 @@ def main(arguments: list[str] | None = None) -> int:
     add("name", help=f"{', '.join(MODELS)}; or all: every model of the course, in order; or "
         "small: the models behind grounded pictures of 64 px")
     add("--steps", type=count_of, help="all steps; learning rate and data follow it")
-    add("--batch", type=count_of, help="samples a step, instead of the recipe's own")
+    add("--batch", type=batch_of, help="samples a step, instead of the recipe's own")
     add("--minutes", type=duration_of, help="stop early; go on later with --resume")
-    add("--out", type=Path, help="folder for checkpoints, log and weights (default: runs, or "
+    add("--out", type=folder_of, help="folder for checkpoints, log and weights (default: runs, or "
         "runs/small)")
     add("--resume", action="store_true", help="go on from the last checkpoint")
     add("--restart", action="store_true", help="begin again, and keep what was in NAME.bak")
@@ -127,17 +135,32 @@ def main(arguments: list[str] | None = None) -> int:
         "command goes on")
     add("--small", action="store_true", help="one model as `small` trains it; needs --out")
     asked = parser.parse_args(arguments)
+    check_words(parser, asked)
     if asked.name in ("all", "small"):
         run = ladder.train_all if asked.name == "all" else ladder.train_small
         return run(asked.out, asked.hours, asked.steps)
-    if asked.small and (asked.out is None or asked.name not in ladder.SMALL):
-        raise ValueError(f"--small trains {', '.join(ladder.SMALL)}, into a folder of your own: "
-                         "name it with --out.")
     made = train(asked.name, asked.steps, asked.minutes, asked.out or RUNS, asked.resume,
                  asked.batch, asked.small, asked.restart)
     if made:
         print(f"Wrote {made}; python course.py ship {asked.name} takes it into the course.")
     return 0
+
+
+def check_words(parser: OneLineParser, asked: Namespace) -> None:
+    """Refuse options that do not belong together, before anything is drawn."""
+    several = asked.name in ("all", "small")
+    if not several and asked.name not in MODELS:
+        parser.error(f"there is no model {asked.name!r}; choose from {', '.join(MODELS)}, all, "
+                     "small")
+    alone = ("batch", "minutes", "resume", "restart", "small") if several else ("hours",)
+    for name in alone:
+        if getattr(asked, name) not in (None, False):
+            parser.error(f"--{name} does not go with {asked.name}")
+    if asked.resume and asked.restart:
+        parser.error("--resume goes on and --restart begins again: choose one")
+    if asked.small and (asked.out is None or asked.name not in ladder.SMALL):
+        parser.error(f"--small trains {', '.join(ladder.SMALL)}, into a folder of your own: name "
+                     "it with --out")
 
 
 if __name__ == "__main__":

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from . import files
 from .bpe import Tokenizer
-from .files import fill
 from .interop import export_diffusers
 from .latent import TextToImage
 from .models import MODELS
+from .reading import is_whole
 from .schedule import Schedule
+from .state_dicts import built, fill
 from .unet import UNet
 
 FOLDER = Path(__file__).resolve().parent.parent / "data" / "weights"
@@ -49,7 +50,7 @@ def load(name: str, device: str | torch.device = "cpu", folder: Path | None = No
     if MODELS[name].base:
         model = added(name, tensors, config, file)
     else:
-        model = fill(MODELS[name].build(**config), tensors, file)
+        model = fill(built(lambda: MODELS[name].build(**config), tensors, file), tensors, file)
     return model.eval().requires_grad_(False).to(device)
 
 
@@ -59,9 +60,14 @@ def added(name: str, tensors: dict[str, Tensor], config: dict, file: Path) -> nn
     ValueError where that model is not the one it was trained on.
     """
     row = MODELS[name]
-    if config["_on"] != fingerprint(row.base):
+    if config.get("_on") != fingerprint(row.base):
         raise ValueError(f"{file} was trained on other weights of {row.base!r} than those in "
                          f"{FOLDER}: run python course.py train {name} again.")
+    base = files.card(path(row.base))["config"]
+    for key in sorted(config.keys() - {"_on"}):
+        if key not in base or config[key] != base[key]:
+            raise ValueError(f"{file.with_suffix('.json')}: {key} is {config[key]!r}, and of "
+                             f"{row.base!r}, on which it stands, {base.get(key)!r}.")
     model = row.build(load(row.base))
     new = set(row.added(model))
     kept = {key: value for key, value in model.state_dict().items() if key not in new}
@@ -76,7 +82,11 @@ def fingerprint(name: str) -> str:
 def tokenizer(length: int | None = None) -> Tokenizer:
     """The course's tokenizer, for `length` tokens, or as many as the course's CLIP reads."""
     if length is None:
-        length = files.card(path("clip"))["config"]["text_config"]["max_position_embeddings"]
+        told = files.card(path("clip"))["config"].get("text_config")
+        length = told.get("max_position_embeddings") if isinstance(told, dict) else None
+        if not is_whole(length, 3, 4096):
+            raise ValueError(f"The card of {path('clip')} says {length!r} of how many tokens a "
+                             "caption has (max_position_embeddings).")
     return Tokenizer.load(FOLDER.parent / "tokenizer", length)
 
 
@@ -95,7 +105,11 @@ def log(name: str, folder: Path | None = None) -> list[dict]:
     file = path(name, folder).with_suffix(".jsonl")
     if not file.exists():
         raise FileNotFoundError(f"{file} is missing; python course.py train {name} writes it.")
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    try:
+        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is damaged ({error}); python course.py train {name} writes it "
+                         "anew.") from error
 
 
 def export(name: str, folder: str | Path) -> Path:

@@ -1,5 +1,6 @@
 """Laws of boxes, tried on many, and what check() says of bad ones."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -107,6 +108,20 @@ def test_check_hands_good_boxes_on(found):
     assert check(torch.zeros(0, 4)).shape == (0, 4)
 
 
+def test_check_forgives_rounding_at_the_border():
+    found = check([[-1e-4, .1, .5, 1.0000002], [.2, -1e-9, 1.0009, .5]])
+    torch.testing.assert_close(found, torch.tensor([[0, .1, .5, 1], [.2, 0, 1, .5]]))
+
+
+@pytest.mark.parametrize("found", [
+    np.array([[.25, .25, .5, .5]]), np.array([[.25, .25, .5, .5]], np.float16),
+    torch.tensor([[.25, .25, .5, .5]]).double(), torch.tensor([[.25, .25, .5, .5]]).bfloat16(),
+    [np.float64([.25, .25, .5, .5])]])
+def test_check_takes_numbers_of_any_kind(found):
+    assert check(found).tolist() == [[.25, .25, .5, .5]]
+    assert check([[0, 0, 1, 1]]).dtype == check(np.array([[0, 0, 1, 1]])).dtype == torch.float32
+
+
 @pytest.mark.parametrize("found, words", [
     ([.1, .1, .5, .5], r"mine must be \(n,4\), got \(4,\)\."),
     ([[.1, .1, .5]], r"mine must be \(n,4\), got \(1, 3\)\."),
@@ -116,6 +131,10 @@ def test_check_hands_good_boxes_on(found):
     ([[.1, .1, .5, .5], [.5, .1, .2, .5], [.1, .3, .4, .3]], r"mine \[1, 2\] have no width or"),
     ([[-.1, .1, .5, .5]], r"must lie in 0\.\.1, got -0\.1 to 0\.5"),
     ([[.1, .1, .5, 1.2]], r"must lie in 0\.\.1, got 0\.1 to 1\.2"),
+    ([[.1, .1, .5, 1.00101]], r"must lie in 0\.\.1, got 0\.1 to 1\.00101\."),
+    ([[1., .1, 1.0005, .5]], r"mine \[0\] have no width or"),
+    ([["a", .1, .5, 1.]], r"mine must be numbers \(n,4\), got \[\['a'"),
+    ([[None, .1, .5, 1.]], r"mine must be numbers"), ("box", "mine must be numbers"),
 ])
 def test_check_says_what_is_wrong_with_which(found, words):
     with pytest.raises(ValueError, match=words):

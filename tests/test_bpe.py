@@ -125,3 +125,10 @@ def test_what_is_saved_is_loaded(ours, tmp_path):
     assert again.merges == ours.merges and again(["a red car"]).shape == (1, 12)
     with pytest.raises(FileNotFoundError):
         bpe.Tokenizer.load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("word, pieces", [
+    ("사과", ["\\xec", "\\x82", "\\xac", "\\xea", "\\xb3", "\\xbc</w>"]),
+    ("café", ["c", "a", "f", "\\xc3", "\\xa9</w>"])])
+def test_words_of_other_alphabets_are_shown_as_typed(word, pieces):
+    assert bpe.Tokenizer([]).unknown(f"{word} a") == {word: pieces}

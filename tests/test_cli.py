@@ -1,5 +1,6 @@
 """The command line: what it forwards, what doctor sees, and errors in one line."""
 
+import os
 import subprocess
 import sys
 import types
@@ -11,7 +12,7 @@ import torch
 from PIL import Image
 
 import gligen_lessons
-from gligen_lessons import cli, files, grounded, weights
+from gligen_lessons import cli, experiments, files, grounded, weights
 from gligen_lessons.models import Model
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -354,3 +355,52 @@ def test_wrong_words_are_answered_in_one_line_with_status_2(words, capsys):
     told = capsys.readouterr().err
     assert end.value.code == 2
     assert told.startswith("error: ") and told.endswith("--help)\n") and told.count("\n") == 1
+
+
+@pytest.mark.parametrize("words, says", [
+    (["generate", "a", "--count", "1000000000"], "--count: it must be at most 1,000"),
+    (["generate", "a", "--seed", str(2 ** 32)], "--seed: it must be at most 4,294,967,295"),
+    (["generate", "a", "--scale", "inf"], "finite number of at least 0"),
+    (["generate", "a", "--out", "folder"], "'folder' is a folder; name a file"),
+    (["generate", "a", "--out", "file/a.png"], "'file' cannot be written: look at"),
+    (["generate", "caf\udce9"], r"the text 'caf\\xe9' is not UTF-8"),
+    (["generate", "a", "--box", "caf\udce9:0,0,1,1"], "is not UTF-8"),
+    (["world", "--count", "1", "--out", "file"], "'file' cannot be written"),
+    (["export", "ldm", "file/x"], "'file/x' cannot be written"),
+    (["slides", "01", "--out", "folder"], "is a folder; name a file"),
+    (["evaluate", "--count", "1"], "a whole number of at least 2"),
+    (["experiment", "told", "--split", "val2017"], "--split belongs to a folder of COCO files"),
+    (["experiment", "told", "--out", "folder"], "is a folder; name a file"),
+    (["experiment", "told", "--scale", "nan"], "finite number of at least 0"),
+    (["experiment", "ablations", "--count", "1"], "a whole number of at least 2"),
+    (["experiment", "optimizers", "--batch", "1000000"], "at most 65,536")])
+def test_every_value_is_looked_at_before_work_begins(words, says, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(weights, "load", None)
+    out = ["--out", "x.png"] if words[0] == "generate" and "--out" not in words else []
+    with pytest.raises(SystemExit) as end:
+        cli.main([*words, *out])
+    heard = capsys.readouterr().err
+    assert end.value.code == 2 and says in heard and heard.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp949", "cp1252", "utf-8"])
+def test_a_note_never_stops_a_command(tmp_path, encoding):
+    """Consoles lack letters; what they lack is shown as a number."""
+    code = ("from gligen_lessons import cli, drawing\n"
+            "cli.run = lambda words: print('note: 사과 café') or 0\n"
+            "import sys; sys.exit(cli.main([]))")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=tmp_path, env={
+        **os.environ, "PYTHONIOENCODING": encoding, "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.decode(encoding).startswith("note: ")
+
+
+def test_an_experiment_never_writes_over_a_shipped_result(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiments, "FOLDER", tmp_path)
+    assert experiments.result_file("told") == tmp_path / "told.json"
+    (tmp_path / "told.json").write_text("{}")
+    assert experiments.result_file("told") == Path("runs") / "told.json"

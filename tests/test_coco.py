@@ -198,3 +198,15 @@ def until(true, seconds=60.):
     while not true():
         assert time.monotonic() < end, "waited too long"
         time.sleep(.02)
+
+
+def test_an_empty_folder_is_as_good_as_none_and_a_dead_link_is_not(tmp_path):
+    (tmp_path / "empty").mkdir()
+    write(tmp_path / "empty", v.seeds("val", 1), 32, progress=False)
+    assert {path.name for path in (tmp_path / "empty").iterdir()} == {
+        "annotations", "images", "panoptic"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty"]
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(FileExistsError, match="link is a link that leads nowhere"):
+        write(tmp_path / "link", v.seeds("val", 1), 32, progress=False)
+    assert not (tmp_path / "nowhere").exists()

@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 from real_coco import BLOB, H, W, panoptic_ids, put, quietly, real_files, rle
 
-from gligen_lessons.world import coco_check
+from gligen_lessons import boxes
+from gligen_lessons.world import coco_check, coco_in
 from gligen_lessons.world.coco_in import read
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
@@ -75,6 +76,64 @@ def test_a_missing_file_means_none_of_it(tmp_path, gone):
     assert (one.stuff == {}) == (gone == "panoptic")
     assert one.keypoints.any() == (gone != "person_keypoints")
     assert len(one.categories) == 4
+
+
+@pytest.mark.parametrize("bare", [lambda entry: entry.pop("segmentation"),
+                                  lambda entry: entry.update(segmentation=[]),
+                                  lambda entry: entry.update(segmentation=None)])
+def test_a_set_of_boxes_alone_is_read(tmp_path, bare):
+    files = real_files()
+    for entry in files["instances"]["annotations"]:
+        bare(entry)
+        for key in ("iscrowd", "area"):
+            entry.pop(key, None)
+    with pytest.warns(UserWarning, match="instances_val2017.json: 6 of 6 annotations have no segm"):
+        folder = read(put(tmp_path / "coco", files))
+    one, whole = folder[0], read(put(tmp_path / "whole", real_files()))[0]
+    np.testing.assert_array_equal(one.boxes_xyxy, whole.boxes_xyxy)
+    assert one.phrases == whole.phrases and not one.crowd.any()
+    assert one.masks.shape == (4, H, W) and not one.masks.any()
+
+
+@pytest.mark.parametrize("kind, what", [("captions", "2 of 4 captions"),
+                                        ("person_keypoints", "2 of 3 annotations"),
+                                        ("panoptic", "1 of 2 annotations")])
+def test_what_belongs_to_pictures_that_are_not_listed_is_left_out(tmp_path, kind, what):
+    """A part of COCO's pictures with the whole of its captions, as many a tutorial has it."""
+    files = real_files()
+    more = [dict(entry, image_id=999, id=entry.get("id", 0) + 10_000 + i) for i, entry in
+            enumerate(2 * files[kind]["annotations"])][:1 if kind == "panoptic" else 2]
+    files[kind]["annotations"] = more[:1] + files[kind]["annotations"] + more[1:]
+    with pytest.warns(UserWarning, match=f"{kind}_val2017.json: {what} are of pictures that"):
+        one = read(put(tmp_path / "coco", files))[0]
+    assert one.captions == ["A dog.", "A person and a dog"]
+    assert one.keypoints.any() and one.stuff.keys() == {"wall-other"}
+
+
+@pytest.mark.parametrize("bbox", [(W - 1e-7, 2, .5, 5), (3, H - 1e-7, 2, 2), (3, 2, 1e-12, 5),
+                                  (1e200, 2, 1e200, 5)])
+def test_a_box_is_judged_as_it_is_stored(tmp_path, bbox):
+    """In 32 bits: what has no width there is refused by all that reads it next."""
+    files = real_files()
+    files["instances"]["annotations"][0]["bbox"] = list(bbox)
+    one = read(put(tmp_path / "coco", files))[0]
+    assert len(one.boxes_xyxy) == 3
+    boxes.check(one.boxes_xyxy)
+
+
+def test_a_grey_picture_of_sixteen_bits_keeps_its_greys(real):
+    ramp = np.tile(np.linspace(0, 65535, W).astype(np.uint16), (H, 1))
+    Image.fromarray(ramp).save(real / "val2017" / "grey.png")
+    (real / "val2017" / "grey.png").replace(real / "val2017" / "000000000300.jpg")
+    np.testing.assert_array_equal(read(real)[1].image[0, :, 0], np.rint(ramp[0] / 257.))
+
+
+def test_masks_too_many_for_memory_are_refused(real, monkeypatch):
+    monkeypatch.setattr(coco_in, "MASKS", 4 * H * W - 1)
+    with pytest.raises(ValueError, match="image 7: its 4 masks of 20 by 12 pixels .* smaller size"):
+        read(real)[0]
+    with pytest.raises(ValueError, match="from 1 to 16384"):
+        read(real, size=10 ** 9)
 
 
 def test_size_changes_pictures_and_masks_not_boxes(real):

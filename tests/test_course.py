@@ -157,9 +157,11 @@ def test_a_full_disk_is_told_before_anything_is_written(tmp_path, monkeypatch):
 # -------------------------------------------- a tiny course without dependencies, made for real
 
 BACKEND = '''
-import zipfile
+import os, time, zipfile
 INFO = "gligen_lessons-1.0.dist-info/"
 def build_editable(folder, config_settings=None, metadata_directory=None):
+    while os.path.exists("slow"):
+        time.sleep(.05)
     name = "gligen_lessons-1.0-py3-none-any.whl"
     files = {"course_marker.py": "", "gligen_lessons.pth": ROOT,
              INFO + "METADATA": "Metadata-Version: 2.1\\nName: gligen-lessons\\nVersion: 1.0\\n"
@@ -184,7 +186,7 @@ dependencies = @NEEDS
 [project.optional-dependencies]
 dev = []
 """
-ECHO = """import os, sys
+ECHO = """import os, random, sys
 print({name!r}, os.getcwd(), *sys.argv[1:], sep="|")
 sys.exit(7 if "--fail" in sys.argv else 0)
 """
@@ -211,11 +213,20 @@ class Tiny:
         (self.root / "pyproject.toml").write_text(
             PROJECT.replace("@NEEDS", str([requires] if requires else [])))
 
-    def run(self, *words):
+    def start(self, *words, cwd=None, **more):
+        """Start course.py and go on, with more variables in its environment."""
         env = {k: v for k, v in os.environ.items() if not k.startswith(("PIP_", "PYTHONPATH"))}
-        return subprocess.run([sys.executable, "course.py", *words], cwd=self.root, text=True,
-                              capture_output=True, timeout=600,
-                              env=dict(env, PIP_CONFIG_FILE=os.devnull, PIP_NO_CACHE_DIR="1"))
+        return subprocess.Popen([sys.executable, self.root / "course.py", *words], text=True,
+                                cwd=cwd or self.root, stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE, start_new_session=True,
+                                env=env | {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_CACHE_DIR": "1",
+                                           **more})
+
+    def run(self, *words, **more):
+        """Run course.py to its end."""
+        with self.start(*words, **more) as child:
+            out, err = child.communicate(timeout=600)
+        return subprocess.CompletedProcess(words, child.returncode, out, err)
 
 
 @pytest.fixture(scope="module")
@@ -328,6 +339,140 @@ def test_no_network_is_one_line_and_a_later_start_tries_again(tiny):
     assert tiny.run("doctor").returncode == 0
 
 
+# ------------------------------------------------- whatever happens, the old environment is whole
+
+def until(true, seconds=60.):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(.02)
+
+
+def is_whole(tiny: Tiny) -> bool:
+    """Whether .venv runs, knows its packages and its note, and nothing else lies beside it."""
+    return course.health(tiny.root, []) == ("", "") and bool(course.read_note(tiny.root)) and \
+        not any((tiny.root / name).exists() for name in (course.NEXT, course.OLD))
+
+
+@pytest.mark.parametrize("words", [["--pip", "--index-url 'x"], ['--pip=--extra "y']])
+def test_a_missing_quote_is_told_before_anything_is_touched(tiny, words):
+    before = course.read_note(tiny.root)
+    done = tiny.run("doctor", *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"error: --pip {words[-1].removeprefix('--pip=')}: no closing quotation\n"
+    assert is_whole(tiny) and course.read_note(tiny.root) == before
+
+
+def test_arguments_that_pip_refuses_leave_the_old_environment(tiny):
+    before = course.read_note(tiny.root)
+    done = tiny.run("doctor", "--pip", "--no-such-option")
+    assert done.returncode == 2 and "no such option" in done.stderr.splitlines()[-1]
+    assert is_whole(tiny) and course.read_note(tiny.root) == before
+    assert tiny.run("doctor").stderr == ""
+
+
+@pytest.mark.parametrize("words", [[], ["--pip", "--pre"]])      # complete it; make it anew
+def test_a_start_that_is_killed_leaves_the_old_environment(tiny, words):
+    (tiny.root / "slow").touch()
+    (tiny.root / "constraints.txt").write_text(f"# {words}")
+    before = course.read_note(tiny.root)
+    child = tiny.start("doctor", *words)
+    until(lambda: (tiny.root / course.NEXT).exists() and "editable" in
+          (tiny.root / course.LOG).read_text())
+    os.killpg(child.pid, signal.SIGKILL)
+    child.communicate()
+    assert course.health(tiny.root, []) == ("", "") and course.read_note(tiny.root) == before
+    (tiny.root / "slow").unlink()
+    assert tiny.run("doctor", *words).returncode == 0 and is_whole(tiny)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_start_that_is_killed_while_it_exchanges_loses_neither(tmp_path, whole):
+    for name, content in ((course.OLD, "old"), (course.NEXT, "new")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "content").write_text(content)
+    if whole:
+        (tmp_path / course.NEXT / course.NOTE).write_text("{}")
+    course.settle(tmp_path)
+    assert (tmp_path / ".venv" / "content").read_text() == ("new" if whole else "old")
+    assert [path.name for path in tmp_path.iterdir()] == [".venv"]
+
+
+def test_programs_of_the_environment_know_where_they_lie(tiny):
+    """They were written while it had another name."""
+    folder = course.python_of(tiny.root).parent
+    assert not [path.name for path in folder.iterdir() if course.NEXT.encode() in path.read_bytes()]
+    (program,) = folder.glob("pip3.exe" if os.name == "nt" else "pip3")
+    done = subprocess.run([program, "--version"], capture_output=True, text=True)
+    assert done.returncode == 0 and str(tiny.root / ".venv") in done.stdout
+
+
+def test_two_first_starts_wait_for_each_other(tmp_path):
+    tiny = Tiny(tmp_path)
+    (tmp_path / "slow").touch()
+    first = tiny.start("doctor")
+    until(lambda: (tmp_path / course.NEXT).exists())
+    second = tiny.start("doctor")
+    line = second.stderr.readline()
+    (tmp_path / "slow").unlink()
+    assert line.startswith("another start is installing into .venv: waiting")
+    for child, said in ((first, "first start: installing"), (second, "")):
+        out, err = child.communicate(timeout=600)
+        assert (child.returncode, out) == (0, f"cli|{tmp_path}|doctor\n") and err.startswith(said)
+    assert not err and is_whole(tiny)
+
+
+@pytest.mark.parametrize("note", ["[]", "5", '"text"', '{"pip": 5}', '{"extras": "nope"}',
+                                  '{"extras": [["dev"]]}', '{"extras": 7}', '{"pip": "\'"}',
+                                  "[" * 100_000, '{"extras": ["unknown"]}', "\x00"])
+def test_a_note_that_was_broken_by_hand_is_none(tiny, tmp_path, note):
+    shutil.copy(tiny.root / "pyproject.toml", tmp_path)
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / course.NOTE).write_text(note)
+    assert course.read_note(tmp_path) == {}
+
+
+@pytest.mark.parametrize("text", ["[project", "", "project = 5", "[project]\nname = 5",
+                                  "[project]\nname = 'x'\ndependencies = 7",
+                                  "[project]\nname = 'x'\ndependencies = [7]",
+                                  "[project]\nname = 'x'\noptional-dependencies = 7",
+                                  "[project]\nname = 'x'\ndependencies = ['<>']"])
+def test_a_broken_project_file_is_one_line(tmp_path, text):
+    tiny = Tiny(tmp_path)
+    (tmp_path / "pyproject.toml").write_text(text)
+    done = tiny.run("doctor")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: pyproject.toml is broken")
+
+
+def test_files_of_the_working_folder_and_pythonpath_are_no_modules(tiny, tmp_path):
+    for folder in (tmp_path / "here", tmp_path / "path", tiny.root):
+        folder.mkdir(exist_ok=True)
+        for name in ("random", "json", "shutil", "gligen_lessons_none"):
+            (folder / f"{name}.py").write_text("raise SystemExit('the wrong module')")
+    done = tiny.run("doctor", cwd=tmp_path / "here", PYTHONPATH=str(tmp_path / "path"))
+    for path in tiny.root.glob("*.py"):
+        if path.stem in ("random", "json", "shutil", "gligen_lessons_none"):
+            path.unlink()
+    # course.py itself is read by the Python that was called, with its PYTHONPATH
+    assert done.stdout == f"cli|{tmp_path / 'here'}|doctor\n", done.stderr
+
+
+def test_a_home_that_cannot_be_written_is_replaced(tmp_path, monkeypatch):
+    names = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert not set(names) & set(course.surroundings())
+    monkeypatch.setenv("HOME", str(tmp_path / "none"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "none"))
+    monkeypatch.setenv("IPYTHONDIR", "mine")
+    found = course.surroundings()
+    assert all(found[name].startswith(str(course.ROOT / ".venv")) for name in names[:3])
+    assert found["IPYTHONDIR"] == "mine"
+
+
 # ------------------------------------------------------------------------- JupyterLab for real
 
 def answer(url: str) -> tuple[int, str]:
@@ -358,9 +503,10 @@ def lab_server(tmp_path):
     (tmp_path / "watch" / "sitecustomize.py").write_text(WATCH)
     asked = tmp_path / "asked.txt"
     asked.touch()
-    script = ("import sys, pathlib, course; folder = pathlib.Path(sys.argv[1]); sys.exit("
-              "course.hand_over([sys.executable, '-m', 'jupyterlab'] + course.jupyter_options("
-              "['--no-browser', '--port-retries=50'], folder), folder))")
+    script = ("import os, sys, pathlib, course; folder = pathlib.Path(sys.argv[1]); "
+              "course.surroundings = lambda: dict(os.environ); "  # for WATCH
+              "options = course.jupyter_options(['--no-browser', '--port-retries=50'], folder); "
+              "sys.exit(course.hand_over([sys.executable, '-m', 'jupyterlab'] + options, folder))")
     env = dict(os.environ, **own, ASKED=str(asked), PYTHONPATH=str(tmp_path / "watch"))
     child = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "lessons")], cwd=ROOT,
                              env=env, stderr=subprocess.DEVNULL)

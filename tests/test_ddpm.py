@@ -382,3 +382,11 @@ def test_bad_input_is_told_in_one_sentence(what):
     error, words, call = BAD[what]
     with pytest.raises(error, match=re.escape(words)):
         call()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_a_picture_that_is_not_finite_is_never_shown(bad):
+    x = torch.zeros(2, 3, 4, 4)
+    x[1, 2, 3, 3] = bad
+    with pytest.raises(ValueError, match="A picture holds NaN or infinity and cannot be shown"):
+        images.to_shown(x)

@@ -439,3 +439,32 @@ def test_the_backbone_takes_a_stages_width():
 def test_formats_are_told_apart():
     box = torch.tensor([[.2, .3, .4, .9]])
     assert torch.allclose(xyxy_from_cxcywh(cxcywh_from_xyxy(box)), box)
+
+
+def test_half_precision_is_told_what_to_do_and_autocast_is_let_be():
+    logits, boxes = torch.randn(1, 4, 3).bfloat16(), torch.full((1, 4, 4), .5).bfloat16()
+    labels, targets = [torch.tensor([0])], [torch.tensor([[.5, .5, .2, .2]])]
+    with pytest.raises(TypeError, match=r"32 bits, got logits of torch.bfloat16: logits.float\(\)"):
+        hungarian_loss(logits, boxes, labels, targets)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert hungarian_loss(logits, boxes, labels, targets)["loss_ce"].isfinite()
+    assert hungarian_loss(logits.float(), boxes.float(), labels, targets)["loss_ce"].isfinite()
+
+
+def test_pictures_of_any_float_are_looked_at_and_others_refused():
+    model = DETR(**SMALL_DETR).eval()
+    x = torch.rand(1, 3, 64, 64) * 2 - 1
+    want = detr.detect(model, x, 0.)[0]
+    for same in (x.double(), x.half().float()):
+        found = detr.detect(model, same, 0.)[0]
+        torch.testing.assert_close(found.boxes_xyxy, want.boxes_xyxy, atol=1e-2, rtol=0)
+    with pytest.raises(TypeError, match="numbers in .-1, 1., got torch.uint8: ddpm.to_model"):
+        detr.detect(model, (x * 127).byte())
+    with pytest.raises(ValueError, match="answers with NaN or infinity: are the pictures finite"):
+        detr.detect(model, x * float("nan"))
+
+
+def test_a_target_a_hair_outside_is_told_with_its_digits():
+    labels, targets = [torch.tensor([0])], [torch.tensor([[.5, .5, 1.0031, 1.]])]
+    with pytest.raises(ValueError, match=r"target \[0.5, 0.5, 1.0031, 1.0\], read as cx, cy, w"):
+        hungarian_loss(torch.zeros(1, 4, 3), torch.rand(1, 4, 4), labels, targets)

@@ -305,3 +305,21 @@ def test_a_real_limit_in_the_middle_of_a_checkpoint(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert files.load_checkpoint(tmp_path) == {"step": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_broken_lines_of_a_log_keep_no_run_from_going_on(tmp_path):
+    """A power cut leaves zeros or halves; what is whole stays."""
+    log = tmp_path / "log.jsonl"
+    whole = [b'{"step": 1}\n', b'{"step": 2}\n']
+    log.write_bytes(whole[0] + b"\0\0\0\n[1]\n{}\nnull\n" + whole[1] + b'{"step": 9}\n{"st')
+    files.cut_log(log, 5)
+    assert log.read_bytes() == b"".join(whole)
+
+
+def test_a_checkpoint_counts_where_it_would_be_read(tmp_path):
+    assert not files.has_checkpoint(tmp_path)
+    (tmp_path / "checkpoint").mkdir()
+    assert not files.has_checkpoint(tmp_path)
+    files.save_checkpoint({"step": 1}, tmp_path)
+    (tmp_path / "checkpoint").rename(tmp_path / "checkpoint.old")
+    assert files.has_checkpoint(tmp_path) and files.load_checkpoint(tmp_path) == {"step": 1}

@@ -16,6 +16,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -367,6 +368,19 @@ def test_breaking_out_keeps_the_raw_weights_and_the_last_checkpoint(tmp_path):
     assert same(model.state_dict(), plain.state_dict())
 
 
+def test_numpys_numbers_leave_a_checkpoint_that_can_be_read(tmp_path):
+    """Rates from np.logspace, steps and seeds from an array: they are numbers like any other."""
+    model = mlp()
+    options = dict(steps=np.int64(3), lr=np.float64(1e-3), warmup=np.int32(1), seed=np.uint8(4),
+                   weight_decay=np.float32(.5), ema=np.float64(.9), clip=np.float64(1.),
+                   betas=(np.float64(.9), np.float64(.99)), folder=tmp_path,
+                   groups=lambda m: [{"params": list(m.parameters()), "lr": np.float64(.1)}])
+    assert len(list(fit.fit(model, loss, draw, **options))) == 3
+    assert files.load_checkpoint(tmp_path)["config"]["peaks"] == [.1]
+    again = fit.fit(mlp(), loss, draw, **options, resume=True)
+    assert [state["step"] for state in again] == [3]
+
+
 def test_without_resume_a_run_starts_anew(tmp_path):
     run(tmp_path, 20)
     _, states = run(tmp_path, 10, resume=False)
@@ -442,6 +456,16 @@ def test_milestones_see_the_ema_and_leave_no_trace(tmp_path, unbroken):
 
 
 # --- trouble ----------------------------------------------------------------------------------
+
+def test_a_sample_that_cannot_be_shown_stops_no_training(tmp_path, unbroken):
+    def sample(given, step):
+        raise ValueError("A picture holds NaN")
+
+    model, _ = run(tmp_path, sample=sample, milestones=[3])
+    assert same(model.state_dict(), unbroken[0]) and model.training
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert {"step": 3, "no milestone": "A picture holds NaN"} in lines
+
 
 def test_a_loss_that_is_not_finite_stops_before_it_harms(tmp_path):
     def explode(model, noisy, x):

@@ -88,7 +88,7 @@ FIGURE = [[.1 + .05 * k, .9 - .05 * k, 2 if k % 3 else 0] for k in range(17)]
 def test_a_key_point_s_token_worked_out_by_hand():
     """One figure, in float64: embeddings, sines, the MLP, entry by entry."""
     net = stirred(KeypointNet(6, persons=2)).double()
-    asked = inputs.keypoints([[FIGURE]], persons=2).each(torch.Tensor.double)
+    asked = inputs.keypoint_grounding([[FIGURE]], persons=2).each(torch.Tensor.double)
     tokens = net(**vars(asked))
     assert tokens.shape == (1, 34, 6)
     joint = 4                                             # visible, at (.3, .7)
@@ -108,7 +108,7 @@ def test_a_key_point_s_token_worked_out_by_hand():
 def test_points_that_are_not_visible_may_lie_anywhere():
     net = stirred(KeypointNet(6))
     moved = [[p if p[2] else [float("nan"), 7., 0] for p in FIGURE]]
-    want, got = (net(**vars(inputs.keypoints([body]))) for body in ([FIGURE], moved))
+    want, got = (net(**vars(inputs.keypoint_grounding([body]))) for body in ([FIGURE], moved))
     assert torch.equal(got, want)
 
 
@@ -119,7 +119,7 @@ def test_embeddings_start_at_zero_and_closed_gates_change_nothing():
     given = torch.randn(1, 4, 16, 16), torch.tensor([300]), torch.randn(1, 7, 24)
     want = unet(*given)
     add_gates(unet, net)
-    asked = inputs.keypoints([[FIGURE]])
+    asked = inputs.keypoint_grounding([[FIGURE]])
     assert torch.equal(unet(*given, asked), want)
     for block in transformer_blocks(unet):
         block.fuser.alpha_attn.data.fill_(1.)
@@ -129,7 +129,7 @@ def test_embeddings_start_at_zero_and_closed_gates_change_nothing():
 
 def test_figures_are_told_apart_by_their_own_embedding():
     net = stirred(KeypointNet(6, persons=2))
-    two = inputs.keypoints([[FIGURE, FIGURE]], persons=2)
+    two = inputs.keypoint_grounding([[FIGURE, FIGURE]], persons=2)
     tokens = net(**vars(two))
     seen = two.masks[0, :17] > 0
     assert (tokens[0, :17] - tokens[0, 17:])[seen].abs().amin() > 1e-6
@@ -144,7 +144,7 @@ def test_figures_are_told_apart_by_their_own_embedding():
 ])
 def test_bad_figures_are_named(figures, words):
     with pytest.raises(ValueError, match=words):
-        inputs.keypoints(figures)
+        inputs.keypoint_grounding(figures)
 
 
 # ---------------------------------------------------------------------------- pictures
@@ -160,7 +160,7 @@ def test_a_picture_s_feature_is_led_back_and_has_the_norm_of_the_original():
 
 
 def test_key_points_of_pictures_are_chosen_and_joined():
-    asked = inputs.keypoints([[FIGURE], []])
+    asked = inputs.keypoint_grounding([[FIGURE], []])
     assert isinstance(asked.each(lambda x: x[:1]), Keypoints)
     assert len(asked.beside(asked).points) == 4 and not asked.none().masks.any()
     assert not asked.masks[1].any()

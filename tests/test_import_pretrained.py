@@ -1,5 +1,6 @@
 """Folders that diffusers and transformers wrote, in our classes: every name, the same numbers."""
 
+import argparse
 import json
 import re
 import shutil
@@ -15,7 +16,7 @@ from gligen_lessons import weights
 from gligen_lessons.bpe import Tokenizer
 from gligen_lessons.detr import DETR
 from gligen_lessons.gligen import gate_names
-from gligen_lessons.interop import export_diffusers, import_pretrained
+from gligen_lessons.interop import configs, export_diffusers, import_pretrained
 from gligen_lessons.recipes.clip import config as clip_config
 from gligen_lessons.world.vocabulary import CATEGORIES, COLOURS
 
@@ -52,7 +53,8 @@ def write_painter(folder, **unet) -> None:
             value.data.fill_(1.)
     StableDiffusionGLIGENPipeline(
         parts[1], parts[2], CLIPTokenizer.from_pretrained(folder.with_name("words")), net,
-        DDIMScheduler(beta_start=.00085, beta_end=.012, beta_schedule="scaled_linear"), None, None,
+        DDIMScheduler(beta_start=.00085, beta_end=.012, beta_schedule="scaled_linear",
+                      clip_sample=False, set_alpha_to_one=False, steps_offset=1), None, None,
         requires_safety_checker=False).save_pretrained(folder)
 
 
@@ -175,6 +177,66 @@ def test_a_tokenizer_with_the_published_numbers_is_read_by_ours(folders, tmp_pat
     assert other(["!"])[0, 1] != ours(["!"])[0, 1]
 
 
+ADDED = {
+    "an added token": lambda d: (d / "added_tokens.json").write_text(json.dumps({"<toy>": 678})),
+    "another padding": lambda d: [edit(d / name, pad_token="!") for name in (
+        "special_tokens_map.json", "tokenizer_config.json")],
+    "a special one": lambda d: edit(d / "special_tokens_map.json",
+                                    additional_special_tokens=["snow"]),
+    "padding as an object": lambda d: edit(d / "tokenizer_config.json", pad_token={
+        "content": "!", "__type": "AddedToken", "lstrip": False, "normalized": True,
+        "rstrip": False, "single_word": False}),
+}
+
+
+@pytest.mark.parametrize("what", ADDED)
+def test_a_tokenizer_with_more_than_ours_is_transformers_own(tmp_path, what):
+    from transformers import CLIPTokenizer
+
+    export_diffusers.write_tokenizer(weights.tokenizer(), tmp_path)
+    assert isinstance(import_pretrained.read_tokenizer(tmp_path, 12), Tokenizer)
+    ADDED[what](tmp_path)
+    texts = ["a <toy> on the snow", "a red car!"]
+    theirs = CLIPTokenizer.from_pretrained(tmp_path)
+    want = theirs(texts, padding="max_length", max_length=12, return_tensors="pt").input_ids
+    assert torch.equal(import_pretrained.read_tokenizer(tmp_path, 12)(texts), want)
+    if what == "an added token":
+        with pytest.raises(ValueError, match="knows 679 tokens, and the text tower 678"):
+            import_pretrained.read_tokenizer(tmp_path, 12, 678)
+
+
+@pytest.mark.parametrize("harm", ["two of three", "no pair", "bytes", "unknown pieces"])
+def test_a_broken_list_of_merges_is_named(tmp_path, harm):
+    export_diffusers.write_tokenizer(weights.tokenizer(), tmp_path)
+    file = tmp_path / "merges.txt"
+    file.write_bytes({"two of three": b"a b c\n", "no pair": b"ab\n", "bytes": b"\xff\xfe a\n",
+                      "unknown pieces": b"qqq zzz\n"}[harm])
+    with pytest.raises(ValueError, match="merges.txt"):
+        Tokenizer.load(tmp_path)
+
+
+@torch.no_grad()
+def test_what_todays_transformers_says_of_pictures_is_read(folders, copied):
+    """It writes one processor_config.json; a crop decides the size, if there is one."""
+    said = {"image_mean": [.1, .2, .3], "image_std": [.4, .5, .6], "do_normalize": True,
+            "size": {"shortest_edge": 40}, "crop_size": {"height": 32, "width": 32},
+            "do_center_crop": True, "resample": 3, "do_rescale": True, "rescale_factor": 1 / 255,
+            "do_resize": True, "do_convert_rgb": True, "image_processor_type": "CLIPImageProcessor"}
+    (copied / "clip" / "processor_config.json").write_text(json.dumps(
+        {"image_processor": said, "processor_class": "CLIPProcessor"}))
+    transform = import_pretrained.read_clip(copied / "clip").transform
+    assert transform.side == 32 and transform.mean == (.1, .2, .3) and transform.std == (.4, .5, .6)
+    (copied / "clip" / "processor_config.json").write_text(json.dumps(
+        {"image_processor": said | {"do_normalize": False}}))
+    assert import_pretrained.read_clip(copied / "clip").transform.std == (1, 1, 1)
+
+
+def test_trained_betas_are_the_schedule(copied):
+    file = copied / "painter" / "scheduler" / "scheduler_config.json"
+    edit(file, trained_betas=[.1, .2, .3])
+    assert configs.read_schedule(file.parent).betas.tolist() == [.1, .2, .3]
+
+
 @torch.no_grad()
 def test_the_detector_says_what_transformers_says(folders):
     from transformers import DetrForObjectDetection, DetrImageProcessor
@@ -267,7 +329,92 @@ def truncated(home):
     file.write_bytes(file.read_bytes()[:100])
 
 
-FAULTS = {
+def scheduler(**changes):
+    return lambda home: edit(home / "painter/scheduler/scheduler_config.json", **changes)
+
+
+def config(part, **changes):
+    return lambda home: edit(home / part / "config.json", **changes)
+
+
+def processor(**changes):
+    return lambda home: edit(home / "detector/preprocessor_config.json", **changes)
+
+
+def saved(what):
+    """The detector's weights as a .bin that holds `what`."""
+    def harm(home):
+        (home / "detector/model.safetensors").unlink()
+        torch.save(what, home / "detector/pytorch_model.bin")
+    return harm
+
+
+def pointer(home):
+    (home / "painter/vae/diffusion_pytorch_model.safetensors").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+
+
+def not_finite(home):
+    file = home / "painter/vae/diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    tensors["decoder.conv_in.bias"][0] = float("nan")
+    save_file(tensors, file)
+
+
+def whole_numbers(home):
+    file = home / "clip/model.safetensors"
+    tensors = load_file(file)
+    tensors["visual_projection.weight"] = tensors["visual_projection.weight"].int()
+    save_file(tensors, file)
+
+
+KINDS = {                                                 # each names the file and the key
+    "zero SNR": (scheduler(rescale_betas_zero_snr=True), "rescale_betas_zero_snr=True is not impl"),
+    "clipped latents": (scheduler(clip_sample=True), "clip_sample=True is not implemented, only"),
+    "other distances": (scheduler(timestep_spacing="trailing"), "timestep_spacing='trailing'"),
+    "another first step": (scheduler(steps_offset=0), "steps_offset=0 is not implemented, only 1"),
+    "an unknown key": (scheduler(flow_shift=3.), "'flow_shift' is no key that is understood"),
+    "a beta of words": (scheduler(beta_end="much"), "betas lie between 0 and 1"),
+    "betas of nothing": (scheduler(trained_betas=[0.]), "betas lie between 0 and 1"),
+    "a million steps": (scheduler(num_train_timesteps=10 ** 9), "num_train_timesteps must be"),
+    "a schedule in a list": (scheduler(beta_schedule=["linear"]), "beta_schedule=['linear']"),
+    "a text config of words": (config("painter/text_encoder", hidden_size="big"),
+                               "hidden_size='big' is no value for CLIPTextConfig"),
+    "a width of giants": (config("painter/vae", block_out_channels=[2 ** 20] * 4),
+                          "does not fit the model's config"),
+    "layers without end": (config("painter/text_encoder", num_hidden_layers=10 ** 9),
+                           "num_hidden_layers=1000000000 is no value"),
+    "no heads": (config("painter/text_encoder", num_attention_heads=0), "num_attention_heads=0 is"),
+    "null": (config("painter/vae", layers_per_block=None), "layers_per_block=None is no value for"),
+    "a tower's unknown key": (config("painter/text_encoder", rope_theta=1e4), "rope_theta=10000.0"),
+    "LFS": (pointer, "painter/vae/diffusion_pytorch_model.safetensors is a Git LFS pointer"),
+    "NaN": (not_finite, "decoder.conv_in.bias holds NaN or infinity"),
+    "a detector's key": (config("detector", two_stage=True), "two_stage=True is not understood"),
+    "five channels": (config("detector", num_channels=5), "num_channels=5 is not implemented"),
+    "labels in a list": (config("detector", id2label=["car"]), "id2label must name the labels"),
+    "backbone of words": (config("detector", backbone_config="resnet"), "backbone_config is 'res"),
+    "another scale": (processor(rescale_factor=1.), "rescale_factor=1.0 is not implemented, only"),
+    "a processor's key": (processor(do_flip=True), "'do_flip' is no key that is understood"),
+    "a mean of words": (processor(image_mean="grey"), "image_mean 'grey'"),
+    "a mean of two": (processor(image_mean=[.5, .5]), "must be a number of pixels up to 4096 and"),
+    "no spread": (processor(image_std=[.5, .5, 0.]), "image_std [0.5, 0.5, 0.0]"),
+    "a size of giants": (processor(size={"shortest_edge": 10 ** 9}), "size 1000000000"),
+    "more than a state dict": (saved({"model": {"x": torch.zeros(2)}, "epoch": 3}),
+                               "pytorch_model.bin holds 'model', 'epoch', and not tensors alone"),
+    "a list": (saved([1]), "pytorch_model.bin holds a list, and not tensors alone"),
+    "code": (saved({"weight": argparse.Namespace()}), "holds more than tensors, and what more"),
+    "a tower of another size": (config("clip", projection_dim=7), "does not fit the model's conf"),
+    "whole numbers": (whole_numbers, "visual_projection.weight holds torch.int32, the model"),
+    "a vision key": (lambda home: edit(home / "clip/config.json", vision_config={
+        "hidden_size": 16, "num_registers": 4}), "num_registers=4 is not understood"),
+    "text for a config": (config("clip", text_config="small"), "'small' stands where a network's"),
+    "pictures too large": (lambda home: (home / "clip/processor_config.json").write_text(json.dumps(
+        {"image_processor": {"size": {"shortest_edge": 224}}})), "made 224 pixels wide, and the"),
+    "nested without end": (lambda home: (home / "clip/config.json").write_text("[" * 10 ** 5),
+                           "clip/config.json cannot be read as JSON (its lists are nested too"),
+}
+PARTS = dict(zip(KINDS, ["painter"] * 17 + ["detector"] * 13 + ["clip"] * 6, strict=True))
+FAULTS = {name: (PARTS[name], *KINDS[name]) for name in KINDS} | {
     "no folder": ("painter", lambda home: shutil.rmtree(home / "painter"),
                   "painter holds no unet/config.json; give a folder of diffusers' GLIGEN"),
     "an ungrounded model": ("painter", plain, "in_channels=4, attention_type='default': repainting "

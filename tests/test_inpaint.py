@@ -1,5 +1,7 @@
 """Grounded inpainting: what is kept stays, what is painted is inside, a seed gives one picture."""
 
+import warnings
+
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
@@ -171,7 +173,8 @@ def test_pasting_keeps_the_outside_exactly():
     (torch.ones(2, 1, 8, 8), r"must be \(2, 1, 16, 16\)"),
     (torch.ones(2, 16, 16), r"must be \(2, 1, 16, 16\)"),
     (torch.full((2, 1, 16, 16), .5), "holds values from 0.5 to 0.5: round it"),
-    (torch.full((2, 1, 16, 16), float("nan")), "round it")])
+    (torch.full((2, 1, 16, 16), float("nan")), "round it"),
+    (torch.full((2, 1, 16, 16), .99999), "holds values from 0.99999")])
 def test_masks_that_cannot_be(mask, problem):
     with pytest.raises(ValueError, match=problem):
         check_mask(mask, torch.zeros(2, 4, 16, 16))
@@ -223,3 +226,13 @@ def test_what_inpainting_adds_is_the_gates_and_the_first_layers_weight():
     made = inpaint.make_inpainting(plain)
     assert set(inpaint.inpainting_names(made)) == set(made.state_dict()) - old | {"conv_in.weight"}
     assert made.conv_in.weight.shape[1] == 9
+
+
+def test_a_mask_of_which_nothing_is_painted_is_told():
+    """A box narrower than a place of the latent masks none; `touched` covers it."""
+    boxes = [[[.1, .1, .5, .5]], [[.52, .52, .56, .56]]]
+    with pytest.warns(UserWarning, match="The mask of picture 1 is 1 everywhere, so nothing is pa"):
+        check_mask(masks_of(boxes, 16), torch.zeros(2, 4, 16, 16))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_mask(masks_of(boxes, 16, touched=True), torch.zeros(2, 4, 16, 16))

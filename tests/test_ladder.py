@@ -118,7 +118,8 @@ def test_what_runs_is_stopped_when_the_command_is(tmp_path, stub, monkeypatch):
 @pytest.mark.parametrize("new, old, name, worse", [
     (.9, .5, "found", False), (.5, .9, "found", True), (.895, .9, "found", False),
     (2., 1., "-frechet", True), (1., 2., "-frechet", False), (None, .5, "found", True),
-    (.5, None, "found", False)])
+    (.5, None, "found", False), (float("nan"), .5, "found", True),
+    (float("-inf"), 2., "-frechet", True), (float("nan"), None, "found", True)])
 def test_what_counts_as_worse(new, old, name, worse):
     assert shipping.is_worse(new, old, name) is worse
 
@@ -207,3 +208,12 @@ def test_one_model_is_shipped_by_its_own_figure(tmp_path, capsys):
     assert files.card(target / shipped.name)["metrics"] == {"category, t = 0": .4}
     with pytest.raises(FileNotFoundError, match="python course.py train vae"):
         shipping.ship("vae", source, target)
+
+
+def test_a_line_that_is_half_written_stops_no_ladder(tmp_path):
+    folder = tmp_path / "vae"
+    folder.mkdir()
+    (folder / "log.jsonl").write_text('{"step": 5, "loss": 0.5}\n{"step": 10, "loss"')
+    one = ladder.Slice("vae", None, 1, ladder.tqdm(disable=True))
+    ladder.show_progress(one, tmp_path)
+    assert one.bar.n == 5

@@ -4,11 +4,12 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from oracles import draw, published, relative_error
 
-from gligen_lessons import ddim, files, latent, vae, weights
+from gligen_lessons import cli, ddim, latent, state_dicts, vae, weights
 from gligen_lessons.clip import TextModel
 from gligen_lessons.interop import export_diffusers
 from gligen_lessons.latent import TextToImage
@@ -262,6 +263,24 @@ def test_an_export_that_fails_leaves_nothing(tmp_path, monkeypatch):
 def test_weights_of_another_config_name_the_first_difference():
     other = UNet(**SMALL_UNET | dict(block_out_channels=(16, 32)))
     with pytest.raises(ValueError, match=r"x does not fit .* is \(32,\) in the file and \(24,\)"):
-        files.fill(UNet(**SMALL_UNET), other.state_dict(), "x")
+        state_dicts.fill(UNet(**SMALL_UNET), other.state_dict(), "x")
     with pytest.raises(ValueError, match=r"conv_in.bias is none in the file and \(16,\)"):
-        files.fill(UNet(**SMALL_UNET), {}, "x")
+        state_dicts.fill(UNet(**SMALL_UNET), {}, "x")
+
+
+@pytest.mark.parametrize("seed, error, says", [
+    (2 ** 32, ValueError, r"A seed must be less than 2\*\*32, got 4294967296"),
+    (2 ** 64, ValueError, "must be less than"), (-1, ValueError, "must not be negative, got -1"),
+    (np.int64(3), TypeError, r"whole number, got .*3.*\. int\(...\) makes one of it"),
+    (True, TypeError, "must be a whole number, got True"), (1., TypeError, "got 1.0.$")])
+def test_a_seed_that_torch_would_take_for_another_is_refused(seed, error, says):
+    """Its CPU generator reads 32 bits, so 2**32 painted the picture of seed 0."""
+    with pytest.raises(error, match=says):
+        latent.whole(seed, "A seed")
+
+
+def test_a_scale_that_overflows_writes_no_picture(tmp_path, capsys):
+    out = tmp_path / "a.png"
+    words = ["generate", "a car", "--steps", "1", "--scale", "1e30", "--out", str(out)]
+    assert cli.main(words) == 2 and not out.exists()
+    assert "error: A picture holds NaN or infinity" in capsys.readouterr().err

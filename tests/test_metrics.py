@@ -238,3 +238,14 @@ def test_a_second_answer_to_one_thing_is_a_false_one():
 def test_precision_prints_nothing(capsys):
     detection_precision([detections([.9, .8], [3, 7], BOXES)], [(torch.tensor([3, 7]), BOXES)])
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("spoil", [(0, 0), (0, 2), (1, 1)])      # scores, found boxes, true boxes
+def test_average_precision_of_what_is_not_finite_is_refused(spoil):
+    box = torch.tensor([[.1, .1, .5, .5]])
+    found, true = [torch.ones(1), torch.zeros(1).long(), box], [torch.zeros(1).long(), box]
+    side, field = spoil
+    both = (found, true)
+    both[side][field] = both[side][field] * float("nan")
+    with pytest.raises(ValueError, match="in picture 0 holds NaN or infinity"):
+        detection_precision([tuple(found)], [tuple(true)])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -79,6 +80,72 @@ def test_a_new_training_never_costs_an_old_one(tmp_path):
     assert train.train(name, 2, out=tmp_path, batch=4, restart=True)
     assert (tmp_path / f"{name}.bak" / "checkpoint" / "state.pt").read_bytes() == before
     assert weights.path(name).read_bytes() == shipped
+
+
+def test_nothing_that_was_trained_is_ever_overwritten(tmp_path, monkeypatch):
+    """Neither an older training that was kept, nor weights, nor a checkpoint of a cut-off save."""
+    name, folder = "noisy-classifier", tmp_path / "noisy-classifier"
+    made = train.train(name, 1, out=tmp_path, batch=4)
+    first = made.read_bytes()
+    train.train(name, 2, minutes=0., out=tmp_path, batch=4, restart=True)
+    (folder / "checkpoint").rename(folder / "checkpoint.old")
+    with pytest.raises(FileExistsError, match=f"keeps it in {name}.bak2"):
+        train.train(name, 2, out=tmp_path, batch=4)
+    assert train.train(name, 2, out=tmp_path, batch=4, restart=True).read_bytes() != first
+    assert (tmp_path / f"{name}.bak" / made.name).read_bytes() == first
+    kept = torch.load(tmp_path / f"{name}.bak2" / "checkpoint.old" / "state.pt", weights_only=True)
+    assert kept["config"]["steps"] == 2
+    shutil.rmtree(folder)
+    with pytest.raises(FileExistsError):                  # weights, and no checkpoint to go on from
+        train.train(name, 2, out=tmp_path, batch=4, resume=True)
+
+
+def test_a_running_training_is_not_moved_away(tmp_path):
+    name = "noisy-classifier"
+    train.train(name, 3, minutes=0., out=tmp_path, batch=4)
+    with train.alone(tmp_path / name), pytest.raises(OSError, match="Another training writes to"):
+        train.train(name, 3, out=tmp_path, batch=4, restart=True)
+    assert files.has_checkpoint(tmp_path / name) and not (tmp_path / f"{name}.bak").exists()
+
+
+def test_no_training_writes_among_the_shipped_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "FOLDER", tmp_path)
+    with pytest.raises(ValueError, match="python course.py ship noisy-classifier"):
+        train.train("noisy-classifier", 1, out=tmp_path / "x" / "..", batch=4)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("words, says", [
+    (["gan"], "there is no model 'gan'; choose from vae"),
+    (["ddpm", "--hours", "1"], "--hours does not go with ddpm"),
+    (["all", "--batch", "3"], "--batch does not go with all"),
+    (["small", "--minutes", "3"], "--minutes does not go with small"),
+    (["all", "--restart"], "--restart does not go with all"),
+    (["ddpm", "--resume", "--restart"], "choose one"),
+    (["detr", "--small", "--out", "x"], "--small trains vae, clip, ldm, gligen"),
+    (["ddpm", "--batch", "1000000000000"], "must be at most 65,536"),
+    (["ddpm", "--steps", "1" + "0" * 30], "must be at most 1,000,000,000"),
+    (["ddpm", "--out", "taken"], "'taken' cannot be written: look at"),
+])
+def test_words_are_looked_at_before_anything_is_drawn(tmp_path, monkeypatch, capsys, words, says):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").write_text("a file")
+    monkeypatch.setattr(train, "train", None)
+    with pytest.raises(SystemExit) as end:
+        train.main(words)
+    told = capsys.readouterr().err
+    assert end.value.code == 2 and says in told and told.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_a_report_of_fewer_pictures_is_not_the_shipped_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(evaluate, "SECTIONS", {"vae": (lambda count: {"psnr": float(count)}, 7)})
+    monkeypatch.setattr(evaluate, "FOLDER", tmp_path / "shipped")
+    assert evaluate.main(["--count", "3"]) == 0
+    assert not (tmp_path / "shipped").exists()
+    assert evaluate.shipped("vae", tmp_path / "runs" / "report") == {"psnr": 3.}
+    assert evaluate.main([]) == 0 and evaluate.shipped("vae", tmp_path / "shipped")["psnr"] == 7
 
 
 def test_minutes_stop_early_and_resume_finishes(tmp_path, capsys):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from gligen_lessons import world
 from gligen_lessons.world import Scene, Thing, scene
@@ -213,3 +214,16 @@ def test_json_that_is_no_scene(text, message):
 def test_bad_input_is_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("seed", [np.int64(3), np.uint8(3), torch.tensor(3)])
+def test_a_seed_is_a_whole_number_of_any_kind(seed):
+    assert scene(seed) == scene(3)
+
+
+@pytest.mark.parametrize("seed", [3., True, "3", None, np.float64(3)])
+def test_what_is_no_whole_number_is_no_seed(seed):
+    with pytest.raises(TypeError, match="must be a whole number, got"):
+        scene(seed)
+    with pytest.raises(TypeError, match="must be a whole number, got"):
+        v.seeds("val", seed)

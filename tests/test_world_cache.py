@@ -1,6 +1,7 @@
 """The cache of renders: several processes, one that is killed, two that ask at once."""
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -9,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from gligen_lessons import world
+from gligen_lessons.world import cache
 from gligen_lessons.world.cache import CHUNK, default_folder, renders
 from gligen_lessons.world.scene import MAX_THINGS
 
@@ -158,6 +161,103 @@ def test_a_stopped_run_leaves_nothing(tmp_path, monkeypatch, stop):
     with pytest.raises(type(stop) if isinstance(stop, OSError) else stop):
         renders("val", 4, 32, tmp_path, processes=1, progress=False)
     assert folders(tmp_path) == []
+
+
+UNGUARDED = """
+import sys
+from gligen_lessons.world.cache import renders
+renders("test", 9, 32, sys.argv[1], processes=2, progress=False)
+"""
+
+
+def test_a_script_without_a_main_guard_ends_and_is_told_what_to_do(tmp_path):
+    (tmp_path / "mine.py").write_text(UNGUARDED)
+    done = subprocess.run([sys.executable, "mine.py", "here"], cwd=tmp_path, capture_output=True,
+                          text=True, timeout=120, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 1
+    assert 'if __name__ == "__main__":' in done.stderr.strip().splitlines()[-1]
+    assert folders(tmp_path / "here") == []
+
+
+def test_all_room_is_taken_before_anything_is_drawn(tmp_path, monkeypatch):
+    """A file with holes has none, and a memory map into a hole of a full disk kills."""
+    for name in ("fallocate", "zeros"):
+        (tmp_path / name).mkdir()
+        if name == "zeros":
+            monkeypatch.delattr(os, "posix_fallocate", raising=False)
+        cache._allocate(tmp_path / name, 40, 64)
+        for path in (tmp_path / name).iterdir():
+            assert path.stat().st_blocks * 512 >= path.stat().st_size - 4096, path
+            assert not np.load(path).any()
+
+
+def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cache.os, "posix_fallocate", full, raising=False)
+    with pytest.raises(OSError, match=r"images.npy needs 1 MB, and \d+ MB are free; nothing was"):
+        renders("val", 100, 64, tmp_path, processes=1, progress=False)
+    assert folders(tmp_path) == []
+
+
+def test_who_waits_says_for_what(tmp_path, capsys):
+    lock = FileLock(tmp_path / "val-2-32.lock")
+    monitor = []
+
+    def release(text):
+        monitor.append(text)
+        lock.release()
+
+    with lock, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("builtins.print", lambda text, **_: release(text))
+        renders("val", 2, 32, tmp_path, processes=1, progress=False)
+    assert monitor == [f"another process draws {tmp_path / 'val-2-32'}: waiting until it has ended"]
+
+
+def test_what_other_code_drew_is_drawn_anew(tmp_path, monkeypatch):
+    right = renders("val", 5, 32, tmp_path, processes=1, progress=False).images.copy()
+    target = tmp_path / "val-5-32"
+    said = json.loads((target / "about.json").read_text())
+    assert said["code"] == cache.code_version()
+    np.lib.format.open_memmap(target / "images.npy", "r+")[:] = 7
+    assert (renders("val", 3, 32, tmp_path).images == 7).all()   # by its word, the same code
+    (target / "about.json").write_text(json.dumps(said | {"code": "another"}))
+    few = renders("val", 3, 32, tmp_path, processes=1, progress=False)   # no larger set serves
+    assert folders(tmp_path) == ["val-3-32", "val-5-32"]
+    np.testing.assert_array_equal(few.images, right[:3])
+    again = renders("val", 5, 32, tmp_path, processes=1, progress=False)
+    np.testing.assert_array_equal(again.images, right)
+    assert sorted(path.name for path in target.iterdir()) == [
+        "about.json", "boxes_xyxy.npy", "ids.npy", "images.npy"]
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_a_cache_that_names_no_code_is_judged_by_some_scenes(tmp_path, monkeypatch, right):
+    want = renders("val", 20, 32, tmp_path, processes=1, progress=False).images.copy()
+    target = tmp_path / "val-20-32"
+    (target / "about.json").write_text(json.dumps({"first": world.SPLITS["val"].start, "size": 32}))
+    if right:
+        monkeypatch.setattr(cache, "_draw_all", None)
+    else:
+        np.lib.format.open_memmap(target / "images.npy", "r+")[-1] = 7
+    np.testing.assert_array_equal(renders("val", 20, 32, tmp_path, progress=False).images, want)
+    assert cache.about(target)["code"] == cache.code_version()
+
+
+def test_the_version_of_the_code_does_not_see_comments(tmp_path, monkeypatch):
+    for path in Path(cache.__file__).parent.glob("*.py"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    monkeypatch.setattr(cache, "__file__", str(tmp_path / "cache.py"))
+    asked = cache.code_version.__wrapped__
+    thing = tmp_path / "things.py"
+    assert asked() == cache.code_version()
+    thing.write_text("import math\n" + thing.read_text() + "\n# a remark\n")
+    assert asked() == cache.code_version()
+    thing.write_text(thing.read_text() + '\ndef last():\n    """Text."""\n')
+    first = asked()
+    thing.write_text(thing.read_text().replace("Text.", "Another text."))
+    assert asked() == first != cache.code_version()
 
 
 @pytest.mark.parametrize("split, count, size, message", [

@@ -11,8 +11,8 @@ PACKAGE = "gligen_lessons"
 
 # Per floor: whether a module may also import those before it, and the modules, in their order.
 FLOORS = (
-    (True, "boxes images schedule curriculum device world show course_map"),
-    (True, "nets files ema muon fit metrics referee"),
+    (True, "boxes images schedule curriculum reading device world show course_map"),
+    (True, "nets files state_dicts ema muon fit metrics referee"),
     (True, "ddpm ddim unet vae bpe clip guidance latent resnet transformer detr gligen "
            "grounded inpaint grounding_inputs reground diffedit prompt2prompt pix2pix odise"),
     (True, "arguments models interop weights datasets eval recipes evaluate shipping "

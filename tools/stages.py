@@ -39,7 +39,7 @@ def stages(words: list[str], student: Path) -> list[tuple[str, list, dict]]:
 
 def run(commands: list[list[str]], extra: dict[str, str]) -> bool:
     """True when every command ended well. Two workers share the cores: one thread for each."""
-    env = dict(os.environ, OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", **extra)
+    env = dict(os.environ, OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", PYTHONSAFEPATH="", **extra)
     return all(subprocess.call([sys.executable, *command], cwd=ROOT, env=env) == 0
                for command in commands)
 

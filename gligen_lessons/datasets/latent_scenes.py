@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from filelock import FileLock
 from torch import Tensor
 
 from .. import device, weights
@@ -16,7 +15,7 @@ from ..images import to_model
 from ..vae import VAE, reparameterise
 from ..world import captions, scene
 from ..world.backdrop import THING_ID
-from ..world.cache import Renders, default_folder, renders
+from ..world.cache import Renders, code_version, default_folder, renders, waiting_for
 from ..world.language import named
 from ..world.scene import MAX_THINGS, Scene
 from ..world.vocabulary import CATEGORIES, COLOURS
@@ -29,13 +28,14 @@ INSIDE = .5                                               # part of a thing that
 def cached_latents(drawn: Renders) -> Tensor:
     """The latents (n,4,s/8,s/8) of some renders, scaled, in half precision; made once.
 
-    They lie beside the cache of renders, under a name that the autoencoder's weights decide.
+    They lie beside the cache of renders, under a name that the autoencoder's weights decide and
+    the code that drew the scenes.
     """
     n, side = drawn.images.shape[:2]
-    name = f"{drawn.seeds.start}-{n}-{side}-{weights.fingerprint('vae')}.npy"
+    name = f"{drawn.seeds.start}-{n}-{side}-{weights.fingerprint('vae')}-{code_version()}.npy"
     file = Path(default_folder()).parent / "latents" / name
     file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{file}.lock"):
+    with waiting_for(file, "encodes"):
         if not file.exists():
             vae, g, made = weights.load("vae", device.pick()), device.generator(0), []
             with device.half_precision(device.pick()):

@@ -1,13 +1,13 @@
 """Experiments whose outcome nobody knows beforehand: `python course.py experiment NAME`."""
 
 import argparse
-import json
 import sys
 from importlib import import_module
 from pathlib import Path
 
 from ..arguments import OneLineParser
 from ..evaluate import FOLDER
+from ..reading import json_object
 
 # each experiment's module; its result is NAME.json in data/report, with _ for -
 NAMES = {"detector-grounding": "detector_grounding.run", "ablations": "ablations",
@@ -22,7 +22,13 @@ def shipped(name: str, folder: Path = FOLDER) -> dict:
     file = folder / f"{name.replace('-', '_')}.json"
     if not file.exists():
         raise FileNotFoundError(f"{file} is missing; python course.py experiment {name} makes it.")
-    return json.loads(file.read_text(encoding="utf-8"))
+    return json_object(file)
+
+
+def result_file(name: str) -> Path:
+    """Where an experiment's result goes when nobody says: never over one that is shipped."""
+    file = FOLDER / f"{name.replace('-', '_')}.json"
+    return Path("runs", file.name) if file.exists() else file
 
 
 def main(arguments: list[str] | None = None) -> int:

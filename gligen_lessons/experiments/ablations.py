@@ -5,17 +5,15 @@ Boxes as waves or as raw coordinates; pixels that look at pixels and tokens, or 
 
 import json
 import sys
-from pathlib import Path
 from time import monotonic
 
 import torch
 from torch import Tensor, nn
 
 from .. import device, files, weights
-from ..arguments import OneLineParser, count_of
+from ..arguments import OneLineParser, batch_of, compared_of, count_of, file_of
 from ..datasets.instructions import Layouts, layouts, phrase_table, slots
 from ..ddpm import q_sample
-from ..evaluate import FOLDER
 from ..fit import fit, progress
 from ..gligen import (
     GatedSelfAttentionDense,
@@ -33,6 +31,7 @@ from ..recipes import scenes
 from ..recipes.alignment import covered, initialise_gates
 from ..recipes.gligen import RATE, drawing, fast_gates, grounding_loss
 from ..unet import UNet
+from . import result_file
 
 JUDGED = (950, 800, 600)                     # steps at which the layout of a picture is open
 
@@ -154,9 +153,9 @@ def main(arguments: list[str] | None = None) -> int:
                                      description=__doc__)
     add = parser.add_argument
     add("--steps", type=count_of, default=6_000 if full else 600, help="of each training")
-    add("--batch", type=count_of, default=256 if full else 8, help="samples a step")
-    add("--count", type=count_of, default=200, help="held-out layouts")
-    add("--out", type=Path, default=FOLDER / "ablations.json", help="the JSON file to write")
+    add("--batch", type=batch_of, default=256 if full else 8, help="samples a step")
+    add("--count", type=compared_of, default=200, help="held-out layouts")
+    add("--out", type=file_of, default=result_file("ablations"), help="the JSON file to write")
     asked = parser.parse_args(arguments)
     words = sys.argv[1:] if arguments is None else arguments
     head = {"command": " ".join(["python course.py experiment ablations", *words])}

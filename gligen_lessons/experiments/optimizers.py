@@ -3,19 +3,18 @@
 import json
 import sys
 from functools import partial
-from pathlib import Path
 from time import monotonic
 
 import torch
 
 from .. import device, files, muon, recipes
-from ..arguments import OneLineParser, count_of
+from ..arguments import OneLineParser, batch_of, count_of, file_of
 from ..datasets.labelled import labelled, pictures
 from ..eval.autoencoder import round_trip
-from ..evaluate import FOLDER
 from ..fit import fit, progress
 from ..metrics import psnr
 from ..recipes.vae import RATE
+from . import result_file
 
 ADAMW_RATE = 6e-4                            # the best of a few for this network
 EVERY = 10                                   # steps behind each loss that is kept
@@ -47,8 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
                                      description=__doc__)
     add = parser.add_argument
     add("--steps", type=count_of, default=600, help="of each training")
-    add("--batch", type=count_of, default=8, help="pictures a step")
-    add("--out", type=Path, default=FOLDER / "optimizers.json", help="the JSON file to write")
+    add("--batch", type=batch_of, default=8, help="pictures a step")
+    add("--out", type=file_of, default=result_file("optimizers"), help="the JSON file to write")
     asked = parser.parse_args(arguments)
     words = sys.argv[1:] if arguments is None else arguments
     made = {"command": " ".join(["python course.py experiment optimizers", *words]),

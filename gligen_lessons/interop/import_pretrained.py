@@ -4,7 +4,7 @@ Weights must fit name by name; what a config says and we do not implement is ref
 fetched: a folder is what `from_pretrained` of diffusers or transformers would open.
 """
 
-import json
+import pickle
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -14,22 +14,35 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from .. import clip, detr, resnet
-from ..bpe import Tokenizer
+from ..bpe import END, START, Tokenizer
 from ..clip import CLIP, TextModel
 from ..detr import DETR
-from ..files import fill
 from ..gligen import add_gates
 from ..latent import TextToImage
-from ..schedule import Schedule
+from ..state_dicts import built, fill
 from ..unet import UNet
 from ..vae import VAE
-from .preprocess import ClipClassifier, Detector, ImageTransform
+from .configs import (
+    CLIPS,
+    DETR_REMARKS,
+    IMAGENET,
+    REMARKS,
+    config_of,
+    existing,
+    known,
+    listed,
+    read_config,
+    read_schedule,
+    read_transform,
+)
+from .preprocess import ClipClassifier, Detector
 
-IMAGENET = {"image_mean": [.485, .456, .406], "image_std": [.229, .224, .225]}
-CLIPS = {"image_mean": [.48145466, .4578275, .40821073],
-         "image_std": [.26862954, .26130258, .27577711]}
 DETR_SIDE = 800                                           # pixels, where nothing else is said
 TIMM = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
+POINTER = b"version https://git-lfs"
+SPECIALS = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": END}
+MORE_TOKENS = ("added_tokens", "added_tokens_decoder", "additional_special_tokens",
+               "extra_special_tokens")
 FORGOTTEN = ("num_batches_tracked", "position_ids")       # counters, not weights
 # names that older releases gave, and what they are called today, in this order
 DETR_NAMES = (
@@ -58,15 +71,15 @@ def read_pipeline(folder: str | Path, device: str | torch.device = "cpu") -> Tex
         raise ValueError(f"{folder}/unet/config.json says in_channels={channels}, attention_type="
                          f"{kind!r}: repainting needs 9 channels and gates, a checkpoint of "
                          "GLIGEN for inpainting with text and boxes.")
-    unet = settled(lambda: add_gates(UNet(**listed(told))), folder / "unet")
-    vae = settled(lambda: VAE(**listed(config_of(folder / "vae"))), folder / "vae")
-    text = settled(lambda: TextModel(**known(config_of(folder / "text_encoder"), TEXT_KEYS)),
-                   folder / "text_encoder")
-    parts = ((unet, "unet", ()), (vae, "vae", VAE_NAMES), (text, "text_encoder", TEXT_NAMES))
-    for model, name, renames in parts:
-        take_over(model, renamed(read_tensors(folder / name), renames), folder / name, device)
-    return TextToImage(vae, text, unet, read_tokenizer(folder / "tokenizer", text.length),
-                       read_schedule(folder / "scheduler"))
+    latents, words = config_of(folder / "vae"), config_of(folder / "text_encoder")
+    words = known(words, TEXT_KEYS, REMARKS, folder / "text_encoder")
+    parts = (("unet", (), lambda: add_gates(UNet(**listed(told)))),
+             ("vae", VAE_NAMES, lambda: VAE(**listed(latents))),
+             ("text_encoder", TEXT_NAMES, lambda: TextModel(**words)))
+    schedule = read_schedule(folder / "scheduler")
+    unet, vae, text = (network(build, renamed(read_tensors(folder / name), renames),
+                               folder / name, device) for name, renames, build in parts)
+    return TextToImage(vae, text, unet, tokenizer_for(text, folder / "tokenizer"), schedule)
 
 
 def read_detector(folder: str | Path, device: str | torch.device = "cpu") -> Detector:
@@ -77,16 +90,19 @@ def read_detector(folder: str | Path, device: str | torch.device = "cpu") -> Det
     """
     folder = existing(folder, "transformers' DetrForObjectDetection")
     told = config_of(folder)
-    names = {int(number): name for number, name in told.get("id2label", {}).items()}
-    if sorted(names) != list(range(len(names))) or not names:
+    names = told.get("id2label")
+    if not isinstance(names, dict) or not names or not all(
+            isinstance(names.get(str(n)), str) for n in range(len(names))):
         raise ValueError(f"{folder}/config.json: id2label must name the labels 0, 1, 2 ...")
-    config = known(told, detr.DEFAULTS | detr.FIXED) | {
+    if told.get("num_channels", 3) != 3:
+        raise ValueError(f"{folder}/config.json: num_channels={told['num_channels']!r} is not "
+                         "implemented, only 3.")
+    config = known(told, detr.DEFAULTS | detr.FIXED, DETR_REMARKS | {"num_channels"}, folder) | {
         "num_labels": len(names), "backbone_config": backbone(told, folder)}
     for key in ("use_timm_backbone", "backbone", "use_pretrained_backbone"):
         config.pop(key, None)
-    model = settled(lambda: DETR(**config), folder)
-    take_over(model, detr_names(read_tensors(folder)), folder, device)
-    return Detector(model, [names[n] for n in range(len(names))],
+    model = network(lambda: DETR(**config), detr_names(read_tensors(folder)), folder, device)
+    return Detector(model, [names[str(n)] for n in range(len(names))],
                     read_transform(folder, DETR_SIDE, IMAGENET))
 
 
@@ -94,12 +110,14 @@ def backbone(told: dict, folder: Path) -> dict:
     """The config of our ResNet for transformers' backbone_config, or for one of timm's names."""
     inside = told.get("backbone_config") or {"model_type": "timm_backbone",
                                              "backbone": told.get("backbone")}
+    if not isinstance(inside, dict):
+        raise ValueError(f"{folder}/config.json: backbone_config is {inside!r}, needs an object.")
     if inside.get("model_type") == "timm_backbone":
-        if inside.get("backbone") not in TIMM:
+        if not isinstance(inside.get("backbone"), str) or inside["backbone"] not in TIMM:
             raise ValueError(f"{folder}/config.json: the backbone {inside.get('backbone')!r} is "
                              f"not implemented, only {' and '.join(TIMM)}.")
         return {"depths": TIMM[inside["backbone"]]}
-    return known(inside, resnet.DEFAULTS | resnet.FIXED)
+    return known(inside, resnet.DEFAULTS | resnet.FIXED, DETR_REMARKS, folder)
 
 
 def detr_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -123,65 +141,30 @@ def read_clip(folder: str | Path, device: str | torch.device = "cpu") -> ClipCla
     if not {"text_config", "vision_config"} <= told.keys():
         raise ValueError(f"{folder}/config.json has no text_config and vision_config: give a "
                          "CLIPModel, not one of its towers.")
+    known(told, {}, REMARKS | {"text_config", "vision_config", "projection_dim"}, folder)
     width = told.get("projection_dim", 512)
-    text, vision = (known(told[f"{name}_config"], keys)
+    text, vision = (known(told[f"{name}_config"], keys, REMARKS, folder)
                     for name, keys in (("text", TEXT_KEYS), ("vision", VISION_KEYS)))
-    model = settled(lambda: CLIP(text, vision, width), folder)
-    take_over(model, read_tensors(folder), folder, device)
-    return ClipClassifier(model, read_tokenizer(folder, model.text_model.length),
-                 read_transform(folder, model.vision_model.side, CLIPS))
+    model = network(lambda: CLIP(text, vision, width), read_tensors(folder), folder, device)
+    transform = read_transform(folder, model.vision_model.side, CLIPS)
+    if transform.side != model.vision_model.side:
+        raise ValueError(f"{folder}: pictures are made {transform.side} pixels wide, and the "
+                         f"network reads {model.vision_model.side}.")
+    return ClipClassifier(model, tokenizer_for(model.text_model, folder), transform)
 
 
-def read_transform(folder: Path, side: int, usual: dict) -> ImageTransform:
-    """What preprocessor_config.json says of mean, spread and size; else the usual."""
-    file = folder / "preprocessor_config.json"
-    said = usual | (read_config(file) if file.exists() else {})
-    size = said.get("size", side)
-    if isinstance(size, dict):
-        size = size.get("shortest_edge", size.get("height", side))
-    return ImageTransform(int(size), tuple(said["image_mean"]), tuple(said["image_std"]))
+def network(build: Callable[[], nn.Module], tensors: dict[str, Tensor], folder: Path,
+            device) -> nn.Module:
+    """The network of a folder's config with the folder's tensors; errors name the config."""
+    def settled() -> nn.Module:
+        try:
+            return build()
+        except ValueError as error:
+            raise ValueError(f"{folder}/config.json: {error}") from error
 
-
-def existing(folder: str | Path, what: str, inside: str = "config.json") -> Path:
-    """A folder that holds a config; FileNotFoundError says what should lie there."""
-    folder = Path(folder)
-    if not (folder / inside).is_file():
-        raise FileNotFoundError(f"{folder} holds no {inside}; give a folder of {what}, as its "
-                                "save_pretrained writes it.")
-    return folder
-
-
-def read_config(file: Path) -> dict:
-    """A JSON object; errors name the file."""
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing.")
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} cannot be read as JSON ({error}).") from error
-
-
-def config_of(folder: Path) -> dict:
-    """What a folder's config.json says."""
-    return read_config(folder / "config.json")
-
-
-def known(told: dict, keys: dict) -> dict:
-    """What a config says of `keys`; transformers' configs say much that no network needs."""
-    return {key: value for key, value in told.items() if key in keys}
-
-
-def listed(told: dict) -> dict:
-    """A config of diffusers with its lists as the tuples that our networks take."""
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in told.items()}
-
-
-def settled(build: Callable, folder: Path):
-    """A network built from a folder's config; ValueError names the file."""
-    try:
-        return build()
-    except ValueError as error:
-        raise ValueError(f"{folder}/config.json: {error}") from error
+    model = built(settled, tensors, folder)
+    take_over(model, tensors, folder, device)
+    return model
 
 
 def take_over(model: nn.Module, tensors: dict[str, Tensor], folder: Path, device) -> None:
@@ -202,49 +185,96 @@ def renamed(tensors: dict[str, Tensor], rules: Iterable[tuple[str, str]]) -> dic
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
-    """The weights in a folder, without counters; FileNotFoundError lists where it looked."""
+    """The weights in a folder, without counters; FileNotFoundError lists where it looked.
+
+    ValueError for a file that is damaged or holds anything but tensors by name.
+    """
     names = [f"{stem}{end}" for stem, end in (
         ("model", ".safetensors"), ("diffusion_pytorch_model", ".safetensors"),
         ("pytorch_model", ".bin"), ("diffusion_pytorch_model", ".bin"))]
     file = next((folder / name for name in names if (folder / name).is_file()), None)
     if file is None:
         raise FileNotFoundError(f"{folder} holds none of {', '.join(names)}.")
+    with file.open("rb") as opened:
+        if opened.read(len(POINTER)) == POINTER:
+            raise ValueError(f"{file} is a Git LFS pointer, not the weights: git lfs pull brings "
+                             "them.")
     try:
-        tensors = (load_file(file) if file.suffix == ".safetensors" else
-                   torch.load(file, map_location="cpu", weights_only=True))
-    except Exception as error:                            # zip, pickle, header: all say "broken"
-        raise ValueError(f"{file} cannot be read: {error}") from error
-    return {name: tensor for name, tensor in tensors.items() if not name.endswith(FORGOTTEN)}
+        found = (load_file(file) if file.suffix == ".safetensors" else
+                 torch.load(file, map_location="cpu", weights_only=True))
+    except pickle.UnpicklingError as error:               # torch's own advice is to trust it
+        raise ValueError(f"{file} cannot be read: it is damaged, or holds more than tensors, and "
+                         "what more there is could run. Save model.state_dict().") from error
+    except Exception as error:                            # zip, header: all say "broken"
+        raise ValueError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(found, dict) or not all(
+            isinstance(name, str) and isinstance(x, Tensor) for name, x in found.items()):
+        inside = (", ".join(map(repr, list(found)[:5])) if isinstance(found, dict) else
+                  f"a {type(found).__name__}")
+        raise ValueError(f"{file} holds {inside}, and not tensors alone, each under its name: save "
+                         "model.state_dict().")
+    return {name: tensor for name, tensor in found.items() if not name.endswith(FORGOTTEN)}
 
 
-def read_tokenizer(folder: Path, length: int) -> Callable:
-    """Captions to ids (b,length): our tokenizer where its numbers are those of vocab.json.
+def tokenizer_for(text: TextModel, folder: Path) -> Callable:
+    """The tokenizer in a folder, for as many tokens as a text tower reads and knows."""
+    return read_tokenizer(folder, text.length, text.embeddings.token_embedding.num_embeddings)
 
-    Else transformers' own, such as where a folder holds a tokenizer.json alone.
+
+def read_tokenizer(folder: Path, length: int, most: int | None = None) -> Callable:
+    """Captions to ids (b,length): our tokenizer where a folder says what ours does.
+
+    Else transformers' own, such as where a folder holds a tokenizer.json alone, added tokens, or
+    another padding. ValueError where there are more than `most` tokens.
     """
-    if (folder / "merges.txt").is_file() and (folder / "vocab.json").is_file():
-        ours = Tokenizer.load(folder, length)
-        if ours.vocabulary == read_config(folder / "vocab.json"):
-            return ours
+    if is_ours(folder):
+        read = Tokenizer.load(folder, length)
+        vocabulary = read.vocabulary
+    else:
+        read, vocabulary = transformers_tokenizer(folder, length)
+    count = max(vocabulary.values(), default=0) + 1
+    if most is not None and count > most:
+        raise ValueError(f"{folder} knows {count} tokens, and the text tower {most}.")
+    return read
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether a folder's tokenizer is byte-pair encoding with the numbers and rules of ours."""
+    if not all((folder / name).is_file() for name in ("merges.txt", "vocab.json")):
+        return False
+    said = {name: read_config(folder / name) for name in (
+        "special_tokens_map.json", "tokenizer_config.json", "added_tokens.json", "tokenizer.json")
+        if (folder / name).is_file()}
+    words = list(said.pop("added_tokens.json", {}))
+    for told in said.values():
+        words += [_word(told[key]) for key in MORE_TOKENS if told.get(key)]
+        if any(_word(told[key]) != word for key, word in SPECIALS.items() if key in told):
+            return False
+        if not told.get("do_lower_case", True) or told.get("strip_accents"):
+            return False
+    return not set(words) - {START, END} and \
+        Tokenizer.load(folder).vocabulary == read_config(folder / "vocab.json")
+
+
+def _word(token) -> str:
+    """A special token as text, which may be written as an object; of several the first not ours."""
+    if isinstance(token, dict) and "content" in token:
+        return str(token["content"])
+    if isinstance(token, dict | list):
+        inside = map(_word, token.values() if isinstance(token, dict) else token)
+        return next((word for word in inside if word not in (START, END)), END)
+    return str(token)
+
+
+def transformers_tokenizer(folder: Path, length: int) -> tuple[Callable, dict[str, int]]:
+    """transformers' tokenizer of a folder as a function of captions, and its vocabulary."""
     from transformers import CLIPTokenizer
 
     try:
         theirs = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, TypeError) as error:
+        vocabulary = theirs.get_vocab()
+    except Exception as error:                            # a folder may hold anything
         raise FileNotFoundError(f"{folder} holds no tokenizer: vocab.json and merges.txt, or "
-                                f"tokenizer.json ({error}).") from error
+                                f"tokenizer.json ({' '.join(str(error).split())}).") from error
     return lambda texts: theirs(list(texts), padding="max_length", max_length=length,
-                                truncation=True, return_tensors="pt").input_ids
-
-
-def read_schedule(folder: Path) -> Schedule:
-    """The betas that a scheduler's config says; our sampler takes its own steps."""
-    file = folder / "scheduler_config.json"
-    told = read_config(file)
-    kind, said = told.get("beta_schedule", "linear"), told.get("prediction_type", "epsilon")
-    makers = {"linear": Schedule.linear, "scaled_linear": Schedule.scaled_linear}
-    if kind not in makers or said != "epsilon":
-        raise ValueError(f"{file}: beta_schedule {kind!r} with prediction_type {said!r} is not "
-                         "implemented, only linear or scaled_linear with epsilon.")
-    return makers[kind](told.get("num_train_timesteps", 1000), told.get("beta_start", 1e-4),
-                        told.get("beta_end", .02))
+                                truncation=True, return_tensors="pt").input_ids, vocabulary

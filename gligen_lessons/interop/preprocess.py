@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..clip import CLIP, similarity
-from ..detr import DETR, EVEN_ODDS, postprocess
+from ..detr import DETR, EVEN_ODDS, answers, postprocess
 from ..images import resized
 
 
@@ -41,9 +41,8 @@ class Detector:
         out.
         """
         where = next(self.model.parameters()).device
-        logits, boxes = self.model(self.transform(x.to(where)))
         found = []
-        for one in postprocess(logits.float().cpu(), boxes.float().cpu(), EVEN_ODDS):
+        for one in postprocess(*answers(self.model, self.transform(x.to(where))), EVEN_ODDS):
             cut = one.boxes_xyxy.clamp(0, 1)
             keep = [k for k in one.scores.argsort(descending=True).tolist()
                     if self.names[one.labels[k]] != "N/A" and bool((cut[k, 2:] > cut[k, :2]).all())]

@@ -1,13 +1,14 @@
 """COCO's JSON files, read and checked: what is wrong is named by file, entry and field."""
 
-import json
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..reading import is_whole, parsed_json
 from .vocabulary import KEYPOINTS
 
 FAR = 10                                                  # pictures away: more than a slip
+LONGEST = 60                                              # bits of a run's length
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Entry:
     def whole(self, field: str, low: int | None = None, high: int | None = None) -> int:
         """A field that is a whole number between two bounds, both included."""
         value = self[field]
-        if not _is_whole(value) or (low is not None and value < low) or (
+        if not is_whole(value) or (low is not None and value < low) or (
                 high is not None and value > high):
             bounds = ("" if low is None else f" from {low}") + (
                 "" if high is None else f" to {high}")
@@ -39,7 +40,7 @@ class Entry:
     def text(self, field: str) -> str:
         """A field that is a text with something in it."""
         value = self[field]
-        if not isinstance(value, str) or not value.strip():
+        if not isinstance(value, str) or not value.strip() or not _is_unicode(value):
             raise self.fault(f"{field} is {value!r}, needs a text")
         return value.strip()
 
@@ -62,19 +63,20 @@ class Entry:
     def listed(self, field: str, known, words: str) -> int:
         """A field that is one of the known ids."""
         value = self[field]
-        if not _is_whole(value) or value not in known:
+        if not is_whole(value) or value not in known:
             raise self.fault(f"{field} {value!r} is not among the {words}")
         return value
 
 
-def _is_whole(value) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _is_unicode(text: str) -> bool:
+    """Whether a text can be written: JSON may hold halves of letters."""
+    return text.encode(errors="replace").decode() == text
 
 
 def read_json(path: Path) -> dict:
     """The object in a JSON file; raises ValueError for a file that does not hold one."""
     try:
-        data = json.loads(path.read_bytes())
+        data = parsed_json(path)
     except ValueError as error:                           # also bytes that are no text
         raise ValueError(f"{path.name}: this is not JSON ({error}).") from error
     if not isinstance(data, dict):
@@ -92,7 +94,7 @@ def entries(data: dict, file: str, key: str, kind: str, id_field: str = "id") ->
         where = f"{file}: {kind} at place {place} of {key}"
         if not isinstance(entry, dict):
             raise ValueError(f"{where}: is {entry!r}, needs an object.")
-        known = _is_whole(entry.get(id_field))
+        known = is_whole(entry.get(id_field))
         found.append(Entry(entry, f"{file}: {kind} {entry[id_field]}" if known else where))
     return found
 
@@ -105,6 +107,13 @@ def by_id(items: Iterable[Entry], field: str = "id") -> dict[int, Entry]:
             raise entry.fault(f"{field} is used twice")
         table[entry.data[field]] = entry
     return table
+
+
+def of_listed(items: Iterable[Entry], known: Container[int]) -> tuple[list[Entry], int]:
+    """The entries whose image_id is known, and how many others there are."""
+    items = list(items)
+    kept = [entry for entry in items if entry.whole("image_id") in known]
+    return kept, len(items) - len(kept)
 
 
 def checked_images(data: dict, file: str) -> dict[int, Entry]:
@@ -135,11 +144,14 @@ def check_instance(entry: Entry, image: Entry) -> None:
     if width < 0 or height < 0:
         raise entry.fault(f"bbox has a negative {'width' if width < 0 else 'height'}, "
                           f"{width if width < 0 else height}")
-    entry.whole("iscrowd", 0, 1)
-    shape = entry["segmentation"]
+    if "iscrowd" in entry.data:
+        entry.whole("iscrowd", 0, 1)
+    shape = entry.data.get("segmentation") or None        # a set of boxes alone has none
+    if shape is None:
+        return
     if isinstance(shape, dict):
         _check_rle(entry, shape, image.data["height"], image.data["width"])
-    elif isinstance(shape, list) and shape:
+    elif isinstance(shape, list):
         for number, polygon in enumerate(shape):
             _check_polygon(entry, f"segmentation polygon {number}", polygon,
                      FAR * max(image.data["height"], image.data["width"]))
@@ -166,7 +178,7 @@ def _check_rle(entry: Entry, shape: dict, height: int, width: int) -> None:
     counts = shape.get("counts")
     if isinstance(counts, str):
         counts = run_lengths(entry, counts)
-    if not isinstance(counts, list) or not all(_is_whole(c) and c >= 0 for c in counts):
+    if not isinstance(counts, list) or not all(is_whole(c, 0) for c in counts):
         raise entry.fault("segmentation counts are no run lengths, which are whole numbers from 0")
     if sum(counts) != height * width:
         raise entry.fault(f"segmentation counts cover {sum(counts)} pixels, its picture has "
@@ -185,6 +197,8 @@ def run_lengths(entry: Entry, counts: str) -> list[int]:
             raise entry.fault(f"segmentation counts hold {letter!r}, which is no letter of an RLE")
         value |= (bits & 31) << shift
         shift += 5
+        if shift > LONGEST:
+            raise entry.fault("segmentation counts hold a number without an end")
         if not bits & 32:                                 # the last letter of a number
             value -= (bits & 16) and 1 << shift           # whose highest bit is its sign
             lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))

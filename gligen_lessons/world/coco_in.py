@@ -1,5 +1,6 @@
 """A folder of COCO 2017 files read as the records that the lessons use."""
 
+import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,10 +9,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ..reading import OtherSize
+from ..reading import picture as read_picture
 from . import coco_check as check
 from .coco_check import Entry
 from .records import Record
 from .vocabulary import KEYPOINTS
+
+LARGEST = 16_384                                          # pixels, of a side that is asked for
+MASKS = 2 ** 31                                           # bytes of a record's masks, at most
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,10 @@ class CocoFolder(Sequence):
         if self.size and picture.size != (self.size, self.size):
             picture = picture.resize((self.size, self.size), Image.Resampling.LANCZOS)
         found = [(thing, box) for thing in self.things.get(number, ())
-                 if (box := _cut_box(thing.data["bbox"], width, height))]
+                 if (box := _cut_box(thing.data["bbox"], width, height)) is not None]
+        if (room := len(found) * picture.width * picture.height) > MASKS:
+            raise image.fault(f"its {len(found)} masks of {picture.width} by {picture.height} "
+                              f"pixels take {room / 1e9:.0f} GB: ask for a smaller size")
         things, boxes = [thing for thing, _ in found], [box for _, box in found]
         words = [self.names[thing.data["category_id"]] for thing in things]
         shapes = [self._sized(_decoded(thing, width, height)) for thing in things]
@@ -93,7 +102,7 @@ class CocoFolder(Sequence):
             boxes_xyxy=np.array(boxes, np.float32).reshape(-1, 4),
             masks=np.array(shapes, bool).reshape(-1, *picture.size[::-1]),
             keypoints=np.array(points, np.float32).reshape(-1, len(KEYPOINTS), 3),
-            crowd=np.array([thing.data["iscrowd"] for thing in things], bool),
+            crowd=np.array([thing.data.get("iscrowd", 0) for thing in things], bool),
             stuff={word: self._sized(mask) for word, mask in stuff.items()},
             name=Path(name).stem)
 
@@ -114,13 +123,15 @@ def read(folder: str | Path, limit: int | None = None, size: int | None = None,
     for captions_, panoptic_ (PNGs in panoptic_SPLIT/) and person_keypoints_SPLIT.json, each of
     which may be missing. `split`, such as "val2017", is needed only where there are several.
     `limit` takes the first pictures only. An annotation whose box has no area inside its picture
-    is left out. Raises FileNotFoundError where there is no data set, ValueError that names file,
-    annotation and field where one is malformed.
+    is left out, and so is what belongs to pictures that are not listed; a thing without a
+    segmentation has an empty mask. Warnings say how many. Raises FileNotFoundError where there is
+    no data set, ValueError that names file, annotation and field where one is malformed.
     """
     if limit is not None and limit < 0:
         raise ValueError(f"limit is {limit}; give a number of pictures, or None for all.")
-    if size is not None and size < 1:
-        raise ValueError(f"size is {size}; give a number of pixels, or None for each its own.")
+    if size is not None and not 1 <= size <= LARGEST:
+        raise ValueError(f"size is {size}; give a number of pixels from 1 to {LARGEST}, or None "
+                         "for each its own.")
     folder = Path(folder)
     ending = _split_ending(folder, split)
     path = folder / "annotations" / f"instances{ending}.json"
@@ -183,7 +194,16 @@ def _annotations_of(data, file, known, chosen, kinds) -> dict[int, list[Entry]]:
             if "phrase" in entry.data:
                 entry.text("phrase")
             found[number].append(entry)
+    every = [entry for here in found.values() for entry in here]
+    bare = sum(not entry.data.get("segmentation") for entry in every)
+    _say(bare, file, f"of {len(every)} annotations have no segmentation: their masks are empty")
     return dict(found)
+
+
+def _say(count: int, file: str, what: str) -> None:
+    """Warn of what a set lacks; of nothing say nothing."""
+    if count:
+        warnings.warn(f"{file}: {count} {what}.", stacklevel=4)
 
 
 def _read_captions(path: Path, known) -> dict[int, list[str]]:
@@ -191,8 +211,10 @@ def _read_captions(path: Path, known) -> dict[int, list[str]]:
     found = defaultdict(list)
     if path.exists():
         items = check.entries(check.read_json(path), path.name, "annotations", "annotation")
-        for entry in check.by_id(items).values():
-            found[entry.listed("image_id", known, "images")].append(entry.text("caption"))
+        kept, others = check.of_listed(check.by_id(items).values(), known)
+        for entry in kept:
+            found[entry.data["image_id"]].append(entry.text("caption"))
+        _say(others, path.name, f"of {len(items)} captions are of pictures that are not listed")
     return dict(found)
 
 
@@ -203,8 +225,11 @@ def _read_keypoints(path: Path, known, chosen, things) -> dict[int, list[float]]
     data, found = check.read_json(path), {}
     kinds = check.checked_categories(data, path.name)
     ids = {number: {entry.data["id"] for entry in here} for number, here in things.items()}
-    for entry in check.by_id(check.entries(data, path.name, "annotations", "annotation")).values():
-        number = entry.listed("image_id", known, "images")
+    items = check.entries(data, path.name, "annotations", "annotation")
+    kept, others = check.of_listed(check.by_id(items).values(), known)
+    _say(others, path.name, f"of {len(items)} annotations are of pictures that are not listed")
+    for entry in kept:
+        number = entry.data["image_id"]
         if number in chosen:
             entry.listed("category_id", kinds, "categories")
             there = entry.listed("id", ids.get(number, ()), "annotations of its image's instances")
@@ -221,8 +246,8 @@ def _read_panoptic(path: Path, known, chosen) -> PanopticFile | None:
     pictures = _picture_folder(path.parent.parent, path.name, path.stem, f"annotations/{path.stem}")
     table = check.by_id(check.entries(data, path.name, "annotations", "image", "image_id"),
                         "image_id")
-    for entry in table.values():
-        entry.listed("image_id", known, "images")
+    others = check.of_listed(table.values(), known)[1]
+    _say(others, path.name, f"of {len(table)} annotations are of pictures that are not listed")
     table = {number: entry for number, entry in table.items() if number in chosen}
     _all_there(table.values(), pictures)
     segments = {number: check.checked_segments(entry, kinds) for number, entry in table.items()}
@@ -234,30 +259,32 @@ def _read_panoptic(path: Path, known, chosen) -> PanopticFile | None:
 def _open_picture(entry: Entry, path: Path, width: int, height: int) -> Image.Image:
     """An image file in RGB, of the size that the catalogue says."""
     try:
-        with Image.open(path) as file:
-            picture = file.convert("RGB")
-    except OSError as error:
+        return read_picture(path, (width, height))
+    except OtherSize as error:
+        raise entry.fault(str(error)) from error
+    except ValueError as error:
         raise entry.fault(f"file_name {path.name!r} cannot be read as a picture: "
                           f"{error}") from error
-    if picture.size != (width, height):
-        raise entry.fault(f"width and height are {width} and {height}, but {path.name} is "
-                          f"{picture.width} by {picture.height} pixels")
-    return picture
 
 
-def _cut_box(bbox: list[float], width: int, height: int) -> list[float] | None:
-    """A box x, y, width, height in pixels as xyxy in 0..1, cut at the border; None if empty."""
+def _cut_box(bbox: list[float], width: int, height: int) -> np.ndarray | None:
+    """A box x, y, width, height in pixels as xyxy in 0..1, cut at the border; None if empty.
+
+    Judged as it is stored, in 32 bits.
+    """
     x, y, w, h = bbox
-    box = [max(x, 0) / width, max(y, 0) / height,
-           min(x + w, width) / width, min(y + h, height) / height]
+    box = np.array([x, y, x + w, y + h], float).clip(0, [width, height] * 2)
+    box = (box / ([width, height] * 2)).astype(np.float32)
     return box if box[0] < box[2] and box[1] < box[3] else None
 
 
 def _decoded(thing: Entry, width: int, height: int) -> np.ndarray:
-    """An annotation's mask (h,w) from polygons, run lengths or a compressed RLE."""
+    """An annotation's mask (h,w) from polygons, run lengths or a compressed RLE; empty if none."""
     from pycocotools import mask as coco
 
-    shape = thing.data["segmentation"]
+    shape = thing.data.get("segmentation")
+    if not shape:
+        return np.zeros((height, width), bool)
     if isinstance(shape, list):
         shape = coco.merge(coco.frPyObjects(shape, height, width))
     elif isinstance(shape["counts"], list):
@@ -267,6 +294,7 @@ def _decoded(thing: Entry, width: int, height: int) -> np.ndarray:
 
 def _scaled_points(numbers: list[float] | None, width: int, height: int) -> np.ndarray:
     """Key points (17,3) with x, y in 0..1; all zero where unlabelled or outside the picture."""
-    found = np.array(numbers or [0] * 51, float).reshape(-1, 3) / (width, height, 1)
+    found = np.array(numbers or [0] * 51, float).clip(-1e9, 1e9).reshape(-1, 3)
+    found = (found / (width, height, 1)).astype(np.float32)
     inside = (found[:, :2] >= 0).all(1) & (found[:, :2] <= 1).all(1) & (found[:, 2] > 0)
     return found * inside[:, None]

@@ -1,7 +1,6 @@
 """Scenes written as a COCO 2017 data set: pictures, instances, captions, panoptic, key points."""
 
 import json
-import operator
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from filelock import FileLock, Timeout
 from PIL import Image
 from tqdm.auto import tqdm
 
+from ..reading import as_whole
 from . import vocabulary as v
 from .backdrop import STUFF_ID, THING_ID
 from .language import captions, phrase
@@ -34,7 +34,8 @@ def write(folder: str | Path, seeds: Iterable[int], size: int = 128,
     images/ and panoptic/ hold a PNG for each seed, annotations/ the four JSON files. Things that
     nothing shows of have no annotation. A thing keeps one id in instances, person_keypoints and
     panoptic. The set is written beside the folder and named when whole. Raises FileExistsError
-    where the folder is there already, ValueError for no seeds, one twice, or one of no split.
+    where the folder is there already with something in it, ValueError for no seeds, one twice, or
+    one of no split.
     """
     target, chosen = Path(folder), _checked_seeds(seeds)
     with _named_when_whole(target) as part:
@@ -54,7 +55,7 @@ def write(folder: str | Path, seeds: Iterable[int], size: int = 128,
 
 def _checked_seeds(seeds: Iterable[int]) -> list[int]:
     """The seeds as a list of ints, each of some split and none twice."""
-    chosen = [operator.index(seed) for seed in seeds]
+    chosen = [as_whole(seed, "A seed") for seed in seeds]
     if not chosen:
         raise ValueError("There are no seeds to write; give at least one.")
     if len(set(chosen)) < len(chosen):
@@ -68,6 +69,8 @@ def _checked_seeds(seeds: Iterable[int]) -> list[int]:
 @contextmanager
 def _named_when_whole(target: Path) -> Iterator[Path]:
     """A folder beside `target` that gets its name at the end, or goes when anything stops it."""
+    if target.is_symlink() and not target.exists():
+        raise FileExistsError(f"{target} is a link that leads nowhere; give a new folder.")
     target = target.resolve()                             # "." has no name to put a dot before
     target.parent.mkdir(parents=True, exist_ok=True)
     part, path = (target.with_name(f".{target.name}.{word}") for word in ("part", "lock"))
@@ -78,12 +81,16 @@ def _named_when_whole(target: Path) -> Iterator[Path]:
         raise FileExistsError(f"Another process is writing {target}; wait for it, or write to "
                               "another folder.") from None
     try:
-        if target.exists():
+        if target.exists() and not (target.is_dir() and not any(target.iterdir())):
             raise FileExistsError(f"{target} exists already; give a new folder, or remove it.")
         shutil.rmtree(part, ignore_errors=True)           # left by a run that was killed
         part.mkdir()
         yield part
-        part.rename(target)
+        if target.exists():                               # an empty folder stays the same folder
+            for inside in sorted(part.iterdir(), reverse=True):
+                inside.rename(target / inside.name)       # annotations/ last
+        else:
+            part.rename(target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
         lock.release()

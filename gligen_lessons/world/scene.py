@@ -10,6 +10,7 @@ import random
 from dataclasses import dataclass, replace
 from numbers import Real
 
+from ..reading import as_whole
 from . import vocabulary as v
 
 MAX_THINGS = 6
@@ -148,6 +149,7 @@ class Dice:
 
 def scene(seed: int) -> Scene:
     """The scene of a seed, by the rule of the split that the seed belongs to."""
+    seed = as_whole(seed, "A seed")
     rule = v.split_of(seed)
     dice = Dice(seed)
     place = _place(dice, rule)

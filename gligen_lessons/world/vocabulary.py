@@ -8,6 +8,8 @@ are never together in anything that a model other than the referee sees.
 
 from dataclasses import dataclass
 
+from ..reading import as_whole
+
 BASE = ("person", "robot", "cat", "fish", "car", "boat", "house", "tree", "flower", "mushroom",
         "umbrella", "balloon")
 NOVEL = ("monkey", "bird", "star", "rocket")
@@ -84,6 +86,7 @@ SPLITS = {
 
 def split_of(seed: int) -> Split:
     """The split whose range holds `seed`. Raises ValueError for a seed outside all ranges."""
+    seed = as_whole(seed, "A seed")
     for split in SPLITS.values():
         if split.start <= seed < split.stop:
             return split
@@ -98,6 +101,7 @@ def seeds(split: str, count: int, first: int = 0) -> range:
     """
     if split not in SPLITS:
         raise ValueError(f"There is no split {split!r}; choose from {', '.join(SPLITS)}.")
+    count, first = as_whole(count, "The number of seeds"), as_whole(first, "The first seed's place")
     chosen = SPLITS[split]
     size = chosen.stop - chosen.start
     if count < 0 or first < 0 or first + count > size:

@@ -8,7 +8,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from time import monotonic
@@ -18,9 +18,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ... import device, files, weights
-from ...arguments import OneLineParser, count_of, seed_of
+from ...arguments import OneLineParser, count_of, file_of, scale_of, seed_of
 from ...datasets.instructions import Instruction
-from ...evaluate import FOLDER
 from ...gligen import ground
 from ...images import crops
 from ...inpaint import masks_of, paste, repaint
@@ -29,6 +28,7 @@ from ...interop.preprocess import ClipClassifier, Detector, ImageTransform
 from ...latent import TextToImage, to_pictures
 from ...world import coco_in
 from ...world.vocabulary import BASE, COLOURS
+from .. import result_file
 from .arms import ARMS, Detected, InpaintingCase, coloured, inpainting_cases, instructions, recorded
 from .judges import judge_for
 from .metrics import DRAWS, ArmResults, all_figures, changes
@@ -192,11 +192,11 @@ def coco_setup(args: argparse.Namespace, where: torch.device) -> Setup:
     for name in ("detector", "painter"):
         if getattr(args, name) is None:
             raise ValueError(f"--data needs --{name} too: a folder of published weights.")
+    records = coco_in.read(args.data, split=args.split)
     painter = import_pretrained.read_pipeline(args.painter, where)
     namer = import_pretrained.read_clip(args.clip, where) if args.clip else None
     models = Models(painter, import_pretrained.read_detector(args.detector, where), namer)
-    side = 8 * painter.unet.config["sample_size"]
-    records = coco_in.read(args.data, size=side, split=args.split)
+    records = replace(records, size=8 * painter.unet.config["sample_size"])
     count = args.count or min(COUNTS[device.dial()], len(records) // 2)
     if len(records) < 2 * count:
         raise ValueError(f"{args.data} holds {len(records)} pictures; --count {count} needs twice "
@@ -207,7 +207,11 @@ def coco_setup(args: argparse.Namespace, where: torch.device) -> Setup:
 def main(arguments: list[str] | None = None) -> int:
     """The command line of `experiment detector-grounding`."""
     words = sys.argv[1:] if arguments is None else arguments
-    args, where = command_parser().parse_args(words), device.pick()
+    parser = command_parser()
+    args, where = parser.parse_args(words), device.pick()
+    for name in ("split", "painter", "detector", "clip"):
+        if getattr(args, name) is not None and args.data is None:
+            parser.error(f"--{name} belongs to a folder of COCO files: it needs --data")
     if args.count is not None and args.count < 2:
         raise ValueError(f"--count must be 2 or more, got {args.count}.")
     setup = (coco_setup if args.data else world_setup)(args, where)
@@ -238,10 +242,10 @@ def command_parser() -> argparse.ArgumentParser:
     add = made.add_argument
     add("--count", type=count_of, help="pictures to repaint (default: 8, 200 or 2000 by the dial)")
     add("--steps", type=count_of, default=30, help="steps of DDIM (default: 30)")
-    add("--scale", type=float, default=5., help="guidance scale (default: 5)")
+    add("--scale", type=scale_of, default=5., help="guidance scale (default: 5)")
     add("--seed", type=seed_of, default=0, help="which noise to begin with (default: 0)")
     add("--draws", type=count_of, default=DRAWS, help="resamplings behind a distance's interval")
-    add("--out", type=Path, default=FOLDER / "detector_grounding.json",
+    add("--out", type=file_of, default=result_file("detector-grounding"),
         help="the JSON file to write")
     add("--data", type=Path, help="a folder of COCO 2017; without it the world's held-out scenes")
     add("--split", help="such as val2017, where the folder holds several")
