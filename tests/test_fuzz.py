@@ -286,7 +286,8 @@ OPTIONS = ["--count", "--out", "--split", "--size", "--box", "--tau", "--seed", 
            "--force", "--source", "--debug", "--help", "-x", "--"]
 WORDS = ["ddpm", "all", "small", "vae", "ldm", "detector-grounding", "ablations", "optimizers",
          "referee", "01", "told", "val", "x.png", "folder", ".", "0", "1", "2", "64", "1.5", "-1",
-         "nan", "inf", "1e30", "a car", "a car:0,0,1,1", "a:0,0", "", "\udce9", "\0", "사과", "9" * 40, "/dev/null/x"]
+         "nan", "inf", "1e30", "a car", "a car:0,0,1,1", "a:0,0", "", "\udce9", "\0", "사과",
+         "9" * 40, "/dev/null/x"]
 
 
 @pytest.fixture(scope="module")
@@ -305,8 +306,8 @@ def idle():
 
 def _nothing(name):
     given = {"make": [], "damaged": [], "run": {"paired": {}, "scenes": []}, "write_deck": 0,
-             "ship": "", "world_setup": SimpleNamespace(models=SimpleNamespace(namer=None), cases=[],
-                                            categories=[], count=2),
+             "ship": "", "world_setup": SimpleNamespace(
+                 models=SimpleNamespace(namer=None), cases=[], categories=[], count=2),
              "trained": {"name": "x", "psnr": 1., "seconds": 1.}, "train_all": 0, "train_small": 0}
     return lambda *words, **more: given.get(name)
 
