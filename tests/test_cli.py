@@ -345,8 +345,10 @@ def test_doctor_finds_what_is_missing_or_of_another_shape(shipped, capsys):
     ["world", "--bogus"], ["generate", "x", "--bogus"], ["train", "ddpm", "--bogus"], ["train"],
     ["train", "ddpm", "--steps", "0"], ["train", "ddpm", "--minutes", "-1"],
     ["train", "all", "--hours", "soon"], ["ship", "nothing"], ["evaluate", "--count", "0"],
-    ["evaluate", "--only", "nothing"], ["experiment", "nothing"], ["experiment", "told", "--bogus"],
-    ["experiment", "told", "--seed", "-1"], ["experiment", "ablations", "--steps", "x"],
+    ["evaluate", "--only", "nothing"], ["experiment", "nothing"],
+    ["experiment", "detector-grounding", "--bogus"],
+    ["experiment", "detector-grounding", "--seed", "-1"],
+    ["experiment", "ablations", "--steps", "x"],
     ["experiment", "optimizers", "--batch", "0"], ["slides"], ["student", "--bogus"]])
 def test_wrong_words_are_answered_in_one_line_with_status_2(words, capsys):
     """Before anything is loaded, drawn or written."""

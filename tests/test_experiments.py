@@ -319,6 +319,14 @@ def test_too_few_pictures_and_missing_folders_are_one_line(folders, coco, tmp_pa
     assert not out.exists()
 
 
+def test_the_former_name_still_works_with_a_note(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["experiment", "told", "--bogus"])
+    note, error = capsys.readouterr().err.splitlines()
+    assert note == "experiment told is called detector-grounding now."
+    assert "--bogus" in error and "experiment detector-grounding --help" in error
+
+
 def test_shipped_results(tmp_path):
     (tmp_path / "detector_grounding.json").write_text('{"count": 3}')
     assert experiments.shipped("detector-grounding", tmp_path) == {"count": 3}
