@@ -198,7 +198,8 @@ def check_targets(logits: Tensor, labels: list[Tensor], targets: list[Tensor]) -
     if not len(labels) == len(targets) == b:
         raise ValueError(f"{b} pictures need {b} tensors of labels and of targets, got "
                          f"{len(labels)} and {len(targets)}.")
-    if logits.dtype != torch.float32 and not torch.is_autocast_enabled(logits.device.type):
+    half = logits.dtype in (torch.float16, torch.bfloat16)
+    if half and not torch.is_autocast_enabled(logits.device.type):
         raise TypeError(f"The losses are computed in 32 bits, got logits of {logits.dtype}: "
                         "logits.float() and boxes.float() make them so.")
     for i, (label, target) in enumerate(zip(labels, targets, strict=True)):

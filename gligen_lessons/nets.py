@@ -45,7 +45,9 @@ def _is_like(value, default, key: str) -> bool:
     """
     if value == default or (key.endswith("_token_id") and value is None):
         return True
-    if isinstance(default, bool | str | dict):
+    if isinstance(default, str):
+        return value is None or isinstance(value, str)
+    if isinstance(default, bool | dict):
         return isinstance(value, type(default))
     if isinstance(default, float):
         return is_number(value)
@@ -54,7 +56,7 @@ def _is_like(value, default, key: str) -> bool:
         return 0 < len(value) <= LEVELS and all(_is_like(x, one, key) for x in value)
     if isinstance(default, tuple) and isinstance(default[0], str):
         return False
-    return is_whole(value, 0 if key.endswith("_id") else 1,
+    return is_whole(value, 0 if key.endswith(("_id", "_head_dim")) else 1,
                     DEEPEST if "layers" in key or key == "depths" else WIDEST)
 
 

@@ -312,7 +312,7 @@ def _nothing(name):
     return lambda *words, **more: given.get(name)
 
 
-@often(250)
+@often(150)
 @given(st.sampled_from(COMMANDS), st.lists(st.one_of(
     st.sampled_from(OPTIONS), st.sampled_from(WORDS), st.text(max_size=4)), max_size=6))
 def test_command_lines(idle, capsys, tmp_path_factory, command, words):

@@ -252,7 +252,7 @@ def test_the_version_of_the_code_does_not_see_comments(tmp_path, monkeypatch):
     asked = cache.code_version.__wrapped__
     thing = tmp_path / "things.py"
     assert asked() == cache.code_version()
-    thing.write_text("import math\n" + thing.read_text() + "\n# a remark\n")
+    thing.write_text(thing.read_text() + "\nimport math  # a remark\n")
     assert asked() == cache.code_version()
     thing.write_text(thing.read_text() + '\ndef last():\n    """Text."""\n')
     first = asked()
