@@ -13,7 +13,7 @@ PACKAGE = "gligen_lessons"
 FLOORS = (
     (True, "boxes schedule curriculum device world show"),
     (True, "nets files ema muon fit metrics referee"),
-    (True, "ddpm ddim unet vae bpe clip guidance latent resnet transformer detr gligen "
+    (True, "ddpm ddim dpm_solver unet vae bpe clip guidance latent resnet transformer detr gligen "
            "grounded inpaint reground diffedit prompt2prompt pix2pix odise"),
     (True, "arguments layout models weights lens published recipes evaluate shipping ladder train "
            "experiments checks canvas painter widgets student slides drawing cli"),
