@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .ddpm import predict_x0, q_sample
-from .schedule import Schedule, spread
+from .ddpm import levels, predict_x0, q_sample
+from .schedule import Schedule, look_up, spread
 
 SPACINGS = ("leading", "trailing", "linspace")
 
@@ -15,15 +15,10 @@ SPACINGS = ("leading", "trailing", "linspace")
 def alpha_bar_at(t: Tensor, schedule: Schedule, end: float = 1.) -> Tensor:
     """alpha_bar at steps t (b,), float64 on the CPU; below 0 means x0, which has `end`.
 
-    `end` is 1, no noise at all, or alpha_bar[0], where Stable Diffusion ends. Raises
-    ValueError for a step of T or more.
+    `end` is 1, no noise at all, or alpha_bar[0], where Stable Diffusion ends.
     """
-    t = t.cpu()
-    if len(t) and int(t.max()) >= schedule.T:
-        raise ValueError(f"t must lie below {schedule.T}, got {int(t.max())}: "
-                         "the code counts steps from 0.")
-    known = schedule.alpha_bar[t.clamp(min=0)]                     # (b,)
-    return torch.where(t < 0, end, known)
+    known = look_up(schedule.alpha_bar, t.clamp(min=0))            # (b,)
+    return torch.where(t.cpu() < 0, end, known)
 
 
 def ddim_sigma(t: Tensor, t_prev: Tensor, schedule: Schedule, eta: float = 1.,
@@ -31,12 +26,9 @@ def ddim_sigma(t: Tensor, t_prev: Tensor, schedule: Schedule, eta: float = 1.,
     """How much noise a DDIM step adds (DDIM, eq. 16): eta 0 none, eta 1 that of DDPM.
 
     t, t_prev (b,) long, t_prev < 0 means x0; returns standard deviations (b,), float64.
-    Raises ValueError where t_prev lies above t.
+    Errors: see `levels`.
     """
-    if bool((t_prev > t).any()):
-        raise ValueError("t_prev lies above t: ddim_step goes down, ddim_ascend up.")
-    now = alpha_bar_at(t, schedule)                                # (b,)
-    before = alpha_bar_at(t_prev, schedule, end)                   # (b,)
+    now, before = levels(t, t_prev, schedule, end)                 # (b,), (b,)
     return eta * ((1 - before) / (1 - now) * (1 - now / before)).sqrt()
 
 
@@ -47,10 +39,8 @@ def ddim_step(eps_hat: Tensor, xt: Tensor, t: Tensor, t_prev: Tensor,
 
     The guess of x0, the direction back to xt, and `eta` times the noise of DDPM. t and
     t_prev (b,) long; t_prev < 0 means x0. `clip` clamps the guess of x0 and leaves
-    eps_hat as it is, as diffusers does. Raises ValueError for eta > 0 without noise.
+    eps_hat as it is, as diffusers does. Without `noise` eta must be 0.
     """
-    if eta > 0 and noise is None:
-        raise ValueError(f"eta = {eta} asks for randomness: give ddim_step noise too.")
     x0_hat = predict_x0(eps_hat, xt, t, schedule)                  # (b,c,h,w)
     if clip:
         x0_hat = x0_hat.clamp(-1, 1)
@@ -58,7 +48,7 @@ def ddim_step(eps_hat: Tensor, xt: Tensor, t: Tensor, t_prev: Tensor,
     sigma = ddim_sigma(t, t_prev, schedule, eta, end)              # (b,)
     towards_xt = (1 - before - sigma**2).clamp(min=0).sqrt()       # (b,)
     x_prev = spread(before.sqrt(), xt) * x0_hat + spread(towards_xt, xt) * eps_hat
-    return x_prev if noise is None else x_prev + spread(sigma, xt) * noise
+    return x_prev if eta == 0 else x_prev + spread(sigma, xt) * noise
 
 
 def timesteps(T: int, steps: int, spacing: str = "leading",
@@ -67,20 +57,13 @@ def timesteps(T: int, steps: int, spacing: str = "leading",
 
     "leading" counts 0, k, 2k, ... with k = T // steps and adds `offset`: it reaches
     T - 1 only where steps is T. "trailing" counts down from T - 1, "linspace" spreads
-    evenly from end to end. Raises ValueError for an unknown spacing, more steps than T,
-    or an offset that leaves 0..T-1.
+    evenly from end to end. There are 1 to T steps.
     """
-    if not 1 <= steps <= T:
-        raise ValueError(f"The number of steps must lie in 1..{T}, got {steps}.")
-    if spacing not in SPACINGS:
-        raise ValueError(f"There is no spacing {spacing!r}; choose from {SPACINGS}.")
     visited = {      # arange may go one step too far, to -1, where T / steps is rounded
         "leading": np.arange(steps)[::-1] * (T // steps) + offset,
         "trailing": np.arange(T, 0, -T / steps)[:steps].round() - 1,
         "linspace": np.linspace(0, T - 1, steps)[::-1].round(),
     }[spacing]
-    if not 0 <= visited[-1] <= visited[0] < T:
-        raise ValueError(f"offset = {offset} moves the steps out of 0..{T - 1}.")
     return [int(t) for t in visited]
 
 

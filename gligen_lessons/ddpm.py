@@ -42,17 +42,38 @@ def predict_eps(x0_hat: Tensor, xt: Tensor, t: Tensor, schedule: Schedule) -> Te
     return (xt - signal * x0_hat) / noise
 
 
-def levels(t: Tensor, t_prev: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
+def velocity(x0: Tensor, t: Tensor, eps: Tensor, schedule: Schedule) -> Tensor:
+    """v, what v-prediction asks a network for (Salimans and Ho 2022, appendix D)."""
+    signal = at(schedule.alpha_bar.sqrt(), t, x0)                # (b,1,1,1)
+    noise = at((1 - schedule.alpha_bar).sqrt(), t, x0)           # (b,1,1,1)
+    return signal * eps - noise * x0
+
+
+def from_velocity(v_hat: Tensor, xt: Tensor, t: Tensor,
+                  schedule: Schedule) -> tuple[Tensor, Tensor]:
+    """The clean picture and the noise that a prediction of v implies, both like xt."""
+    signal = at(schedule.alpha_bar.sqrt(), t, xt)                # (b,1,1,1)
+    noise = at((1 - schedule.alpha_bar).sqrt(), t, xt)           # (b,1,1,1)
+    return signal * xt - noise * v_hat, noise * xt + signal * v_hat
+
+
+def to_score(eps_hat: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
+    """The gradient of log q(xt) that a prediction of the noise implies (Tweedie)."""
+    return -eps_hat / at((1 - schedule.alpha_bar).sqrt(), t, eps_hat)
+
+
+def levels(t: Tensor, t_prev: Tensor, schedule: Schedule,
+           end: float = 1.) -> tuple[Tensor, Tensor]:
     """alpha_bar at t and at t_prev, (b,) each in float64 on the CPU.
 
-    A t_prev below 0 means x0 itself, where alpha_bar is 1. Raises ValueError for a t
-    outside the schedule and for a t_prev that is not below t.
+    A t_prev below 0 means x0 itself, where alpha_bar is `end`. Raises ValueError for a
+    t outside the schedule and for a t_prev that is not below t.
     """
     now, t_prev = look_up(schedule.alpha_bar, t), t_prev.cpu()
     if not bool((t_prev < t.cpu()).all()):
         raise ValueError("t_prev must lie below t: the reverse process walks down. Got "
                          f"t = {t.tolist()} and t_prev = {t_prev.tolist()}.")
-    before = torch.where(t_prev < 0, 1., schedule.alpha_bar[t_prev.clamp(min=0)])
+    before = torch.where(t_prev < 0, end, schedule.alpha_bar[t_prev.clamp(min=0)])
     return now, before
 
 

@@ -27,14 +27,23 @@ def kernel_distance(a: Tensor, b: Tensor) -> float:
     """KID: unbiased squared MMD of features with the kernel (x.y / d + 1)^3 (Binkowski 2018).
 
     Features (n,d) and (m,d). Unbiased means that it can fall a little below 0. Published numbers
-    average it over subsets; here all rows are used at once.
+    average it over subsets; here all rows are used at once. Raises ValueError for fewer than two
+    rows or numbers that are not finite.
     """
-    a, b = _features(a, b)
+    return unbiased_mmd(*_features(a, b))
+
+
+def unbiased_mmd(a: Tensor, b: Tensor) -> float:
+    """The squared maximum mean discrepancy of features (n,d) and (m,d), unbiased.
+
+    With KID's kernel k(x, y) = (x.y / d + 1)^3 (Binkowski et al. 2018): mean k within
+    a, and within b, each row with the *others*, less twice the mean between a and b.
+    """
     n, m, d = len(a), len(b), a.shape[1]
-    kernel = [(x @ y.T / d + 1) ** 3 for x, y in ((a, a), (b, b), (a, b))]
-    within = [(k.sum() - k.trace()) / (s * (s - 1))
-              for k, s in zip(kernel[:2], (n, m), strict=True)]
-    return float(within[0] + within[1] - 2 * kernel[2].mean())
+    aa, bb, ab = ((x @ y.T / d + 1)**3 for x, y in ((a, a), (b, b), (a, b)))
+    within_a = (aa.sum() - aa.trace()) / (n * (n - 1))
+    within_b = (bb.sum() - bb.trace()) / (m * (m - 1))
+    return float(within_a + within_b - 2 * ab.mean())
 
 
 def feature_distances(a: Tensor, b: Tensor, least: int = 200) -> dict[str, float]:

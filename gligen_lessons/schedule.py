@@ -1,9 +1,22 @@
 """The noise schedule: how much noise each step adds, and how to look a step's value up."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+
+def cosine_betas(T: int, s: float = .008, largest: float = .999) -> Tensor:
+    """Betas under which alpha_bar falls like a squared cosine (Nichol 2021, eq. 17).
+
+    alpha_bar(i) = f(i) / f(0) with f(i) = cos^2((i / T + s) / (1 + s) pi / 2) after i
+    of T steps; a beta is at most `largest`. Returns (T,) float64, beta of the first
+    step first. `s` keeps the first betas from being too small to matter.
+    """
+    part = torch.arange(T + 1, dtype=torch.float64) / T          # (T+1,), from 0 to 1
+    f = torch.cos((part + s) / (1 + s) * math.pi / 2)**2         # (T+1,)
+    return (1 - f[1:] / f[:-1]).clamp(max=largest)               # (T,)
 
 
 @dataclass(frozen=True)
@@ -41,6 +54,11 @@ class Schedule:
         """Square roots of the betas on a straight line, the choice of Stable Diffusion."""
         root = torch.linspace(beta_start**0.5, beta_end**0.5, T, dtype=torch.float64)
         return cls(root**2)
+
+    @classmethod
+    def cosine(cls, T: int = 1000):
+        """A cosine as alpha_bar, the choice of Nichol and Dhariwal (2021)."""
+        return cls(cosine_betas(T))
 
     @property
     def T(self) -> int:

@@ -137,16 +137,24 @@ def bars(values: Mapping[str, float], ylabel: str = "", title: str = "") -> Pict
 
 
 def points(panels: Mapping[str, torch.Tensor], limit: float = 2.4,
-           means: torch.Tensor | None = None, lines: bool = False) -> Picture:
-    """Two-dimensional points (n,2), a panel each; `lines` draws (steps,n,2) as paths."""
+           means: torch.Tensor | None = None, lines: bool = False,
+           labels: Sequence[torch.Tensor] | None = None) -> Picture:
+    """Two-dimensional points (n,2), a panel each; `lines` draws (steps,n,2) as paths.
+
+    A path begins at a hollow ring. `labels` are whole numbers (n,) for each panel: points of one
+    label share a colour.
+    """
     figure = Picture(2.5 * len(panels), 2.8)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for ax, (name, xy) in zip(axes, panels.items(), strict=True):
-        xy = torch.as_tensor(xy).detach().cpu()
+    for i, (ax, (name, xy)) in enumerate(zip(axes, panels.items(), strict=True)):
+        xy, colours = torch.as_tensor(xy).detach().cpu(), COLOURS[0]
         if lines:
             ax.plot(xy[..., 0], xy[..., 1], color=COLOURS[0], alpha=.4, lw=.8)
+            ax.scatter(xy[0, :, 0], xy[0, :, 1], s=14, facecolors="none", edgecolors=INK, lw=.6)
             xy = xy[-1]
-        ax.scatter(xy[:, 0], xy[:, 1], s=4, color=COLOURS[0], alpha=.5, linewidths=0)
+        if labels is not None:
+            colours = [COLOURS[int(label) % len(COLOURS)] for label in labels[i]]
+        ax.scatter(xy[:, 0], xy[:, 1], s=4, c=colours, alpha=.5, linewidths=0)
         if means is not None:
             ax.scatter(means[:, 0], means[:, 1], s=45, marker="+", color=COLOURS[1])
         ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xticks=[], yticks=[])

@@ -15,6 +15,7 @@ from gligen_lessons import ddpm, images
 from gligen_lessons.ddpm import (
     Mixture,
     ddpm_step,
+    from_velocity,
     l_simple,
     levels,
     posterior,
@@ -22,6 +23,8 @@ from gligen_lessons.ddpm import (
     predict_x0,
     q_sample,
     q_step,
+    to_score,
+    velocity,
 )
 from gligen_lessons.schedule import Schedule
 
@@ -96,6 +99,20 @@ def test_noised_pictures_are_those_of_diffusers():
     theirs, schedule = reference()
     x0, eps, t = noise(5, 3, 4, 6), noise(5, 3, 4, 6, seed=1), torch.tensor([0, 1, 500, 998, 999])
     assert relative_error(q_sample(x0, t, eps, schedule), theirs.add_noise(x0, eps, t)) <= 1e-6
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_v_prediction_is_that_of_diffusers(name):
+    theirs, schedule = reference(name, prediction_type="v_prediction", clip_sample=False)
+    x0, eps, t = noise(5, 3, 4, 6), noise(5, 3, 4, 6, seed=1), torch.tensor([0, 1, 500, 998, 999])
+    assert relative_error(velocity(x0, t, eps, schedule), theirs.get_velocity(x0, eps, t)) <= 1e-6
+    v_hat, xt = noise(5, 3, 4, 6, seed=2), 1.5 * noise(5, 3, 4, 6, seed=3)
+    x0_hat, eps_hat = from_velocity(v_hat, xt, t, schedule)
+    for i, step in enumerate(t.tolist()):
+        row = slice(i, i + 1)
+        wanted = theirs.step(v_hat[row], step, xt[row]).pred_original_sample
+        assert relative_error(x0_hat[row], wanted) <= 1e-6
+    assert relative_error(q_sample(x0_hat, t, eps_hat, schedule), xt) <= 1e-6
 
 
 # Against the numbers that diffusers' own tests publish (to 1e-2 there).
@@ -264,6 +281,14 @@ def test_the_exact_noise_is_the_gradient_of_the_log_density(mixture, step):
     assert relative_error(got, wanted) < 1e-9
 
 
+def test_the_score_is_the_gradient_of_the_log_density():
+    mixture, schedule = Mixture(5, 1.2, .3), Schedule.linear(12, .01, .25)
+    t, xt = torch.arange(12), noise(12, 2, dtype=torch.float64).requires_grad_()
+    wanted, = torch.autograd.grad(mixture.log_density(xt, t, schedule).sum(), xt)
+    eps = mixture.eps(xt.detach(), t, schedule)
+    assert relative_error(to_score(eps, t, schedule), wanted) <= 1e-12
+
+
 def test_the_exact_noise_keeps_its_digits_in_32_bits():
     x, t = 1.5 + .1 * noise(50, 2), torch.zeros(50, dtype=torch.long)
     mixture, schedule = Mixture(), Schedule.linear()
@@ -365,6 +390,8 @@ BAD = {
         PICTURE, PICTURE, steps(4., 1.), SHORT)),
     "posterior, a step up": (ValueError, "t_prev must lie below t", lambda: posterior(
         PICTURE, PICTURE, steps(4, 5), SHORT, steps(3, 5))),
+    "velocity, a step too many": (ValueError, "0..9", lambda: velocity(
+        PICTURE, steps(4, 10), PICTURE, SHORT)),
     "levels, a step up": (ValueError, "walks down", lambda: levels(steps(0), steps(2), SHORT)),
     "sample, no step": (ValueError, "1..10, got 0", lambda: next(ddpm.sample(
         dummy_model, PICTURE, SHORT, torch.Generator(), steps=0))),

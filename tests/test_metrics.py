@@ -14,6 +14,7 @@ from gligen_lessons.metrics import (
     frechet_distance,
     kernel_distance,
     psnr,
+    unbiased_mmd,
 )
 
 
@@ -99,6 +100,7 @@ def kernel_by_hand(a, b):
 def test_kernel_distance_is_the_published_formula(n, m, width):
     a, b = features(n, width, 0), features(m, width, 1, scale=1.4, shift=.2)
     assert kernel_distance(a, b) == pytest.approx(kernel_by_hand(a, b), abs=1e-6)
+    assert unbiased_mmd(a.double(), b.double()) == kernel_distance(a, b)
 
 
 def test_kernel_distance_is_zero_on_average_for_one_source():

@@ -72,13 +72,23 @@ def test_linear_and_scaled_linear_are_straight_where_they_say(T):
 
 @pytest.mark.parametrize("make, name, ends", [
     (Schedule.linear, "linear", (1e-4, .02)),
-    (Schedule.scaled_linear, "scaled_linear", (.00085, .012))])
+    (Schedule.scaled_linear, "scaled_linear", (.00085, .012)),
+    (Schedule.cosine, "squaredcos_cap_v2", (1e-4, .02))])              # its ends are not read
 def test_schedules_are_those_of_diffusers(make, name, ends):
     from diffusers import DDPMScheduler
 
     theirs = DDPMScheduler(1000, *ends, beta_schedule=name)
     assert torch.allclose(make().betas, theirs.betas.double(), rtol=1e-5)
     assert torch.allclose(make().alpha_bar, theirs.alphas_cumprod.double(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("T", [4, 50, 1000])
+def test_the_cosine_schedule_is_a_cosine_up_to_its_last_step(T):
+    made = Schedule.cosine(T)
+    angle = [((i / T + .008) / 1.008) * math.pi / 2 for i in range(T + 1)]
+    want = [math.cos(a)**2 / math.cos(angle[0])**2 for a in angle[1:-1]]
+    assert torch.allclose(made.alpha_bar[:-1], torch.tensor(want, dtype=torch.float64), rtol=1e-10)
+    assert float(made.betas[-1]) == .999 and float(made.betas[:-1].max()) < .999
 
 
 @settings(deadline=None)

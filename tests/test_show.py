@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.colors import to_hex
 from PIL import Image
 
@@ -125,3 +126,17 @@ def test_milestones_show_each_kept_picture_under_its_step():
     axes = show.milestones(log).axes
     assert [ax.get_title() for ax in axes] == [f"after {n} steps" for n in (5, 9, 20)] + [""]
     assert [len(ax.images) for ax in axes] == [1, 1, 1, 0]
+
+
+# ---------------------------------------------------------------------------- points
+
+def test_points_of_one_label_share_a_colour_and_paths_show_their_start():
+    xy = torch.tensor([[0., 0.], [1., 1.], [1., 0.]])
+    ax, = show.points({"three": xy}, labels=[torch.tensor([2, 0, 2])]).axes
+    dots, = ax.collections
+    first, second, third = dots.get_facecolors()[:, :3]
+    assert (first == third).all() and (first != second).any()
+    ax, = show.points({"paths": torch.stack([xy, xy + 1])}, lines=True).axes
+    starts, ends = ax.collections
+    assert (starts.get_offsets() == xy.numpy()).all() and not len(starts.get_facecolors())
+    assert (ends.get_offsets() == xy.numpy() + 1).all()

@@ -13,7 +13,7 @@ PACKAGE = "gligen_lessons"
 FLOORS = (
     (True, "boxes images schedule curriculum reading device world show course_map"),
     (True, "nets files state_dicts ema muon fit metrics referee"),
-    (True, "ddpm ddim unet vae bpe clip guidance latent resnet transformer detr gligen "
+    (True, "ddpm ddim dpm_solver unet vae bpe clip guidance latent resnet transformer detr gligen "
            "grounded inpaint grounding_inputs reground diffedit prompt2prompt pix2pix odise"),
     (True, "arguments models interop weights datasets eval recipes evaluate shipping "
            "ladder train experiments checks widgets student slides drawing cli"),

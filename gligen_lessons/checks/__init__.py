@@ -109,6 +109,16 @@ def _where(attempt, error: Exception) -> str:
     return f" (your line {lines[-1].lineno}: {text})" if text else ""
 
 
+def expect_no_draw(attempt: Callable, noise: str, *args, **named):
+    """Call an attempt that is handed its noise; refuse one that draws some of its own."""
+    state = torch.get_rng_state()
+    told = attempt(*args, **named)
+    if not torch.equal(torch.get_rng_state(), state):
+        raise Wrong(f"noise was drawn in here, and is not the `{noise}` that was handed in. Draw "
+                    f"none: the same `{noise}` must be used wherever the formula has it.")
+    return told
+
+
 def expect_close(got, want, message: str, tol: float = 1e-5, wrongs: dict | None = None) -> float:
     """Refuse `got` unless it equals `want` to `tol`; returns the largest difference.
 

@@ -1,13 +1,16 @@
-"""Checks of lesson 2."""
+"""Checks of lesson 2: those of DDIM here, the others in `_ddim_paths`."""
 
 import torch
 
 from .. import ddim as own
 from ..ddpm import predict_x0, q_sample
-from ..schedule import Schedule, spread
-from . import Wrong, exercise, expect_close
+from ..schedule import spread
+from . import Wrong, exercise, expect_close, expect_no_draw
+from ._ddim_paths import COARSE, extrapolated_x0, slerp
 
-COARSE = Schedule.linear(10, .02, .3)                     # ten steps that differ a lot
+__all__ = ["alpha_bar_at", "ddim_ascend", "ddim_sigma", "ddim_step", "extrapolated_x0", "invert",
+           "sample", "slerp", "timesteps"]
+
 END = .995                                                # neither 1 nor alpha_bar[0]
 
 
@@ -95,7 +98,8 @@ def ddim_step(attempt):
             mixed(before, clipped, z=sigma**2),
         "No noise was added. With eta above 0, add sigma times `noise`.":
             mixed(before, clipped, z=none)}
-    got = attempt(eps_hat.clone(), xt.clone(), t, t_prev, COARSE, eta, noise.clone(), True, END)
+    got = expect_no_draw(attempt, "noise", eps_hat.clone(), xt.clone(), t, t_prev, COARSE, eta,
+                         noise.clone(), True, END)
     error = expect_close(got, mixed(before, clipped), "Compare with equation 12: the guess of x0, "
                          "the direction back to xt, the noise.", wrongs=wrongs)
     plain = attempt(eps_hat.clone(), xt.clone(), t, t_prev, COARSE)
@@ -205,38 +209,6 @@ def sample(attempt):
     if not torch.equal(g.get_state(), untouched):
         raise Wrong("with eta = 0 no noise may be drawn: the walk uses none.")
     return f"walks the same 3 + 5 steps as the library (largest difference {error:.0e})"
-
-
-@exercise("gligen_lessons.ddim:slerp")
-def slerp(attempt):
-    """Two noises of different length, at two places on the way, and two equal ones."""
-    a, b = torch.randn(2, 3, 4), 1.3 * torch.randn(2, 3, 4) + .4
-    for part in (.3, .8):
-        want = own.slerp(a, b, part)
-        line = torch.lerp(a, b, part)
-        angle = ((a * b).sum() / (a.norm() * b.norm())).arccos()
-        wave_a, wave_b = ((1 - part) * angle).sin(), (part * angle).sin()
-        rows = torch.stack([own.slerp(x, y, part) for x, y in zip(a, b, strict=True)])
-        wrongs = {
-            "This is the straight line, which is too short half way.": line,
-            "This is the straight line, stretched. It has the right direction only in the middle: "
-            "the angle must grow evenly.": line / line.norm() * want.norm(),
-            "a and b are exchanged: part 0 must give a.": own.slerp(b, a, part),
-            "The division by the sine of the angle is missing.": wave_a * a + wave_b * b,
-            "The cosine must be divided by both lengths.": _unscaled(a, b, part),
-            "The angle was measured row by row. One noise is one long vector.": rows}
-        error = expect_close(attempt(a.clone(), b.clone(), part), want, "Compare with the formula: "
-                             "two sines above, one below.", wrongs=wrongs)
-    a = torch.zeros(3, 4).index_fill(0, torch.tensor([1]), 1)     # its cosine with itself is 1
-    expect_close(attempt(a.clone(), a.clone(), .5), a, "Between a noise and itself lies that "
-                 "noise: where the sine of the angle is almost 0, take the straight line.", 1e-4)
-    return f"keeps to the great circle at 2 places (largest difference {error:.0e})"
-
-
-def _unscaled(a: torch.Tensor, b: torch.Tensor, part: float) -> torch.Tensor:
-    """slerp with an angle from the bare inner product, a usual slip."""
-    angle = (a * b).sum().clamp(-1, 1).arccos()
-    return (((1 - part) * angle).sin() * a + (part * angle).sin() * b) / angle.sin().clamp(min=.01)
 
 
 @exercise("gligen_lessons.ddim:ddim_ascend")

@@ -1,15 +1,24 @@
-"""Checks of lesson 1."""
-
-import math
+"""Checks of lesson 1: those of the process here, the others in `_ddpm_forms`."""
 
 import torch
 from torch.distributions import Normal, kl_divergence
 
 from .. import ddpm as own
 from ..schedule import Schedule, spread
-from . import Wrong, exercise, expect_close
+from . import Wrong, exercise, expect_close, expect_no_draw
+from ._ddpm_forms import (
+    STEEP,
+    cosine_betas,
+    from_velocity,
+    timestep_embedding,
+    unbiased_mmd,
+    update,
+)
 
-STEEP = Schedule.linear(12, .01, .25)                     # twelve steps that differ a lot
+__all__ = ["cosine_betas", "ddpm_step", "eps", "from_velocity", "l_simple", "posterior",
+           "predict_x0", "q_sample", "q_step", "timestep_embedding", "unbiased_mmd", "update",
+           "vlb_weight"]
+
 BETAS, ALPHAS, ALPHA_BAR = STEEP.betas, STEEP.alphas, STEEP.alpha_bar
 FROM_ONE = "This is one entry off: the code counts steps from 0, so step t is entry t."
 NO_ROOTS = "The square roots are missing: a variance scales the noise by its square root."
@@ -41,9 +50,9 @@ def q_step(attempt):
         "The old picture must shrink a little, by sqrt(alphas[t]); else the variance grows without "
         "end.": mixed(x, ALPHAS**0, eps, add, t),
         FROM_ONE: mixed(x, keep, eps, add, t - 1)}
-    error = expect_close(attempt(x.clone(), t.clone(), eps.clone(), STEEP),
-                         mixed(x, keep, eps, add, t), "Compare your two factors with equation 2: "
-                         "which list, and is there a root?", wrongs=wrongs)
+    told = expect_no_draw(attempt, "eps", x.clone(), t.clone(), eps.clone(), STEEP)
+    error = expect_close(told, mixed(x, keep, eps, add, t), "Compare your two factors with "
+                         "equation 2: which list, and is there a root?", wrongs=wrongs)
     return f"takes one step as in equation 2, at three steps (largest difference {error:.0e})"
 
 
@@ -65,8 +74,8 @@ def q_sample(attempt):
         "Each picture has its own step: look up t[i] for picture i, not one step for all.":
             mixed(x, signal, eps, noise, t[:1].expand(3)),
         FROM_ONE: mixed(x, signal, eps, noise, (t - 1).clamp(min=0))}
-    error = expect_close(attempt(x.clone(), t.clone(), eps.clone(), STEEP),
-                         mixed(x, signal, eps, noise, t), "Compare your two factors with "
+    told = expect_no_draw(attempt, "eps", x.clone(), t.clone(), eps.clone(), STEEP)
+    error = expect_close(told, mixed(x, signal, eps, noise, t), "Compare your two factors with "
                          "equation 4.", wrongs=wrongs)
     return f"mixes picture and noise as in equation 4 (largest difference {error:.0e})"
 
@@ -192,7 +201,8 @@ def ddpm_step(attempt):
     x0_hat = own.predict_x0(eps, xt, t, STEEP)
 
     def step(**options):
-        return attempt(eps.clone(), xt.clone(), t.clone(), STEEP, z.clone(), **options)
+        return expect_no_draw(attempt, "noise", eps.clone(), xt.clone(), t.clone(), STEEP,
+                              z.clone(), **options)
 
     def drawn(x0, *aim):
         mean, variance = own.posterior(x0, xt, t, STEEP, *aim)
@@ -267,7 +277,7 @@ def l_simple(attempt):
             off.square().sum(),
         "The difference is squared, not taken as it is.": off.abs().mean(),
         "There is a root too many.": off.square().mean().sqrt()}
-    told = attempt(model, x0.clone(), t.clone(), eps.clone(), STEEP)
+    told = expect_no_draw(attempt, "eps", model, x0.clone(), t.clone(), eps.clone(), STEEP)
     if getattr(told, "ndim", 0):
         raise Wrong(f"the result has shape {tuple(told.shape)}; a loss is one number: the mean.")
     error = expect_close(told, off.square().mean(), "Noise x0, let the network guess, compare its "
@@ -275,25 +285,3 @@ def l_simple(attempt):
     if not getattr(told, "requires_grad", False):
         raise Wrong("no gradient reaches the network: no .item(), .detach() or no_grad here.")
     return f"is the mean squared error of the noise, {told.detach():.3f} here (off by {error:.0e})"
-
-
-@exercise("gligen_lessons.nets:timestep_embedding")
-def timestep_embedding(attempt):
-    """Steps from 0 to 999, at an even width whose half is odd."""
-    t, half = torch.tensor([0, 1, 17, 400, 999]), 5
-
-    def waves(power=lambda i: 10000 ** (-i / half), first=math.cos, then=math.sin):
-        rows = [[step * power(i) for i in range(half)] for step in t.tolist()]
-        return torch.tensor([[f(angle) for f in (first, then) for angle in row] for row in rows])
-    want = waves()
-    wrongs = {
-        "The sines come first here. Cosines first, as in Stable Diffusion, so that published "
-        "weights fit.": waves(first=math.sin, then=math.cos),
-        "Divide the exponent by half the width, not by half the width less one.":
-            waves(lambda i: 10000 ** (-i / (half - 1))),
-        "Cosine and sine alternate here. All cosines come first, then all sines.":
-            want.view(5, 2, half).transpose(1, 2).reshape(5, 2 * half)}
-    error = expect_close(attempt(t.clone(), 2 * half), want, "Compare with the formula: angles "
-                         "whose frequencies FALL from 1 (mind the minus), their cosines, their "
-                         "sines.", tol=3e-4, wrongs=wrongs)
-    return f"writes 5 steps as {2 * half} waves (largest difference {error:.0e})"

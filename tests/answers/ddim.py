@@ -2,11 +2,13 @@
 
 import math
 
+import numpy as np
 import torch
 
 from gligen_lessons import ddim as own
 from gligen_lessons.ddpm import predict_x0, q_sample
-from gligen_lessons.schedule import spread
+from gligen_lessons.dpm_solver import half_log_snr
+from gligen_lessons.schedule import at, spread
 
 # alpha_bar_at
 
@@ -42,6 +44,11 @@ def with_the_end_in_front(t, schedule, end=1.):
 def one_by_one(t, schedule, end=1.):
     return torch.tensor([end if i < 0 else float(schedule.alpha_bar[i]) for i in t.tolist()],
                         dtype=torch.float64)
+
+
+def looked_up_in_a_dict(t, schedule, end=1.):
+    table = dict(enumerate(schedule.alpha_bar.tolist()))
+    return torch.stack([torch.tensor(table.get(int(i), end), dtype=torch.float64) for i in t])
 
 
 # ddim_sigma
@@ -97,7 +104,28 @@ def over_one_fraction(t, t_prev, schedule, eta=1., end=1.):
     return ((1 - before) * (before - now) / ((1 - now) * before)) ** .5 * eta
 
 
+def sigma_in_a_loop(t, t_prev, schedule, eta=1., end=1.):
+    pairs = zip(*(v.tolist() for v in levels(t, t_prev, schedule, end)), strict=True)
+    return torch.tensor([eta * math.sqrt((1 - b) / (1 - a)) * math.sqrt(1 - a / b)
+                         for a, b in pairs], dtype=torch.float64)
+
+
 # ddim_step
+
+def own_noise(eps_hat, xt, t, t_prev, schedule, eta=0., noise=None, clip=False, end=1.):
+    z = torch.randn_like(xt) if eta > 0 else None
+    return own.ddim_step(eps_hat, xt, t, t_prev, schedule, eta, z, clip, end)
+
+
+def step_with_einsum(eps_hat, xt, t, t_prev, schedule, eta=0., noise=None, clip=False, end=1.):
+    x0_hat = predict_x0(eps_hat, xt, t, schedule)
+    x0_hat = x0_hat.clip(-1, 1) if clip else x0_hat
+    sigma = own.ddim_sigma(t, t_prev, schedule, eta, end)
+    level = own.alpha_bar_at(t_prev, schedule, end)
+    factors = torch.stack([level**.5, (1 - level - sigma**2).relu()**.5, sigma]).to(xt.dtype)
+    parts = torch.stack([x0_hat, eps_hat, torch.zeros_like(xt) if noise is None else noise])
+    return torch.einsum("kb,kb...->b...", factors, parts)
+
 
 def stepper(sigma_taken=2, aim=lambda t, t_prev: t_prev, clips=True, again=False, power=1,
             keep=False):
@@ -208,6 +236,14 @@ def as_a_tensor(T, steps, spacing="leading", offset=0):
     return steps.round().long()
 
 
+def by_ranges(T, steps, spacing="leading", offset=0):
+    k = T // steps
+    made = {"leading": range((steps - 1) * k + offset, offset - 1, -k),
+            "trailing": np.round(np.arange(T, 0, -T / steps)).astype(int)[:steps] - 1,
+            "linspace": np.round(np.linspace(T - 1, 0, steps)).astype(int)}
+    return list(made[spacing])
+
+
 # sample
 
 def walker(aim=None, ask=lambda t, stride: t, seeded=True, forget=False, always=False,
@@ -263,6 +299,18 @@ def a_list_of_pairs(model, xT, schedule, steps, eta=0., generator=None, clip=Fal
         x = own.ddim_step(model(x, t), x, t, t - schedule.T // steps, schedule, eta, z, clip, end)
         made.append((step, x))
     return made
+
+
+def a_walk_by_hand(model, xT, schedule, steps, eta=0., generator=None, clip=False,
+                   spacing="leading", offset=0, end=1.):
+    x = xT.clone()
+    for step in own.timesteps(schedule.T, steps, spacing, offset):
+        t = step * torch.ones(x.shape[0], dtype=torch.long)
+        with torch.inference_mode():
+            guess = model(x, t)
+        z = torch.empty_like(x).normal_(generator=generator) if eta > 0 else None
+        x = own.ddim_step(guess, x, t, t - schedule.T // steps, schedule, eta, z, clip, end)
+        yield torch.tensor(step), x
 
 
 # slerp
@@ -322,7 +370,27 @@ def slerp_with_factors(a, b, part):
     return (a * math.sin(angle - part * angle) + b * math.sin(part * angle)) / math.sin(angle)
 
 
+def slerp_in_numpy(a, b, part):
+    x, y = a.numpy().ravel(), b.numpy().ravel()
+    cosine = np.dot(x, y) / np.linalg.norm(x) / np.linalg.norm(y)
+    angle = np.arccos(np.clip(cosine, -1, 1))
+    if np.sin(angle) < 1e-4:
+        return straight(a, b, part)
+    mixed = (np.sin((1 - part) * angle) * x + np.sin(part * angle) * y) / np.sin(angle)
+    return torch.from_numpy(mixed.astype(np.float32)).view(a.shape)
+
+
 # ddim_ascend
+
+def ascend_a_picture_at_a_time(eps_hat, xt, t, t_next, schedule, clip=False, end=1.):
+    rows = []
+    for x, e, low, high in zip(xt, eps_hat, own.alpha_bar_at(t, schedule, end),
+                               schedule.alpha_bar[t_next], strict=True):
+        guess = (x - (1 - low).sqrt() * e) / low.sqrt()
+        guess = torch.clamp(guess, -1, 1) if clip else guess
+        rows.append(high.sqrt() * guess + (1 - high).sqrt() * e)
+    return torch.stack(rows).float()
+
 
 def lift(start=lambda t, t_next, T: t, goal=lambda t, t_next: t_next, ends=True, clips=True,
          bare=False):
@@ -384,6 +452,72 @@ def by_pairs(model, x0, schedule, steps, clip=False, spacing="leading", offset=0
     return done
 
 
+def climbs_by_hand(model, x0, schedule, steps, clip=False, spacing="leading", offset=0, end=1.,
+                   upto=None):
+    made, x = [], x0
+    visited = list(reversed(own.timesteps(schedule.T, steps, spacing, offset)))
+    for step in visited if upto is None else visited[:upto]:
+        t = torch.tensor([step] * len(x))
+        x = own.ddim_ascend(model(x, t).detach(), x, t - schedule.T // steps, t, schedule, clip,
+                            end)
+        made.append((step, x))
+    return made
+
+
+# extrapolated_x0
+
+def gone(change):
+    """An extrapolated_x0 whose factor is `change(ahead, behind)`, whole lengths in lambda."""
+    def follow(x0_hat, x0_last, t, t_last, t_prev, schedule):
+        now, last, next_ = (half_log_snr(i, schedule) for i in (t, t_last, t_prev))
+        factor = spread(change(next_ - now, now - last), x0_hat)
+        return x0_hat + factor * (x0_hat - x0_last)
+    return follow
+
+
+def first_order(x0_hat, x0_last, t, t_last, t_prev, schedule):
+    return x0_hat
+
+
+def mean_of_both(x0_hat, x0_last, t, t_last, t_prev, schedule):
+    return (x0_hat + x0_last) / 2
+
+
+def in_steps(x0_hat, x0_last, t, t_last, t_prev, schedule):
+    return x0_hat + spread((t - t_prev) / (t_last - t) / 2, x0_hat) * (x0_hat - x0_last)
+
+
+def from_the_last(x0_hat, x0_last, t, t_last, t_prev, schedule):
+    right = gone(lambda h, last: h / (2 * last))(x0_hat, x0_last, t, t_last, t_prev, schedule)
+    return right - x0_hat + x0_last
+
+
+def in_log_signal(x0_hat, x0_last, t, t_last, t_prev, schedule):
+    now, last, next_ = (at(schedule.alpha_bar.log(), i, x0_hat) for i in (t, t_last, t_prev))
+    return x0_hat + (next_ - now) / (now - last) / 2 * (x0_hat - x0_last)
+
+
+def with_r_of_the_paper(x0_hat, x0_last, t, t_last, t_prev, schedule):
+    now, last, next_ = (half_log_snr(i, schedule) for i in (t, t_last, t_prev))
+    r = spread((now - last) / (next_ - now), x0_hat)
+    return (1 + 1 / (2 * r)) * x0_hat - 1 / (2 * r) * x0_last
+
+
+def with_lerp(x0_hat, x0_last, t, t_last, t_prev, schedule):
+    now, last, next_ = (half_log_snr(i, schedule) for i in (t, t_last, t_prev))
+    middle = now + (next_ - now) / 2
+    return torch.lerp(x0_last, x0_hat, spread((middle - last) / (now - last), x0_hat))
+
+
+def a_row_at_a_time(x0_hat, x0_last, t, t_last, t_prev, schedule):
+    def lam(step):
+        return math.log(schedule.alpha_bar[step]) - math.log(1 - schedule.alpha_bar[step])
+    factors = [.5 * (lam(c) - lam(a)) / (lam(a) - lam(b))
+               for a, b, c in zip(t, t_last, t_prev, strict=True)]
+    return torch.stack([x + k * (x - y)
+                        for k, x, y in zip(factors, x0_hat, x0_last, strict=True)])
+
+
 WRONG = {
     "alpha_bar_at": [
         (plain_index, "LAST entry"), (clamped_only, "they mean x0 itself"),
@@ -399,8 +533,8 @@ WRONG = {
         (stepper(aim=lambda t, t_prev: t - 1), "aims at t - 1"),
         (stepper(keep=True), "keeps alpha_bar of t"), (stepper(clips=False), "not clamped"),
         (stepper(again=True), "made anew"), (stepper(power=2), "it needs sigma"),
-        (stepper(power=0), "No noise was added"), (without_roots, "equation 12"),
-        (forgets_to_return, "returned None")],
+        (own_noise, "not the `noise`"), (stepper(power=0), "No noise was added"),
+        (without_roots, "equation 12"), (forgets_to_return, "returned None")],
     "timesteps": [
         (from_low_to_high, "walks down"), (trailing_from_T, "is T - 1, not T"),
         (linspace_cut, "nearest step"), (linspace_unrounded, "no whole steps"),
@@ -432,15 +566,23 @@ WRONG = {
         (climber(start=lambda t: t - 1), "not one below"),
         (climber(forget=True), "starts from x0 again"), (climber(stops=False), "5 steps came"),
         (climber(down=True), "the steps are [9")],
+    "extrapolated_x0": [
+        (gone(lambda h, last: h / last), "a whole step ahead"),
+        (gone(lambda h, last: last / (2 * h)), "upside down"),
+        (gone(lambda h, last: -h / (2 * last)), "goes back"), (in_steps, "measured in t"),
+        (first_order, "DDIM's"), (mean_of_both, "lies behind"),
+        (gone(lambda h, last: 0 * h + .5), "differ in length"), (from_the_last, "starts at x0_hat"),
+        (in_log_signal, "signal to NOISE")],
 }
 
 RIGHT = {
-    "alpha_bar_at": [with_the_end_in_front, one_by_one],
-    "ddim_sigma": [two_roots, over_one_fraction],
-    "ddim_step": [step_by_q_sample, step_in_three_parts],
-    "timesteps": [by_branches, as_a_tensor],
-    "sample": [walker(), a_list_of_pairs],
-    "slerp": [slerp_by_two_axes, slerp_with_factors],
-    "ddim_ascend": [ascend_in_one_line, ascend_by_euler],
-    "invert": [climber(), by_pairs],
+    "alpha_bar_at": [with_the_end_in_front, one_by_one, looked_up_in_a_dict],
+    "ddim_sigma": [two_roots, over_one_fraction, sigma_in_a_loop],
+    "ddim_step": [step_by_q_sample, step_in_three_parts, step_with_einsum],
+    "timesteps": [by_branches, as_a_tensor, by_ranges],
+    "sample": [walker(), a_list_of_pairs, a_walk_by_hand],
+    "slerp": [slerp_by_two_axes, slerp_with_factors, slerp_in_numpy],
+    "extrapolated_x0": [with_r_of_the_paper, with_lerp, a_row_at_a_time],
+    "ddim_ascend": [ascend_in_one_line, ascend_by_euler, ascend_a_picture_at_a_time],
+    "invert": [climber(), by_pairs, climbs_by_hand],
 }

@@ -2,10 +2,14 @@
 
 import math
 
+import numpy as np
 import torch
+import torch.nn.functional as F
+from torch.optim.swa_utils import get_ema_avg_fn
 
 from gligen_lessons import ddpm as own
-from gligen_lessons.schedule import at, spread
+from gligen_lessons.metrics import unbiased_mmd as own_mmd
+from gligen_lessons.schedule import at, cosine_betas, spread
 
 # q_step
 
@@ -49,7 +53,20 @@ def step_in_place(x_prev, t, eps, schedule):
     return x_prev.add_(eps)
 
 
+def step_with_noise_of_its_own(x_prev, t, eps, schedule):
+    return own.q_step(x_prev, t, torch.randn_like(x_prev), schedule)
+
+
+def step_a_picture_at_a_time(x_prev, t, eps, schedule):
+    return torch.stack([math.sqrt(schedule.alphas[i]) * x + math.sqrt(schedule.betas[i]) * e
+                        for i, x, e in zip(t, x_prev, eps, strict=True)])
+
+
 # q_sample
+
+def jump_with_noise_of_its_own(x0, t, eps, schedule):
+    return own.q_sample(x0, t, torch.randn(x0.shape), schedule)
+
 
 def one_step_for_all(x0, t, eps, schedule):
     return own.q_step(x0, t, eps, schedule)
@@ -179,6 +196,230 @@ def posterior_by_adding_precisions(x0, xt, t, schedule, t_prev=None):
     return mean + spread(to_x0, xt) * x0, spread(variance, xt)
 
 
+def posterior_in_three_lines_of_the_paper(x0, xt, t, schedule, t_prev=None):
+    now, before, alpha = (spread(v, xt.double()) for v in weights_of(t, schedule, t_prev))
+    beta, shrunk = 1 - alpha, (1 - before) / (1 - now)
+    mean = before**.5 * beta / (1 - now) * x0 + alpha**.5 * shrunk * xt
+    return mean.float(), (shrunk * beta).float()
+
+
+# velocity and back
+
+def factors(xt, t, schedule):
+    return at(schedule.alpha_bar.sqrt(), t, xt), at((1 - schedule.alpha_bar).sqrt(), t, xt)
+
+
+def v_swapped(v_hat, xt, t, schedule):
+    return own.from_velocity(v_hat, xt, t, schedule)[::-1]
+
+
+def v_with_plus_in_x0(v_hat, xt, t, schedule):
+    a, b = factors(xt, t, schedule)
+    return a * xt + b * v_hat, b * xt + a * v_hat
+
+
+def v_with_minus_in_eps(v_hat, xt, t, schedule):
+    a, b = factors(xt, t, schedule)
+    return a * xt - b * v_hat, b * xt - a * v_hat
+
+
+def v_with_factors_exchanged(v_hat, xt, t, schedule):
+    a, b = factors(xt, t, schedule)
+    return b * xt - a * v_hat, a * xt + b * v_hat
+
+
+def v_without_roots(v_hat, xt, t, schedule):
+    a, b = factors(xt, t, schedule)
+    return a**2 * xt - b**2 * v_hat, b**2 * xt + a**2 * v_hat
+
+
+def v_as_eps(v_hat, xt, t, schedule):
+    return own.predict_x0(v_hat, xt, t, schedule), v_hat
+
+
+def v_of_one_step(v_hat, xt, t, schedule):
+    a = at(schedule.alphas, t, xt)
+    return a**.5 * xt - (1 - a)**.5 * v_hat, (1 - a)**.5 * xt + a**.5 * v_hat
+
+
+def v_only_x0(v_hat, xt, t, schedule):
+    return own.from_velocity(v_hat, xt, t, schedule)[0]
+
+
+def v_by_way_of_x0(v_hat, xt, t, schedule):
+    a, b = factors(xt, t, schedule)
+    x0 = a * xt - b * v_hat
+    return x0, (v_hat + b * x0) / a
+
+
+def v_by_a_linear_system(v_hat, xt, t, schedule):
+    a, b = factors(xt.double(), t, schedule)
+    a, b = a.flatten(), b.flatten()
+    mixing = torch.stack([torch.stack([a, b], -1), torch.stack([-b, a], -1)], -2)  # (b,2,2)
+    both = torch.stack([xt.double(), v_hat.double()], 1).flatten(2)                # (b,2,n)
+    x0, eps = torch.linalg.solve(mixing, both).unbind(1)
+    return x0.view(xt.shape).float(), eps.view(xt.shape).float()
+
+
+def v_with_einsum(v_hat, xt, t, schedule):
+    a, b = (v.flatten() for v in factors(xt, t, schedule))
+    turned = torch.einsum("ijb,jb...->ib...", torch.stack([torch.stack([a, -b]),
+                                                           torch.stack([b, a])]),
+                          torch.stack([xt, v_hat]))
+    return turned[0], turned[1]
+
+
+# cosine_betas
+
+def f_of(T, s, power=2, end=math.pi / 2):
+    part = torch.arange(T + 1, dtype=torch.float64) / T
+    return torch.cos((part + s) / (1 + s) * end)**power
+
+
+def betas_of(f, largest):
+    return (1 - f[1:] / f[:-1]).clamp(max=largest)
+
+
+def cosine_alpha_bar(T, s=.008, largest=.999):
+    f = f_of(T, s)
+    return f[1:] / f[0]
+
+
+def cosine_alphas(T, s=.008, largest=.999):
+    f = f_of(T, s)
+    return f[1:] / f[:-1]
+
+
+def cosine_all_the_noise(T, s=.008, largest=.999):
+    return (1 - cosine_alpha_bar(T, s)).clamp(max=largest)
+
+
+def cosine_not_squared(T, s=.008, largest=.999):
+    return betas_of(f_of(T, s, power=1), largest)
+
+
+def cosine_up_to_one(T, s=.008, largest=.999):
+    return betas_of(f_of(T, s), 1)
+
+
+def cosine_without_s(T, s=.008, largest=.999):
+    return betas_of(f_of(T, 0), largest)
+
+
+def cosine_with_another_end(T, s=.008, largest=.999):
+    return betas_of(f_of(T, s, end=1), largest)
+
+
+def cosine_one_too_few(T, s=.008, largest=.999):
+    return cosine_betas(T, s, largest)[1:]
+
+
+def cosine_in_32_bits(T, s=.008, largest=.999):
+    return cosine_betas(T, s, largest).float()
+
+
+def cosine_in_a_loop(T, s=.008, largest=.999):
+    def f(i):
+        return math.cos((i / T + s) / (1 + s) * math.pi / 2) ** 2
+    return torch.tensor([min(1 - f(i + 1) / f(i), largest) for i in range(T)],
+                        dtype=torch.float64)
+
+
+def cosine_in_numpy(T, s=.008, largest=.999):
+    f = np.cos((np.linspace(0, 1, T + 1) + s) / (1 + s) * np.pi / 2)**2
+    return np.minimum(1 - f[1:] / f[:-1], largest)
+
+
+def cosine_by_alpha_bar(T, s=.008, largest=.999):
+    f = f_of(T, s)
+    alpha_bar = f / f[0]
+    ceiling = torch.tensor(largest, dtype=torch.float64)
+    return torch.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], ceiling)
+
+
+# update, of EMA
+
+def warm(self, step):
+    return min(self.decay, (1 + step) / (10 + step))
+
+
+@torch.no_grad()
+def average_never_moves(self, step):
+    for name, weight in self.weights.items():
+        average = self.average[name]
+        average = warm(self, step) * average + (1 - warm(self, step)) * weight   # noqa: F841
+
+
+@torch.no_grad()
+def average_swapped(self, step):
+    for name, weight in self.weights.items():
+        self.average[name].lerp_(weight, warm(self, step))
+
+
+@torch.no_grad()
+def average_without_warm_up(self, step):
+    for name, weight in self.weights.items():
+        self.average[name].lerp_(weight, 1 - self.decay)
+
+
+@torch.no_grad()
+def average_with_max(self, step):
+    decay = max(self.decay, (1 + step) / (10 + step))
+    for name, weight in self.weights.items():
+        self.average[name].lerp_(weight, 1 - decay)
+
+
+@torch.no_grad()
+def average_by_the_step_alone(self, step):
+    for name, weight in self.weights.items():
+        self.average[name].lerp_(weight, 1 - (1 + step) / (10 + step))
+
+
+@torch.no_grad()
+def average_is_a_copy(self, step):
+    for name, weight in self.weights.items():
+        self.average[name].copy_(weight)
+
+
+@torch.no_grad()
+def average_into_the_model(self, step):
+    for name, weight in self.weights.items():
+        weight.copy_(warm(self, step) * self.average[name] + (1 - warm(self, step)) * weight)
+        self.average[name].copy_(weight)
+
+
+def average_with_gradients(self, step):
+    for name, weight in self.weights.items():
+        decay = warm(self, step)
+        self.average[name] = decay * self.average[name] + (1 - decay) * weight
+
+
+@torch.no_grad()
+def average_of_everything(self, step):
+    for name, weight in self.model.named_parameters():
+        old = self.average.get(name, weight)
+        self.average[name] = warm(self, step) * old + (1 - warm(self, step)) * weight
+
+
+@torch.no_grad()
+def average_in_a_loop(self, step):
+    d = warm(self, step)
+    for name in self.average:
+        self.average[name].mul_(d).add_(self.weights[name], alpha=1 - d)
+
+
+@torch.no_grad()
+def average_made_again(self, step):
+    d = warm(self, step)
+    self.average = {n: d * a + (1 - d) * self.weights[n] for n, a in self.average.items()}
+
+
+def average_by_torch(self, step):
+    blend = get_ema_avg_fn(warm(self, step))
+    for name, weight in self.weights.items():
+        self.average[name].copy_(blend(self.average[name], weight.detach(), 1))
+
+
 # predict_x0
 
 def x0_with_plus(eps_hat, xt, t, schedule):
@@ -214,6 +455,12 @@ def x0_by_ratio(eps_hat, xt, t, schedule):
 
 def x0_in_float64(eps_hat, xt, t, schedule):
     return own.predict_x0(eps_hat.double(), xt.double(), t, schedule).float()
+
+
+def x0_by_einsum(eps_hat, xt, t, schedule):
+    kept = schedule.alpha_bar[t].float()
+    return torch.einsum("b...,b->b...", xt - torch.einsum("b...,b->b...", eps_hat, (1 - kept)**.5),
+                        kept**-.5)
 
 
 # eps, the mixture's
@@ -288,7 +535,27 @@ def mixture_with_exp(self, xt, t, schedule):
     return (xt - mean) / variance * at((1 - schedule.alpha_bar).sqrt(), t, xt)
 
 
+def mixture_a_point_at_a_time(self, xt, t, schedule):
+    rows = []
+    for x, step in zip(xt, t.tolist(), strict=True):
+        kept = schedule.alpha_bar[step]
+        variance = kept * self.std**2 + 1 - kept
+        parts = [torch.exp(-((x - kept.sqrt() * m)**2).sum() / (2 * variance)) for m in self.means]
+        pull = sum(p * (kept.sqrt() * m - x) for p, m in zip(parts, self.means, strict=True))
+        rows.append(-(1 - kept).sqrt() * pull / variance / sum(parts))
+    return torch.stack(rows)
+
+
 # ddpm_step
+
+def step_with_a_draw_of_its_own(eps_hat, xt, t, schedule, noise, t_prev=None, clip=False):
+    return own.ddpm_step(eps_hat, xt, t, schedule, torch.randn_like(noise), t_prev, clip)
+
+
+def step_a_picture_at_once(eps_hat, xt, t, schedule, noise, t_prev=None, clip=False):
+    _, mean, variance = parts_of(eps_hat, xt, t, schedule, t_prev, clip)
+    return torch.stack([m + s * z for m, s, z in zip(mean, variance**.5, noise, strict=True)])
+
 
 def parts_of(eps_hat, xt, t, schedule, t_prev, clip):
     x0_hat = own.predict_x0(eps_hat, xt, t, schedule)
@@ -396,7 +663,27 @@ def weight_simplified(schedule):
     return schedule.betas[1:] / (2 * schedule.alphas[1:] * (1 - schedule.alpha_bar[:-1]))
 
 
+def weight_in_a_loop(schedule):
+    beta, alpha, kept = (v.tolist() for v in (schedule.betas, schedule.alphas, schedule.alpha_bar))
+    variance = [beta[i] * (1 - kept[i - 1]) / (1 - kept[i]) for i in range(1, schedule.T)]
+    return torch.tensor([beta[i]**2 / (2 * v * alpha[i] * (1 - kept[i]))
+                         for i, v in enumerate(variance, 1)], dtype=torch.float64)
+
+
 # l_simple
+
+def loss_with_another_target(model, x0, t, eps, schedule):
+    return F.mse_loss(model(own.q_sample(x0, t, eps, schedule), t), torch.randn_like(x0))
+
+
+def loss_with_another_input(model, x0, t, eps, schedule):
+    xt = own.q_sample(x0, t, torch.randn_like(x0), schedule)
+    return F.mse_loss(model(xt, t), eps)
+
+
+def loss_by_a_module(model, x0, t, eps, schedule):
+    return torch.nn.MSELoss()(model(own.q_sample(x0, t, eps, schedule), t), eps)
+
 
 def loss_on_x0(model, x0, t, eps, schedule):
     return (model(x0, t) - eps).square().mean()
@@ -474,6 +761,88 @@ def waves_by_outer_product(t, width):
                               ).movedim(-1, 1).flatten(1)
 
 
+def waves_in_a_loop(t, width):
+    half = width // 2
+    angles = [[float(i) / 10000 ** (k / half) for k in range(half)] for i in t]
+    return torch.tensor([[f(a) for f in (math.cos, math.sin) for a in row] for row in angles])
+
+
+# unbiased_mmd
+
+def kernels(a, b):
+    return [(x @ y.T / a.shape[1] + 1)**3 for x, y in ((a, a), (b, b), (a, b))]
+
+
+def hollow(k):
+    return (k.sum() - k.trace()) / (len(k) * (len(k) - 1))
+
+
+def mmd_biased(a, b):
+    aa, bb, ab = kernels(a, b)
+    return float(aa.mean() + bb.mean() - 2 * ab.mean())
+
+
+def mmd_over_too_many(a, b):
+    aa, bb, ab = kernels(a, b)
+    return float((aa.sum() - aa.trace()) / aa.numel() + (bb.sum() - bb.trace()) / bb.numel()
+                 - 2 * ab.mean())
+
+
+def mmd_with_one_cross(a, b):
+    aa, bb, ab = kernels(a, b)
+    return float(hollow(aa) + hollow(bb) - ab.mean())
+
+
+def mmd_negative(a, b):
+    return -own_mmd(a, b)
+
+
+def mmd_with(change):
+    def measure(a, b):
+        aa, bb, ab = (change(x @ y.T, a.shape[1]) for x, y in ((a, a), (b, b), (a, b)))
+        return float(hollow(aa) + hollow(bb) - 2 * ab.mean())
+    return measure
+
+
+def mmd_as_a_tensor(a, b):
+    aa, bb, ab = kernels(a, b)
+    return hollow(aa) + hollow(bb) - 2 * ab.mean()
+
+
+def mmd_of_the_means(a, b):
+    return float((a.mean(0) - b.mean(0)).square().sum())
+
+
+def mmd_in_loops(a, b):
+    a, b, d = a.tolist(), b.tolist(), a.shape[1]
+
+    def k(x, y):
+        return (sum(p * q for p, q in zip(x, y, strict=True)) / d + 1) ** 3
+
+    def among(rows):
+        pairs = [(i, j) for i in range(len(rows)) for j in range(len(rows)) if i != j]
+        return sum(k(rows[i], rows[j]) for i, j in pairs) / len(pairs)
+    return among(a) + among(b) - 2 * sum(k(x, y) for x in a for y in b) / len(a) / len(b)
+
+
+def mmd_with_einsum(a, b):
+    def k(x, y):
+        return (torch.einsum("id,jd->ij", x, y) / x.shape[1] + 1)**3
+
+    def among(x):
+        return k(x, x)[~torch.eye(len(x), dtype=torch.bool)].mean()
+    return (among(a) + among(b) - 2 * k(a, b).mean()).item()
+
+
+def mmd_in_numpy(a, b):
+    a, b = a.numpy(), b.numpy()
+
+    def among(x):
+        k = np.power(x @ x.T / x.shape[1] + 1, 3)
+        return (k.sum() - np.trace(k)) / (len(x)**2 - len(x))
+    return among(a) + among(b) - 2 * np.power(a @ b.T / a.shape[1] + 1, 3).mean()
+
+
 WRONG = {
     "q_step": [
         (step_with_alpha_bar, "alpha_bar is the product of all steps"),
@@ -482,8 +851,10 @@ WRONG = {
         (step_with_alpha_for_its_root, "square root of alpha"),
         (step_that_never_shrinks, "variance grows without end"),
         (step_counted_from_one, "counts steps from 0"),
+        (step_with_noise_of_its_own, "not the `eps`"),
         (step_without_return, "returned None")],
     "q_sample": [
+        (jump_with_noise_of_its_own, "not the `eps`"),
         (one_step_for_all, "single step"), (jump_without_roots, "square roots are missing"),
         (jump_with_variance_for_deviation, "noise needs a square root"),
         (jump_with_a_root_for_noise_only, "picture needs a square root"),
@@ -509,6 +880,7 @@ WRONG = {
         (mixture_without_its_own_width, "not the whole variance"),
         (mixture_of_the_wrong_axis, "Compare with the formula")],
     "ddpm_step": [
+        (step_with_a_draw_of_its_own, "not the `noise`"),
         (step_scaled_by_the_variance, "square root, the standard deviation"),
         (step_fixed_large, "fixed large"), (step_without_noise, "No noise"),
         (step_with_full_noise, "full size"), (step_to_x0, "aims at"),
@@ -521,6 +893,7 @@ WRONG = {
         (weight_without_alpha, "alpha below the line"), (weight_with_beta_once, "squared"),
         (weight_of_all_steps, "Step 0"), (weight_of_ones, "divergence of two Gaussians")],
     "l_simple": [
+        (loss_with_another_target, "not the `eps`"), (loss_with_another_input, "not the `eps`"),
         (loss_on_x0, "not x0"), (loss_against_x0, "compare with eps"),
         (loss_summed, "This is the sum"), (loss_absolute, "squared"),
         (loss_per_picture, "one number"), (loss_without_gradient, "no gradient")],
@@ -528,15 +901,44 @@ WRONG = {
         (waves_sines_first, "Cosines first"), (waves_less_one, "half the width less one"),
         (waves_rising, "mind the minus"), (waves_alternating, "alternate"),
         (waves_half_as_many, "has shape")],
+    "from_velocity": [
+        (v_swapped, "two are swapped"), (v_with_plus_in_x0, "wrong in x0"),
+        (v_with_minus_in_eps, "wrong in eps"), (v_with_factors_exchanged, "are exchanged"),
+        (v_without_roots, "roots are missing"), (v_as_eps, "as if it were the noise"),
+        (v_of_one_step, "belongs to one step"), (v_only_x0, "returned one tensor")],
+    "cosine_betas": [
+        (cosine_alpha_bar, "This is alpha_bar"), (cosine_alphas, "This is alpha,"),
+        (cosine_all_the_noise, "This is 1 - alpha_bar"), (cosine_not_squared, "SQUARED"),
+        (cosine_up_to_one, "`largest` is missing"), (cosine_without_s, "s is missing"),
+        (cosine_with_another_end, "end at pi / 2"), (cosine_one_too_few, "at T + 1 points"),
+        (cosine_in_32_bits, "torch.float64")],
+    "update": [
+        (average_never_moves, "has not moved"), (average_swapped, "are swapped"),
+        (average_without_warm_up, "used from the start"), (average_with_max, "from the start"),
+        (average_by_the_step_alone, "smaller of the two"),
+        (average_is_a_copy, "weights themselves"), (average_into_the_model, "own weights changed"),
+        (average_with_gradients, "carries gradients"), (average_of_everything, "keep the names")],
+    "unbiased_mmd": [
+        (mmd_biased, "compared with itself"), (mmd_over_too_many, "not n^2"),
+        (mmd_with_one_cross, "counts twice"), (mmd_negative, "sign is wrong"),
+        (mmd_with(lambda xy, d: (xy + 1)**3), "number of columns"),
+        (mmd_with(lambda xy, d: (xy / d)**3), "has a 1 in it"),
+        (mmd_with(lambda xy, d: (xy / d + 1)**2), "is a cube"),
+        (mmd_as_a_tensor, "return a float"), (mmd_of_the_means, "Mean kernel within a")],
 }
 RIGHT = {
-    "q_step": [step_from_betas, step_in_place],
+    "q_step": [step_from_betas, step_in_place, step_a_picture_at_a_time],
     "q_sample": [jump_in_float64_then_cast, jump_with_einsum, jump_a_picture_at_a_time],
-    "posterior": [posterior_through_eps, posterior_by_adding_precisions],
-    "predict_x0": [x0_by_ratio, x0_in_float64],
-    "eps": [mixture_by_autograd, mixture_with_exp],
-    "ddpm_step": [step_with_a_mask, step_drawn_by_torch],
-    "vlb_weight": [weight_from_signal_to_noise, weight_simplified],
-    "l_simple": [loss_by_hand, loss_as_mean_of_means],
-    "timestep_embedding": [waves_in_float64, waves_by_outer_product],
+    "posterior": [posterior_through_eps, posterior_by_adding_precisions,
+                  posterior_in_three_lines_of_the_paper],
+    "predict_x0": [x0_by_ratio, x0_in_float64, x0_by_einsum],
+    "from_velocity": [v_by_way_of_x0, v_by_a_linear_system, v_with_einsum],
+    "eps": [mixture_by_autograd, mixture_with_exp, mixture_a_point_at_a_time],
+    "ddpm_step": [step_with_a_mask, step_drawn_by_torch, step_a_picture_at_once],
+    "vlb_weight": [weight_from_signal_to_noise, weight_simplified, weight_in_a_loop],
+    "l_simple": [loss_by_hand, loss_as_mean_of_means, loss_by_a_module],
+    "timestep_embedding": [waves_in_float64, waves_by_outer_product, waves_in_a_loop],
+    "cosine_betas": [cosine_in_a_loop, cosine_in_numpy, cosine_by_alpha_bar],
+    "update": [average_in_a_loop, average_made_again, average_by_torch],
+    "unbiased_mmd": [mmd_in_loops, mmd_with_einsum, mmd_in_numpy],
 }

@@ -1,0 +1,77 @@
+"""Checks of lesson 2 beside DDIM: the second-order solver, and the path between two noises."""
+
+import torch
+
+from .. import ddim
+from .. import dpm_solver as own
+from ..schedule import Schedule, spread
+from . import exercise, expect_close
+
+COARSE = Schedule.linear(10, .02, .3)                     # ten steps that differ a lot
+
+
+@exercise("gligen_lessons.dpm_solver:extrapolated_x0")
+def extrapolated_x0(attempt):
+    """Three steps of different length, after steps of different length."""
+    x0_hat, x0_last = 1.5 * torch.randn(2, 3, 2, 4, 5)
+    t_last, t, t_prev = torch.tensor([[9, 8, 5], [5, 7, 4], [4, 2, 0]])
+    now, last, ahead = (own.half_log_snr(i, COARSE) for i in (t, t_last, t_prev))
+    kept = COARSE.alpha_bar
+
+    def along(factor):
+        return x0_hat + spread(factor, x0_hat) * (x0_hat - x0_last)
+    ratio = (ahead - now) / (now - last)
+    signal = [kept[i].log() for i in (t, t_last, t_prev)]
+    wrongs = {
+        "This goes a whole step ahead. The step needs x0_hat at its middle: half as far.":
+            along(ratio),
+        "The ratio is upside down: the step that comes now stands above, the last one below.":
+            along(.5 / ratio),
+        "This goes back, towards the last prediction. Go on in the direction from it to x0_hat.":
+            along(-ratio / 2),
+        "The lengths were measured in t. Measure them in lambda: half_log_snr.":
+            along((t - t_prev) / (t_last - t) / 2),
+        "This is x0_hat itself, so the step is DDIM's.": x0_hat,
+        "The mean of both predictions lies behind: x0_hat is the newer one, go beyond it.":
+            (x0_hat + x0_last) / 2,
+        "The steps differ in length: the ratio of the two lengths is missing.": along(now * 0 + .5),
+        "x0_last is the start of the line here. It starts at x0_hat, and x0_last only gives its "
+        "direction.": x0_last + spread(ratio / 2, x0_hat) * (x0_hat - x0_last),
+        "lambda is the log of signal to NOISE: log of alpha_bar / (1 - alpha_bar), halved.":
+            along((signal[2] - signal[0]) / (signal[0] - signal[1]) / 2)}
+    told = attempt(x0_hat.clone(), x0_last.clone(), t.clone(), t_last.clone(), t_prev.clone(),
+                   COARSE)
+    error = expect_close(told, along(ratio / 2), "x0_hat, plus (x0_hat - x0_last) times half this "
+                         "step's length in lambda over the last step's.", wrongs=wrongs)
+    return f"meets the line in lambda at the middle of 3 steps (largest difference {error:.0e})"
+
+@exercise("gligen_lessons.ddim:slerp")
+def slerp(attempt):
+    """Two noises of different length, at two places on the way, and two equal ones."""
+    a, b = torch.randn(2, 3, 4), 1.3 * torch.randn(2, 3, 4) + .4
+    for part in (.3, .8):
+        want = ddim.slerp(a, b, part)
+        line = torch.lerp(a, b, part)
+        angle = ((a * b).sum() / (a.norm() * b.norm())).arccos()
+        wave_a, wave_b = ((1 - part) * angle).sin(), (part * angle).sin()
+        rows = torch.stack([ddim.slerp(x, y, part) for x, y in zip(a, b, strict=True)])
+        wrongs = {
+            "This is the straight line, which is too short half way.": line,
+            "This is the straight line, stretched. It has the right direction only in the middle: "
+            "the angle must grow evenly.": line / line.norm() * want.norm(),
+            "a and b are exchanged: part 0 must give a.": ddim.slerp(b, a, part),
+            "The division by the sine of the angle is missing.": wave_a * a + wave_b * b,
+            "The cosine must be divided by both lengths.": _unscaled(a, b, part),
+            "The angle was measured row by row. One noise is one long vector.": rows}
+        error = expect_close(attempt(a.clone(), b.clone(), part), want, "Compare with the formula: "
+                             "two sines above, one below.", wrongs=wrongs)
+    a = torch.zeros(3, 4).index_fill(0, torch.tensor([1]), 1)     # its cosine with itself is 1
+    expect_close(attempt(a.clone(), a.clone(), .5), a, "Between a noise and itself lies that "
+                 "noise: where the sine of the angle is almost 0, take the straight line.", 1e-4)
+    return f"keeps to the great circle at 2 places (largest difference {error:.0e})"
+
+
+def _unscaled(a: torch.Tensor, b: torch.Tensor, part: float) -> torch.Tensor:
+    """slerp with an angle from the bare inner product, a usual slip."""
+    angle = (a * b).sum().clamp(-1, 1).arccos()
+    return (((1 - part) * angle).sin() * a + (part * angle).sin() * b) / angle.sin().clamp(min=.01)

@@ -1,0 +1,179 @@
+"""Checks of lesson 1 beside the process: v, the cosine schedule, waves of t, EMA and KID."""
+
+import math
+
+import torch
+from torch import nn
+
+from .. import ddpm as own
+from ..ema import EMA
+from ..schedule import Schedule, spread
+from ..schedule import cosine_betas as own_betas
+from . import Wrong, exercise, expect_close
+
+STEEP = Schedule.linear(12, .01, .25)                     # twelve steps that differ a lot
+
+
+@exercise("gligen_lessons.ddpm:from_velocity")
+def from_velocity(attempt):
+    """Against the x0 and eps of which v was made, and for a v that nothing made."""
+    x0, eps, v = (1.5 * torch.randn(3, 2, 4, 5) for _ in range(3))
+    t = torch.tensor([1, 6, 11])
+    xt, kept = own.q_sample(x0, t, eps, STEEP), STEEP.alpha_bar[t]
+    signal, noise = spread(kept.sqrt(), xt), spread((1 - kept).sqrt(), xt)
+    near, far = (spread(k[t].sqrt(), xt) for k in (STEEP.alphas, STEEP.betas))
+    want = signal * xt - noise * v, noise * xt + signal * v
+    wrongs = {
+        "The two are swapped: return x0 first, then eps.": want[::-1],
+        "A sign is wrong in x0: put the definitions of xt and v into signal xt - noise v, and eps "
+        "must cancel.": (signal * xt + noise * v, want[1]),
+        "A sign is wrong in eps: put the definitions of xt and v into noise xt + signal v, and x0 "
+        "must cancel.": (want[0], noise * xt - signal * v),
+        "The two factors are exchanged: at t = 0 x0 is almost xt, and eps almost v.":
+            (noise * xt - signal * v, signal * xt + noise * v),
+        "The square roots are missing: the factors are those of equation 4.":
+            (signal**2 * xt - noise**2 * v, noise**2 * xt + signal**2 * v),
+        "This reads v_hat as if it were the noise. v is a mixture of noise and picture.":
+            (own.predict_x0(v, xt, t, STEEP), v),
+        "alphas[t] belongs to one step. xt is all the steps away from x0: alpha_bar.":
+            (near * xt - far * v, far * xt + near * v)}
+    told = attempt(v.clone(), xt.clone(), t.clone(), STEEP)
+    if isinstance(told, torch.Tensor):
+        raise Wrong("expected two values, x0 and eps; it returned one tensor.")
+    error = expect_close(told, want, "Solve xt = signal x0 + noise eps and v = signal eps - noise "
+                         "x0 for x0 and eps.", wrongs=wrongs)
+    back = attempt(own.velocity(x0, t, eps, STEEP), xt.clone(), t.clone(), STEEP)
+    error = max(error, expect_close(back, (x0, eps), "From the v of x0 and eps both must return."))
+    return f"finds picture and noise behind v at 3 steps (largest difference {error:.0e})"
+
+
+@exercise("gligen_lessons.schedule:cosine_betas")
+def cosine_betas(attempt):
+    """A short schedule with an s and a largest beta of its own, then the usual one."""
+    T, s, largest = 9, .05, .9
+    part = torch.arange(T + 1, dtype=torch.float64) / T
+    cosine = torch.cos((part + s) / (1 + s) * math.pi / 2)
+    f, bare = cosine**2, torch.cos(part * math.pi / 2)**2
+    short = torch.cos((part + s) / (1 + s))**2
+    ratio = f[1:] / f[:-1]
+    wrongs = {
+        "This is alpha_bar. A beta is what one step takes away: 1 - alpha_bar(i) / "
+        "alpha_bar(i - 1).": f[1:] / f[0],
+        "This is alpha, what one step keeps. beta is 1 - alpha.": ratio,
+        "This is 1 - alpha_bar, the noise of all steps so far. Divide by the step before, not by "
+        "f(0).": (1 - f[1:] / f[0]).clamp(max=largest),
+        "alpha_bar is the SQUARED cosine.": (1 - cosine[1:] / cosine[:-1]).clamp(max=largest),
+        "`largest` is missing: the last beta would be 1, and beta must stay below.": 1 - ratio,
+        "s is missing in the angle.": (1 - bare[1:] / bare[:-1]).clamp(max=largest),
+        "The angle must end at pi / 2, where nothing of the picture is left.":
+            (1 - short[1:] / short[:-1]).clamp(max=largest)}
+    told = attempt(T, s, largest)
+    if getattr(told, "shape", None) in ((T - 1,), (T + 1,)):
+        raise Wrong(f"there are {T} steps and {len(told)} betas: f is needed at T + 1 points, from "
+                    "0 to T, and each pair of neighbours makes one beta.")
+    error = expect_close(told, own_betas(T, s, largest), "f at 0 to T, the ratio of neighbours, 1 "
+                         "less that, at most `largest`.", 1e-9, wrongs)
+    expect_close(attempt(1000), own_betas(1000), "Unless told otherwise s is 0.008 and the largest "
+                 "beta 0.999.", 1e-9)
+    return f"makes {T} and 1000 betas of a cosine (largest difference {error:.0e})"
+
+
+def small_model() -> nn.Linear:
+    """A layer whose bias is not trained, and so not averaged."""
+    model = nn.Linear(3, 2)
+    model.bias.requires_grad_(False)
+    return model
+
+
+@exercise("gligen_lessons.ema:EMA.update")
+def update(attempt):
+    """Three updates: two early ones, where decay is still small, and a late one."""
+    for step, decay in ((0, .1), (2, .25), (500, .8)):
+        model = small_model()
+        ema = EMA(model, .8)
+        old = ema.average["weight"].clone()
+        with torch.no_grad():
+            model.weight.add_(torch.randn(2, 3))
+        new = model.weight.detach().clone()
+        attempt(ema, step)
+        expect_averaged(ema, model, new)
+        late = (1 + step) / (10 + step)
+        mixed = {d: d * old + (1 - d) * new for d in (decay, .8, late)}
+        wrongs = {
+            "The average has not moved. Change what self.average holds, not a variable beside it.":
+                old, "The average became the weights themselves.": new,
+            "decay and 1 - decay are swapped: the average keeps `decay` of itself.":
+                (1 - decay) * old + decay * new}
+        wrongs |= {
+            "decay grows beyond self.decay: take the smaller of the two.": mixed[late]
+        } if decay == .8 else {
+            "self.decay is used from the start. Early on it is (1 + step) / (10 + step), which is "
+            "smaller: the untrained weights must be forgotten.": mixed[.8]}
+        expect_close(ema.average["weight"], mixed[decay], "average = d average + (1 - d) weight, "
+                     "with d = min(decay, (1 + step) / (10 + step)).", wrongs=wrongs)
+    return "averages as it should at 3 steps, with decay .10, .25 and .80"
+
+
+def expect_averaged(ema: EMA, model: nn.Module, weight: torch.Tensor) -> None:
+    """Refuse an update that touched the model, lost a name or keeps a graph."""
+    if not torch.equal(model.weight, weight):
+        raise Wrong("the model's own weights changed. They go on training; only the average moves.")
+    if set(ema.average) != {"weight"}:
+        raise Wrong(f"self.average holds {sorted(ema.average)}: keep the names that it has.")
+    if ema.average["weight"].requires_grad:
+        raise Wrong("the average carries gradients. Keep the torch.no_grad() above the function.")
+
+
+@exercise("gligen_lessons.metrics:unbiased_mmd")
+def unbiased_mmd(attempt):
+    """Two sets of different size, against the sum written out, and two sets of one source."""
+    a, b = torch.randn(6, 4).double(), 1.3 * torch.randn(9, 4).double() + .3
+    kernels = [(x @ y.T / 4 + 1)**3 for x, y in ((a, a), (b, b), (a, b))]
+
+    def apart(k):
+        return (k.sum() - k.trace()) / (len(k) * (len(k) - 1))
+    within = [apart(k) for k in kernels[:2]]
+    cross = kernels[2].mean()
+    want = float(within[0] + within[1] - 2 * cross)
+
+    def with_kernel(change):
+        aa, bb, ab = (change(x @ y.T) for x, y in ((a, a), (b, b), (a, b)))
+        return apart(aa) + apart(bb) - 2 * ab.mean()
+    whole = [k.mean() for k in kernels[:2]]
+    hollow = [(k.sum() - k.trace()) / len(k)**2 for k in kernels[:2]]
+    wrongs = {
+        "Each row is compared with itself too, so two finite sets always look apart (biased). "
+        "Leave the diagonal out: n (n - 1) pairs are left.": sum(whole) - 2 * cross,
+        "Without the diagonal there are n (n - 1) pairs, not n^2.": sum(hollow) - 2 * cross,
+        "The mean between the sets counts twice.": sum(within) - cross,
+        "The sign is wrong: within a and within b, less what lies between.": -want,
+        "The kernel divides x.y by the number of columns, d.": with_kernel(lambda xy: (xy + 1)**3),
+        "The kernel has a 1 in it: (x.y / d + 1)^3.": with_kernel(lambda xy: (xy / 4)**3),
+        "The kernel is a cube: (x.y / d + 1)^3.": with_kernel(lambda xy: (xy / 4 + 1)**2)}
+    told = attempt(a.clone(), b.clone())
+    if isinstance(told, torch.Tensor):
+        raise Wrong("it returned a tensor; a measure is printed and compared, so return a float.")
+    error = expect_close(told, want, "Mean kernel within a, and within b, each without its "
+                         "diagonal, less twice the mean between them.", 1e-6, wrongs)
+    return f"is {want:.3f} for two sets that differ, as written out (off by {error:.0e})"
+
+@exercise("gligen_lessons.nets:timestep_embedding")
+def timestep_embedding(attempt):
+    """Steps from 0 to 999, at an even width whose half is odd."""
+    t, half = torch.tensor([0, 1, 17, 400, 999]), 5
+
+    def waves(power=lambda i: 10000 ** (-i / half), first=math.cos, then=math.sin):
+        rows = [[step * power(i) for i in range(half)] for step in t.tolist()]
+        return torch.tensor([[f(angle) for f in (first, then) for angle in row] for row in rows])
+    want = waves()
+    wrongs = {
+        "The sines come first here. Cosines first, as in Stable Diffusion, so that published "
+        "weights fit.": waves(first=math.sin, then=math.cos),
+        "Divide the exponent by half the width, not by half the width less one.":
+            waves(lambda i: 10000 ** (-i / (half - 1))),
+        "Cosine and sine alternate here. All cosines come first, then all sines.":
+            want.view(5, 2, half).transpose(1, 2).reshape(5, 2 * half)}
+    error = expect_close(attempt(t.clone(), 2 * half), want, "Compare with the formula: angles "
+                         "whose frequencies FALL from 1 (mind the minus), their cosines, their "
+                         "sines.", tol=3e-4, wrongs=wrongs)
+    return f"writes 5 steps as {2 * half} waves (largest difference {error:.0e})"
