@@ -371,9 +371,10 @@ def test_wrong_words_are_answered_in_one_line_with_status_2(words, capsys):
     (["export", "ldm", "file/x"], "'file/x' cannot be written"),
     (["slides", "01", "--out", "folder"], "is a folder; name a file"),
     (["evaluate", "--count", "1"], "a whole number of at least 2"),
-    (["experiment", "told", "--split", "val2017"], "--split belongs to a folder of COCO files"),
-    (["experiment", "told", "--out", "folder"], "is a folder; name a file"),
-    (["experiment", "told", "--scale", "nan"], "finite number of at least 0"),
+    (["experiment", "detector-grounding", "--split", "val2017"],
+     "--split belongs to a folder of COCO files"),
+    (["experiment", "detector-grounding", "--out", "folder"], "is a folder; name a file"),
+    (["experiment", "detector-grounding", "--scale", "nan"], "finite number of at least 0"),
     (["experiment", "ablations", "--count", "1"], "a whole number of at least 2"),
     (["experiment", "optimizers", "--batch", "1000000"], "at most 65,536")])
 def test_every_value_is_looked_at_before_work_begins(words, says, tmp_path, monkeypatch, capsys):
@@ -403,6 +404,6 @@ def test_a_note_never_stops_a_command(tmp_path, encoding):
 
 def test_an_experiment_never_writes_over_a_shipped_result(tmp_path, monkeypatch):
     monkeypatch.setattr(experiments, "FOLDER", tmp_path)
-    assert experiments.result_file("told") == tmp_path / "told.json"
+    assert experiments.result_file("detector-grounding") == tmp_path / "detector_grounding.json"
     (tmp_path / "told.json").write_text("{}")
-    assert experiments.result_file("told") == Path("runs") / "told.json"
+    assert experiments.result_file("detector-grounding") == Path("runs") / "detector_grounding.json"

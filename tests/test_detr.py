@@ -458,7 +458,7 @@ def test_pictures_of_any_float_are_looked_at_and_others_refused():
     for same in (x.double(), x.half().float()):
         found = detr.detect(model, same, 0.)[0]
         torch.testing.assert_close(found.boxes_xyxy, want.boxes_xyxy, atol=1e-2, rtol=0)
-    with pytest.raises(TypeError, match="numbers in .-1, 1., got torch.uint8: ddpm.to_model"):
+    with pytest.raises(TypeError, match="numbers in .-1, 1., got torch.uint8: images.to_model"):
         detr.detect(model, (x * 127).byte())
     with pytest.raises(ValueError, match="answers with NaN or infinity: are the pictures finite"):
         detr.detect(model, x * float("nan"))

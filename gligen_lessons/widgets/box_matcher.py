@@ -44,7 +44,8 @@ def box_matcher(image: np.ndarray | None = None, labels: Tensor | None = None,
                          f"(q,4) cxcywh, got {tuple(logits.shape)} and {tuple(boxes.shape)}.")
     if not len(labels):
         raise ValueError("There is no target to match: give a picture with at least one thing.")
-    detr.match(logits[None], boxes[None], [labels], [targets])      # it says what is wrong
+    # it says what is wrong
+    detr.match(logits[None].float(), boxes[None].float(), [labels], [targets])
     return BoxMatcher(image, labels, targets, logits, boxes)
 
 
