@@ -405,5 +405,5 @@ def test_a_note_never_stops_a_command(tmp_path, encoding):
 def test_an_experiment_never_writes_over_a_shipped_result(tmp_path, monkeypatch):
     monkeypatch.setattr(experiments, "FOLDER", tmp_path)
     assert experiments.result_file("detector-grounding") == tmp_path / "detector_grounding.json"
-    (tmp_path / "told.json").write_text("{}")
+    (tmp_path / "detector_grounding.json").write_text("{}")
     assert experiments.result_file("detector-grounding") == Path("runs") / "detector_grounding.json"
