@@ -106,8 +106,37 @@ class Upsample2D(nn.Module):
         return self.conv(F.interpolate(x, size=size, mode="nearest"))
 
 
+def dot_product_attention(q: Tensor, k: Tensor, v: Tensor,
+                          mask: Tensor | None = None) -> Tensor:
+    """Mix values by how well each query fits the keys (Vaswani et al. 2017, eq. 1).
+
+    q (b,k,n,d), k (b,k,m,d), v (b,k,m,d_v) -> (b,k,n,d_v). Where `mask` (n,m) is False
+    the query does not attend to the key. Networks call torch's fused version: equal,
+    and faster.
+    """
+    scores = q @ k.transpose(2, 3) / q.shape[-1] ** .5          # (b,k,n,m)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    return scores.softmax(-1) @ v                               # (b,k,n,d_v)
+
+
+def causal_mask(n: int) -> Tensor:
+    """(n,n), True where the column's token is the row's own or one before it."""
+    return torch.ones(n, n, dtype=torch.bool).tril()
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """Cut the width into k heads, one after the other: (b,n,d) to (b,k,n,d/k)."""
+    return x.unflatten(2, (heads, -1)).transpose(1, 2)
+
+
+def join_heads(x: Tensor) -> Tensor:
+    """Put the heads side by side again: (b,k,n,d/k) to (b,n,d)."""
+    return x.transpose(1, 2).flatten(2)
+
+
 class Attention(nn.Module):
-    """Every token looks at the tokens of `context`, without one at its own kind."""
+    """Every token attends to the tokens of `context`, without one to its own kind."""
 
     def __init__(self, d: int, heads: int, d_context: int | None = None, bias=False):
         super().__init__()
@@ -120,9 +149,9 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         source = x if context is None else context              # (b,m,d_context)
         q, k, v = self.to_q(x), self.to_k(source), self.to_v(source)
-        q, k, v = (y.unflatten(2, (self.heads, -1)).transpose(1, 2) for y in (q, k, v))
+        q, k, v = (split_heads(y, self.heads) for y in (q, k, v))
         y = F.scaled_dot_product_attention(q, k, v)             # (b,k,n,d/k)
-        return self.to_out[0](y.transpose(1, 2).flatten(2))     # (b,n,d)
+        return self.to_out[0](join_heads(y))                    # (b,n,d)
 
 
 class SpatialAttention(Attention):

@@ -19,6 +19,25 @@ def test_timestep_embedding_is_the_formula_in_64_bits():
     assert np.abs(nets.timestep_embedding(t, width).numpy() - formula).max() < 1e-4
 
 
+def test_attention_by_hand_is_torchs_fused_one():
+    q, k, v = noise(2, 3, 5, 8), noise(2, 3, 7, 8, seed=1), noise(2, 3, 7, 6, seed=2)
+    mask = noise(5, 7, seed=3) > 0
+    mask[:, 0] = True                                            # a query must see something
+    fused = torch.nn.functional.scaled_dot_product_attention
+    for seen in (None, mask):
+        ours = nets.dot_product_attention(q, k, v, seen)
+        assert relative_error(ours, fused(q, k, v, attn_mask=seen)) < 1e-5
+    causal = nets.dot_product_attention(k, k, v, nets.causal_mask(7))
+    assert relative_error(causal, fused(k, k, v, is_causal=True)) < 1e-5
+
+
+def test_heads_split_and_join():
+    x = noise(2, 5, 12)
+    heads = nets.split_heads(x, 3)
+    assert heads.shape == (2, 3, 5, 4) and torch.equal(heads[1, 2, 4], x[1, 4, 8:])
+    assert torch.equal(nets.join_heads(heads), x)
+
+
 def test_attention_is_softmax_of_dot_products():
     attention, x, context = nets.Attention(8, 2, 6), noise(3, 5, 8), noise(3, 7, 6, seed=1)
     q, k, v = attention.to_q(x), attention.to_k(context), attention.to_v(context)
