@@ -37,8 +37,6 @@ def commonest_pair(words: dict[tuple[str, ...], int]) -> Pair:
     for pieces, count in words.items():
         for pair in zip(pieces, pieces[1:], strict=False):
             pairs[pair] += count
-    if not pairs:
-        raise ValueError("There is no pair left to merge: every word is one piece.")
     return min(pairs, key=lambda pair: (-pairs[pair], pair))
 
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .nets import settle
+from .nets import join_heads, settle, split_heads
 
 LOG_SCALE_START, LOG_SCALE_MAX = math.log(1 / .07), math.log(100)    # paper, section 2.5
 TOWER = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 12,
@@ -22,7 +22,7 @@ VISION = TOWER | {"hidden_size": 768, "intermediate_size": 3072, "num_attention_
                   "image_size": 224, "patch_size": 32, "num_channels": 3}
 FIXED = {"hidden_act": "quick_gelu", "attention_dropout": 0.0, "dropout": 0.0,
          "initializer_factor": 1.0, "initializer_range": .02}
-ARGMAX = 2                   # an eos_token_id that old configs hold: the end is the largest number
+LARGEST = 2                  # an eos_token_id that old configs hold: the end is the largest number
 
 
 def quick_gelu(x: Tensor) -> Tensor:
@@ -33,16 +33,16 @@ def quick_gelu(x: Tensor) -> Tensor:
 def pool(states: Tensor, ids: Tensor, eos: int) -> Tensor:
     """The state of each caption's end token, (b,d) of (b,n,d) (CLIP, section 2.4).
 
-    It is the first `eos` in ids (b,n): padding repeats it. ValueError where a caption
-    has none.
+    It is the first `eos` in ids (b,n): padding repeats it.
     """
-    if eos == ARGMAX:
-        return states[torch.arange(len(ids), device=ids.device), ids.argmax(1)]
-    ends = ids == eos                                           # (b,n)
-    if not bool(ends.any(1).all()):
-        raise ValueError(f"A caption has no end token ({eos}): was it cut without one?")
-    first = ends.int().argmax(1)                                # (b,)
+    first = (ids == eos).int().argmax(1)                        # (b,)
     return states[torch.arange(len(ids), device=ids.device), first]
+
+
+def check_ends(ids: Tensor, eos: int) -> None:
+    """Refuse captions (b,n) of which one has no end token (ValueError)."""
+    if not bool((ids == eos).any(1).all()):
+        raise ValueError(f"A caption has no end token ({eos}): was it cut without one?")
 
 
 def similarity(images: Tensor, texts: Tensor, log_scale: Tensor) -> Tensor:
@@ -60,6 +60,18 @@ def clip_loss(logits: Tensor) -> Tensor:
     """
     own = torch.arange(len(logits), device=logits.device)       # (b,)
     return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+
+
+def hard_negative_loss(logits: Tensor) -> Tensor:
+    """clip_loss with wrong captions behind the right ones (NegCLIP, arXiv 2210.01936).
+
+    logits (b,b+w): the true pairs lie on the diagonal, the last w captions belong to no
+    picture. Pictures choose among all captions, the b right captions among pictures.
+    """
+    b = len(logits)
+    own = torch.arange(b, device=logits.device)                 # (b,)
+    by_picture = F.cross_entropy(logits, own)                   # among b+w captions
+    return (by_picture + F.cross_entropy(logits[:, :b].T, own)) / 2
 
 
 def clamp_scale(model: "CLIP") -> None:
@@ -90,7 +102,7 @@ def retrieval(logits: Tensor) -> float:
 
 
 class SelfAttention(nn.Module):
-    """Every token looks at all; with `causal` only at itself and those before."""
+    """Every token attends to all; with `causal` only to itself and those before."""
 
     def __init__(self, d: int, heads: int, causal: bool):
         super().__init__()
@@ -99,10 +111,10 @@ class SelfAttention(nn.Module):
         self.q_proj, self.out_proj = nn.Linear(d, d), nn.Linear(d, d)
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (proj(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
+        q, k, v = (split_heads(proj(x), self.heads)             # (b,k,n,d/k) each
                    for proj in (self.q_proj, self.k_proj, self.v_proj))
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal) # (b,k,n,d/k)
-        return self.out_proj(y.transpose(1, 2).flatten(2))      # (b,n,d)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+        return self.out_proj(join_heads(y))                     # (b,n,d)
 
 
 class MLP(nn.Module):
@@ -169,6 +181,8 @@ class TextModel(nn.Module):
         super().__init__()
         self.config, cfg = config, settle(config, TEXT, FIXED, "CLIPTextConfig")
         self.eos, self.length = cfg["eos_token_id"], cfg["max_position_embeddings"]
+        if self.eos == LARGEST:
+            self.eos = cfg["vocab_size"] - 1
         self.embeddings, self.encoder = TextEmbeddings(cfg), EncoderLayers(cfg, causal=True)
         self.final_layer_norm = nn.LayerNorm(cfg["hidden_size"], cfg["layer_norm_eps"])
 
@@ -232,6 +246,7 @@ class CLIP(nn.Module):
     def encode_text(self, ids: Tensor) -> Tensor:
         """Captions (b,n) in the common space, (b,projection_dim), of any length."""
         states = self.text_model(ids)                           # (b,n,d)
+        check_ends(ids, self.text_model.eos)
         return self.text_projection(pool(states, ids, self.text_model.eos))
 
     def encode_image(self, pixels: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ exaggerates it. Ho and Salimans write w = s - 1.
 
 import math
 from collections.abc import Callable
+from functools import wraps
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,16 @@ def check_scale(guidance_scale: float) -> None:
     if not math.isfinite(guidance_scale) or guidance_scale < 0:
         raise ValueError("The guidance scale must be a finite number of at least 0 (1 is no "
                          f"guidance, 7.5 usual), got {guidance_scale}.")
+
+
+def checked_scale(make: Callable) -> Callable:
+    """The function with `check_scale` before it; its last argument is the guidance scale."""
+    @wraps(make)
+    def checked(*given, **named):
+        check_scale(named["guidance_scale"] if "guidance_scale" in named else given[-1])
+        return make(*given, **named)
+
+    return checked
 
 
 def classifier_gradient(log_prob: Callable, xt: Tensor, t: Tensor) -> Tensor:
@@ -72,6 +83,7 @@ def drop(cond: Tensor, null_cond: Tensor, p_drop: float, g: torch.Generator) -> 
     return torch.where(dropped.to(cond.device), null_cond.to(cond), cond)
 
 
+@checked_scale
 def classifier_free(model: Callable, cond: Tensor, null_cond: Tensor,
                     guidance_scale: float) -> Callable:
     """A function eps_hat = f(xt, t) that guides model(xt, t, cond) (Ho, algorithm 2).
@@ -79,8 +91,6 @@ def classifier_free(model: Callable, cond: Tensor, null_cond: Tensor,
     cond and null_cond (b,...). A negative prompt is nothing but another null_cond. Both
     guesses are made in one call, the empty condition first; a scale of 1 makes one.
     """
-    check_scale(guidance_scale)
-
     def guided(xt: Tensor, t: Tensor) -> Tensor:
         if guidance_scale == 1:
             return model(xt, t, cond)
@@ -91,11 +101,10 @@ def classifier_free(model: Callable, cond: Tensor, null_cond: Tensor,
     return guided
 
 
+@checked_scale
 def classifier_guided(model: Callable, log_prob: Callable, schedule: Schedule,
                       guidance_scale: float) -> Callable:
     """A function eps_hat = f(xt, t) for DDIM that follows a classifier's gradient."""
-    check_scale(guidance_scale)
-
     def guided(xt: Tensor, t: Tensor) -> Tensor:
         gradient = classifier_gradient(log_prob, xt, t)         # (b,c,h,w)
         return classifier_eps(model(xt, t), gradient, t, schedule, guidance_scale)

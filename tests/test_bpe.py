@@ -79,7 +79,7 @@ def test_learning_merges_by_hand_gives_what_the_library_gives():
             after[bpe.merged(pieces, pair)] += n
         words = after
     assert all(len(pieces) == 1 for pieces in words)
-    with pytest.raises(ValueError, match="every word is one piece"):
+    with pytest.raises(ValueError):
         bpe.commonest_pair(words)
 
 

@@ -137,7 +137,15 @@ def test_what_fills_a_caption_up_does_not_matter():
 
 def test_a_caption_without_an_end_is_refused():
     with pytest.raises(ValueError, match=r"no end token \(39\)"):
-        clip.pool(torch.zeros(1, 3, 2), torch.tensor([[1, 2, 3]]), 39)
+        pair(CASES["two small towers"])[0].encode_text(torch.tensor([[1, 2, 3]]))
+
+
+def test_captions_that_belong_to_no_picture_only_make_the_choice_harder():
+    logits = torch.randn(4, 9, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(clip.hard_negative_loss(logits[:, :4]), clip.clip_loss(logits[:, :4]))
+    assert clip.hard_negative_loss(logits) > clip.clip_loss(logits[:, :4])
+    ruled_out = torch.cat([logits[:, :4], torch.full((4, 5), -torch.inf)], 1)
+    assert torch.allclose(clip.hard_negative_loss(ruled_out), clip.clip_loss(logits[:, :4]))
 
 
 def test_the_loss_of_equal_logits_is_the_log_of_their_number():

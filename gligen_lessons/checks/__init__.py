@@ -10,6 +10,7 @@ Wrong with a message that teaches, and returns what it verified, with a number:
 """
 
 import importlib
+import inspect
 import linecache
 import os
 import traceback
@@ -100,7 +101,8 @@ def _where(attempt, error: Exception) -> str:
 
     The learner's file is that of the attempt, or of a method of it.
     """
-    parts = [attempt, *vars(attempt).values()] if isinstance(attempt, type) else [attempt]
+    own = inspect.unwrap(attempt) if callable(attempt) else attempt         # below decorators
+    parts = [own, *vars(own).values()] if isinstance(own, type) else [own]
     files = {p.__code__.co_filename for p in parts if hasattr(p, "__code__")}
     lines = [f for f in traceback.extract_tb(error.__traceback__) if f.filename in files]
     if not lines:

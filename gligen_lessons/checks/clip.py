@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from .. import bpe
 from .. import clip as own
 from . import Wrong, exercise, expect_close
+from ._attention import causal_mask, dot_product_attention, split_heads  # noqa: F401
 
 NO_UNIT = ("The vectors are not brought to length one: long ones would win whatever they say. "
            "Use `F.normalize(x, dim=-1)`.")
@@ -127,12 +128,7 @@ def pool(attempt):
         "This is the largest value of each feature, not one token's state.": states.amax(1)}
     error = expect_close(attempt(states.clone(), ids.clone(), eos), states[rows, ends],
                          "Pick for each row the state at its first `eos`.", wrongs=wrongs)
-    try:
-        attempt(states.clone(), ids.clone().masked_fill(ids == 7, 5), eos)
-    except ValueError:
-        return f"picks the first end token of 4 captions (largest difference {error:.0e})"
-    raise Wrong("A caption without an end token must raise a ValueError: `argmax` of nothing but "
-                "False is 0, the start token, without a word of warning.")
+    return f"picks the first end token of 4 captions (largest difference {error:.0e})"
 
 
 @exercise("gligen_lessons.clip:similarity")
@@ -179,6 +175,9 @@ def clip_loss(attempt):
         "Softmax goes over rows or over columns, not over the whole table.":
             -logits.flatten().log_softmax(0).view(5, 5).diagonal().mean(),
         "The sign is wrong: a loss falls when the diagonal grows.": -(i + t) / 2,
+        "The logits went through a softmax before F.cross_entropy, which has its own: the second "
+        "one flattens every choice. Hand it the logits.":
+            sum(F.cross_entropy(z.softmax(1), torch.arange(5)) for z in (logits, logits.T)) / 2,
         "This asks of each pair alone whether it fits (a sigmoid). Here one of b is chosen.":
             F.binary_cross_entropy_with_logits(logits, torch.eye(5))}
     told = attempt(logits)
@@ -189,6 +188,34 @@ def clip_loss(attempt):
     if not getattr(told, "requires_grad", False):
         raise Wrong("no gradient reaches the logits: no .item(), .detach() or no_grad here.")
     return f"is the mean of both choices, {told.detach():.3f} here (off by {error:.0e})"
+
+
+@exercise("gligen_lessons.clip:hard_negative_loss")
+def hard_negative_loss(attempt):
+    """Four pictures, their captions and six wrong ones."""
+    logits, b = (2 * torch.randn(4, 10)).requires_grad_(), 4
+    i = -logits.log_softmax(1).diagonal().mean()
+    t = -logits[:, :b].log_softmax(0).diagonal().mean()
+    every = F.cross_entropy(logits.T, torch.arange(10) % b)
+    wrongs = {
+        "The wrong captions take no part: pictures choose among ALL columns.":
+            own.clip_loss(logits[:, :b]),
+        "Only the pictures choose here (rows). The right captions choose as well.": i,
+        "Only the captions choose here (columns). The pictures choose as well.": t,
+        "This is the sum of the two. Take their mean.": i + t,
+        "The wrong captions choose a picture too, and none is theirs: only the first b columns "
+        "choose.": (i + every) / 2,
+        "The sign is wrong: a loss falls when the diagonal grows.": -(i + t) / 2,
+        "This sums over the batch. Take the mean, so that the batch's size does not count.":
+            b * (i + t) / 2}
+    told = attempt(logits)
+    if getattr(told, "ndim", 0):
+        raise Wrong(f"the result has shape {tuple(told.shape)}; a loss is one number.")
+    error = expect_close(told, (i + t) / 2, "Rows choose among all columns, the first b columns "
+                         "among the rows; then the mean.", wrongs=wrongs)
+    if not getattr(told, "requires_grad", False):
+        raise Wrong("no gradient reaches the logits: no .item(), .detach() or no_grad here.")
+    return f"lets 4 pictures choose among 10 captions (off by {error:.0e})"
 
 
 @exercise("gligen_lessons.clip:retrieval")
@@ -204,7 +231,10 @@ def retrieval(attempt):
         "A score is right if it is the highest of its column, not merely above the mean.":
             (logits.diagonal() > logits.mean(0)).float().mean(),
         "This is the part that does NOT find its picture.": 3 / 8}
-    error = expect_close(attempt(logits.clone()), 5 / 8, "For each column, is the highest score on "
+    told = attempt(logits.clone())
+    if isinstance(told, torch.Tensor) and told.numel() == 1:
+        raise Wrong("the result is a tensor of one number. Return a float: `.item()` or float().")
+    error = expect_close(told, 5 / 8, "For each column, is the highest score on "
                          "the diagonal?", wrongs=wrongs)
     hit = sum(float(other[k, k] == other[:, k].max()) for k in range(7)) / 7
     expect_close(attempt(other.clone()), hit, "It is right for one table of eight and wrong for "

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .. import bpe, device
-from ..clip import CLIP, clamp_scale, initialise, similarity
+from ..clip import CLIP, clamp_scale, hard_negative_loss, initialise, similarity
 from ..datasets.labelled import place_codes, with_labels
 from ..datasets.negatives import exchanged
 from ..eval.image_text import clip_report
@@ -149,11 +148,9 @@ def contrast_loss(helped: Helped, ids: Tensor, wrong: Tensor, images: Tensor, co
         pictures = model.encode_image(to_model(images))                     # (b,d)
     texts = model.encode_text(torch.cat([ids, wrong.flatten(0, 1)]))        # (b+b*w,d)
     logits = similarity(pictures, texts, model.logit_scale).float()         # (b,b+b*w)
-    own = torch.arange(b, device=logits.device)
-    same = (ids[:, None] == ids).all(-1) & (own[:, None] != own)            # (b,b)
+    same = (ids[:, None] == ids).all(-1) & ~torch.eye(b, dtype=torch.bool, device=ids.device)
     among = logits[:, :b].masked_fill(same, -torch.inf)
-    loss = (F.cross_entropy(torch.cat([among, logits[:, b:]], 1), own)
-            + F.cross_entropy(among.T, own)) / 2
+    loss = hard_negative_loss(torch.cat([among, logits[:, b:]], 1))
     if not bool(help_weight.any()):
         return loss
     return loss + HELP * (help_weight * place_loss(helped.head, states[0][:, 1:], codes)).mean()

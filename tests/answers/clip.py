@@ -1,12 +1,13 @@
 """What people answer to the exercises of lesson 4."""
 
+import math
 from collections import Counter, defaultdict
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 
-from gligen_lessons import bpe
+from gligen_lessons import bpe, nets
 from gligen_lessons import clip as own
 
 # commonest_pair
@@ -258,7 +259,7 @@ def pool_largest_values(states, ids, eos):
     return states.amax(1)
 
 
-def pool_without_error(states, ids, eos):
+def pool_by_argmax(states, ids, eos):
     return states[torch.arange(len(ids)), (ids == eos).int().argmax(1)]
 
 
@@ -517,7 +518,277 @@ def classes_all_at_once(model, tokenize, pixels, prompts):
     return (model.logit_scale.exp() * images @ weights.T).softmax(1)
 
 
+# dot_product_attention
+
+def weighed(scores_of, dim=-1):
+    """Attention whose scores are made otherwise."""
+    def attend(q, k, v, mask=None):
+        scores = scores_of(q, k, v)
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -torch.inf)
+        return scores.softmax(dim) @ v
+    return attend
+
+
+def dots(q, k, v):
+    return q @ k.transpose(-2, -1)
+
+
+def attend_without_softmax(q, k, v, mask=None):
+    return dots(q, k, v) / q.shape[-1] ** .5 @ v
+
+
+def attend_masked(change):
+    """Attention whose mask works otherwise."""
+    def attend(q, k, v, mask=None):
+        scores = dots(q, k, v) / q.shape[-1] ** .5
+        return (scores if mask is None else change(scores, mask)).softmax(-1) @ v
+    return attend
+
+
+def attend_masked_late(q, k, v, mask=None):
+    p = (dots(q, k, v) / q.shape[-1] ** .5).softmax(-1)
+    return (p if mask is None else p * mask) @ v
+
+
+def attend_untransposed(q, k, v, mask=None):
+    return (q @ k / q.shape[-1] ** .5).softmax(-1) @ v
+
+
+def attend_by_einsum(q, k, v, mask=None):
+    scores = torch.einsum("bkid,bkjd->bkij", q, k) / math.sqrt(q.shape[-1])
+    if mask is not None:
+        scores = torch.where(mask, scores, torch.tensor(-1e9))
+    return torch.einsum("bkij,bkje->bkie", torch.softmax(scores, 3), v)
+
+
+def attend_by_loops(q, k, v, mask=None):
+    out = torch.zeros(*q.shape[:3], v.shape[-1])
+    for i in range(q.shape[2]):
+        scores = (q[:, :, i:i + 1] * k).sum(-1) * q.shape[-1] ** -.5        # (b,k,m)
+        if mask is not None:
+            scores[..., ~mask[i]] = -float("inf")
+        p = scores.exp() / scores.exp().sum(-1, keepdim=True)
+        out[:, :, i] = (p[..., None] * v).sum(2)
+    return out
+
+
+def attend_by_torch(q, k, v, mask=None):
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+def attend_scaling_queries(q, k, v, mask=None):
+    extra = 0. if mask is None else torch.zeros(mask.shape).masked_fill(~mask, -torch.inf)
+    return F.softmax(q / q.shape[-1] ** .5 @ k.mT + extra, dim=-1) @ v
+
+
+# split_heads
+
+def heads_by_view(x, heads):
+    return x.reshape(len(x), heads, x.shape[1], -1)
+
+
+def heads_behind(x, heads):
+    return x.unflatten(2, (heads, -1))
+
+
+def heads_exchanged(x, heads):
+    return x.unflatten(2, (heads, -1)).permute(0, 3, 1, 2)
+
+
+def heads_every_kth(x, heads):
+    return x.unflatten(2, (-1, heads)).permute(0, 3, 1, 2)
+
+
+def heads_reversed(x, heads):
+    return nets.split_heads(x, heads).flip(1)
+
+
+def heads_by_reshape(x, heads):
+    b, n, d = x.shape
+    return x.reshape(b, n, heads, d // heads).permute(0, 2, 1, 3)
+
+
+def heads_by_chunks(x, heads):
+    return torch.stack(x.chunk(heads, dim=-1), dim=1)
+
+
+def heads_by_loop(x, heads):
+    width = x.shape[-1] // heads
+    return torch.stack([x[:, :, i * width:(i + 1) * width] for i in range(heads)], 1)
+
+
+def heads_by_einsum(x, heads):
+    return torch.einsum("bnkd->bknd", x.view(*x.shape[:2], heads, -1))
+
+
+# causal_mask
+
+def mask_upper(n):
+    return torch.ones(n, n).triu().bool()
+
+
+def mask_of_the_hidden(n):
+    return torch.ones(n, n).triu(1).bool()
+
+
+def mask_without_self(n):
+    return torch.ones(n, n).tril(-1).bool()
+
+
+def mask_to_add(n):
+    return torch.zeros(n, n).masked_fill(mask_of_the_hidden(n), -torch.inf)
+
+
+def mask_of_numbers(n):
+    return torch.ones(n, n).tril()
+
+
+def mask_of_everything(n):
+    return torch.ones(n, n, dtype=torch.bool)
+
+
+def mask_of_five(n):
+    return torch.ones(5, 5).tril().bool()
+
+
+def mask_by_comparing(n):
+    place = torch.arange(n)
+    return place[None, :] <= place[:, None]
+
+
+def mask_by_loop(n):
+    return torch.tensor([[j <= i for j in range(n)] for i in range(n)])
+
+
+def mask_by_turning(n):
+    return ~torch.triu(torch.ones(n, n, dtype=torch.bool), diagonal=1)
+
+
+# hard_negative_loss
+
+def hard_ignored(logits):
+    return own.clip_loss(logits[:, :len(logits)])
+
+
+def hard_rows_only(logits):
+    return F.cross_entropy(logits, torch.arange(len(logits)))
+
+
+def hard_columns_only(logits):
+    return F.cross_entropy(logits[:, :len(logits)].T, torch.arange(len(logits)))
+
+
+def hard_sum(logits):
+    return 2 * own.hard_negative_loss(logits)
+
+
+def hard_choosing(logits):
+    rows, columns = torch.arange(len(logits)), torch.arange(logits.shape[1])
+    return (F.cross_entropy(logits, rows) + F.cross_entropy(logits.T, columns % len(logits))) / 2
+
+
+def hard_upside_down(logits):
+    return -own.hard_negative_loss(logits)
+
+
+def hard_detached(logits):
+    return own.hard_negative_loss(logits.detach())
+
+
+def hard_by_log_softmax(logits):
+    b = len(logits)
+    rows, columns = logits.log_softmax(1), logits[:, :b].log_softmax(0)
+    return -(rows.diagonal() + columns.diagonal()).mean() / 2
+
+
+def hard_by_logsumexp(logits):
+    own_scores = logits.diagonal()
+    return ((logits.logsumexp(1) - own_scores).mean()
+            + (logits[:, :len(logits)].logsumexp(0) - own_scores).mean()) / 2
+
+
+def hard_by_loop(logits):
+    b, total = len(logits), 0.
+    for i in range(b):
+        total = total - (logits[i, i] - logits[i].exp().sum().log())
+        total = total - (logits[i, i] - logits[:, i].exp().sum().log())
+    return total / (2 * b)
+
+
+# one more spelling of the older ones
+
+def pair_by_counter(words):
+    pairs = sum((Counter({pair: n * count for pair, n in Counter(pairwise(pieces)).items()})
+                 for pieces, count in words.items()), Counter())
+    most = pairs.most_common()
+    if not most:
+        raise ValueError("no neighbours")
+    return sorted(pair for pair, count in most if count == most[0][1])[0]
+
+
+def merged_by_slices(pieces, pair):
+    out, i = (), 0
+    while i < len(pieces):
+        step = 2 if pieces[i:i + 2] == pair else 1
+        out, i = (*out, "".join(pieces[i:i + step])), i + step
+    return out
+
+
+def table_by_loops(images, texts, log_scale):
+    rows = [[F.cosine_similarity(image, text, dim=0) for text in texts] for image in images]
+    return torch.tensor(rows) * math.exp(log_scale)
+
+
+def classes_by_loops(model, tokenize, pixels, prompts):
+    rows = []
+    for image in F.normalize(model.encode_image(pixels), dim=1):
+        scores = []
+        for texts in prompts:
+            x = model.encode_text(tokenize(texts))
+            x = (x / x.norm(dim=1, keepdim=True)).mean(0)
+            scores.append(model.logit_scale.exp() * (image @ x) / x.norm())
+        rows.append(torch.stack(scores).softmax(0))
+    return torch.stack(rows)
+
+
+# later slips
+
+def loss_of_a_second_softmax(logits):
+    return sum(F.cross_entropy(z.softmax(1), torch.arange(len(z))) for z in (logits, logits.T)) / 2
+
+
+def found_as_a_tensor(logits):
+    return (logits.argmax(0) == torch.arange(len(logits))).float().mean()
+
+
 WRONG = {
+    "dot_product_attention": [
+        (weighed(dots), "not divided"),
+        (weighed(lambda q, k, v: dots(q, k, v) / q.shape[-1]), "divided by d."),
+        (weighed(lambda q, k, v: dots(q, k, v) * q.shape[-1] ** .5), "multiplied by sqrt(d)"),
+        (weighed(lambda q, k, v: dots(q, k, v) / k.shape[-2] ** .5), "number of keys"),
+        (weighed(lambda q, k, v: dots(q, k, v) / v.shape[-1] ** .5), "that of the values"),
+        (weighed(lambda q, k, v: dots(q, k, v) / q.shape[-1] ** .5, -2), "over the queries"),
+        (attend_without_softmax, "softmax is missing"),
+        (attend_masked(lambda scores, mask: scores), "mask is ignored"),
+        (attend_masked(lambda scores, mask: scores.masked_fill(mask, -torch.inf)), "upside down"),
+        (attend_masked(lambda scores, mask: scores * mask), "exp(0) is 1"),
+        (attend_masked_late, "no longer sum to one"), (attend_untransposed, "your line")],
+    "split_heads": [
+        (heads_by_view, "cuts across tokens"), (heads_behind, "behind the tokens"),
+        (heads_exchanged, "exchanged"), (heads_every_kth, "every k-th"),
+        (heads_reversed, "reverse order")],
+    "causal_mask": [
+        (mask_upper, "AFTER each one"), (mask_of_the_hidden, "may NOT look"),
+        (mask_without_self, "look at itself"), (mask_to_add, "mask to ADD"),
+        (mask_of_numbers, "Make it bool"), (mask_of_everything, "Everybody may look"),
+        (mask_of_five, "has shape")],
+    "hard_negative_loss": [
+        (hard_ignored, "take no part"), (hard_rows_only, "Only the pictures choose"),
+        (hard_columns_only, "Only the captions choose"), (hard_sum, "sum of the two"),
+        (hard_choosing, "choose a picture too"), (hard_upside_down, "sign is wrong"),
+        (hard_detached, "no gradient")],
     "commonest_pair": [
         (pair_by_words, "as often as it was met"), (pair_once_a_word, "not once a word"),
         (pair_across_words, "do not touch each other"),
@@ -540,7 +811,7 @@ WRONG = {
         (pool_mean, "averages over all places"), (pool_mean_of_tokens, "state alone"),
         (pool_one_early, "one place too early"), (pool_last_end, "last end token"),
         (pool_start, "start token"), (pool_largest_values, "largest value"),
-        (pool_without_error, "must raise a ValueError"), (pool_all_pairs, "has shape")],
+        (pool_all_pairs, "has shape")],
     "similarity": [
         (table_of_products, "long ones would win"), (table_unit_images, "captions are not"),
         (table_unit_texts, "pictures are not"), (table_with_the_logarithm, "by its exp"),
@@ -554,11 +825,13 @@ WRONG = {
         (loss_over_the_batch, "sums over the batch"),
         (loss_of_the_whole_table, "whole table"), (loss_upside_down, "sign is wrong"),
         (loss_by_sigmoid, "a sigmoid"), (loss_detached, "no gradient"),
+        (loss_of_a_second_softmax, "has its own"),
         (loss_of_each_row, "one number")],
     "retrieval": [
         (found_by_pictures, "pictures choose"), (found_as_a_number, "number of captions"),
         (found_in_percent, "percent"), (found_above_the_mean, "above the mean"),
-        (found_not, "does NOT find"), (found_among_eight, "of seven")],
+        (found_not, "does NOT find"), (found_among_eight, "of seven"),
+        (found_as_a_tensor, "Return a float")],
     "zero_shot": [
         (classes_over_pictures, "over the pictures"), (classes_as_scores, "These are scores"),
         (classes_of_one_prompt, "first prompt"), (classes_of_long_vectors, "long ones count more"),
@@ -570,12 +843,18 @@ WRONG = {
         (classes_prompt_by_prompt, "takes a list of captions")],
 }
 RIGHT = {
-    "commonest_pair": [pair_by_sorting, pair_by_largest_count],
-    "merged": [merged_by_recursion, merged_with_a_pile],
+    "dot_product_attention": [attend_by_einsum, attend_by_loops, attend_by_torch,
+                                     attend_scaling_queries],
+    "split_heads": [heads_by_reshape, heads_by_chunks, heads_by_loop, heads_by_einsum],
+    "causal_mask": [mask_by_comparing, mask_by_loop, mask_by_turning],
+    "hard_negative_loss": [hard_by_log_softmax, hard_by_logsumexp, hard_by_loop],
+    "commonest_pair": [pair_by_sorting, pair_by_largest_count, pair_by_counter],
+    "merged": [merged_by_recursion, merged_with_a_pile, merged_by_slices],
     "quick_gelu": [gelu_by_exp, gelu_by_silu, gelu_by_tanh],
-    "pool": [pool_row_by_row, pool_by_gather, pool_by_one_hot],
-    "similarity": [table_by_cosine_similarity, table_by_einsum],
+    "pool": [pool_row_by_row, pool_by_gather, pool_by_one_hot,
+             pool_by_argmax],
+    "similarity": [table_by_cosine_similarity, table_by_einsum, table_by_loops],
     "clip_loss": [loss_by_logsumexp, loss_by_log_softmax, loss_against_an_identity],
     "retrieval": [found_by_loop, found_by_maximum, found_by_ranks],
-    "zero_shot": [classes_from_sums, classes_all_at_once],
+    "zero_shot": [classes_from_sums, classes_all_at_once, classes_by_loops],
 }

@@ -1,8 +1,10 @@
 """What people answer to the exercises of lesson 5."""
 
 import torch
+import torch.nn.functional as F
 
 from gligen_lessons import guidance as own
+from gligen_lessons import nets
 from gligen_lessons.ddpm import ddpm_step, posterior, predict_eps, predict_x0
 from gligen_lessons.schedule import at, look_up, spread
 
@@ -259,7 +261,6 @@ def by_bernoulli(cond, null_cond, p_drop, g):
 # classifier_free
 
 def halves_exchanged(model, cond, null_cond, guidance_scale):
-    own.check_scale(guidance_scale)
 
     def guided(xt, t):
         if guidance_scale == 1:
@@ -270,22 +271,18 @@ def halves_exchanged(model, cond, null_cond, guidance_scale):
 
 
 def scale_ignored(model, cond, null_cond, guidance_scale):
-    own.check_scale(guidance_scale)
     return lambda xt, t: model(xt, t, cond)
 
 
 def free_with_w(model, cond, null_cond, guidance_scale):
-    own.check_scale(guidance_scale)
     return own.classifier_free(model, cond, null_cond, guidance_scale + 1)
 
 
 def two_calls(model, cond, null_cond, guidance_scale):
-    own.check_scale(guidance_scale)
     return lambda xt, t: own.guide(model(xt, t, null_cond), model(xt, t, cond), guidance_scale)
 
 
 def order_turned(model, cond, null_cond, guidance_scale):
-    own.check_scale(guidance_scale)
 
     def guided(xt, t):
         if guidance_scale == 1:
@@ -296,7 +293,6 @@ def order_turned(model, cond, null_cond, guidance_scale):
 
 
 def always_both(model, cond, null_cond, guidance_scale):
-    own.check_scale(guidance_scale)
 
     def guided(xt, t):
         eps_hat = model(xt.repeat(2, 1, 1, 1), t.repeat(2), torch.cat([null_cond, cond]))
@@ -305,19 +301,16 @@ def always_both(model, cond, null_cond, guidance_scale):
 
 
 def pictures_once(model, cond, null_cond, guidance_scale):
-    own.check_scale(guidance_scale)
     return lambda xt, t: own.guide(*model(xt, t, torch.cat([null_cond, cond])).chunk(2),
                                    guidance_scale)
 
 
 def uncut(model, cond, null_cond, guidance_scale):
-    own.check_scale(guidance_scale)
     both = torch.cat([null_cond, cond])
     return lambda xt, t: guidance_scale * model(torch.cat([xt, xt]), torch.cat([t, t]), both)
 
 
 def cut_along_channels(model, cond, null_cond, guidance_scale):
-    own.check_scale(guidance_scale)
 
     def guided(xt, t):
         eps_hat = model(torch.cat([xt, xt]), torch.cat([t, t]), torch.cat([null_cond, cond]))
@@ -339,7 +332,6 @@ def any_scale(model, cond, null_cond, guidance_scale):
 
 
 def free_by_split(model, cond, null_cond, guidance_scale):
-    own.check_scale(guidance_scale)
 
     def one(xt, t):
         return model(xt, t, cond)
@@ -352,7 +344,6 @@ def free_by_split(model, cond, null_cond, guidance_scale):
 
 
 def free_by_repeat(model, cond, null_cond, guidance_scale):
-    own.check_scale(guidance_scale)
     plain, both = guidance_scale == 1, torch.cat((null_cond, cond), dim=0)
 
     def guided(xt, t):
@@ -369,7 +360,6 @@ def free_by_repeat(model, cond, null_cond, guidance_scale):
 def steered(change):
     """A guided model made of `change(model, log_prob, schedule, s, xt, t)`."""
     def classifier_guided(model, log_prob, schedule, guidance_scale):
-        own.check_scale(guidance_scale)
         return lambda xt, t: change(model, log_prob, schedule, guidance_scale, xt, t)
     return classifier_guided
 
@@ -414,6 +404,13 @@ def guided_at_any_scale(model, log_prob, schedule, guidance_scale):
     return guided
 
 
+@own.checked_scale
+def guided_with_a_typo(model, log_prob, schedule, guidance_scale):
+    def guided(xt, t):
+        return model(xt, t) - guidance_scale * log_prob.gradient(xt)
+    return guided
+
+
 def by_scores(model, log_prob, schedule, s, xt, t):
     noise = at((1 - schedule.alpha_bar).sqrt(), t, xt)
     score = -model(xt, t) / noise + s * own.classifier_gradient(log_prob, xt, t)
@@ -426,7 +423,246 @@ def scaled_gradient(model, log_prob, schedule, s, xt, t):
     return own.classifier_eps(model(xt, t), own.classifier_gradient(louder, xt, t), t, schedule, 1.)
 
 
+# ResnetBlock2D
+
+def block(forward):
+    """A ResBlock with another forward."""
+    return type("ResnetBlock2D", (nets.ResnetBlock2D,), {"forward": forward})
+
+
+def first(self, x):
+    return self.conv1(F.silu(self.norm1(x)))
+
+
+def last(self, y):
+    return self.conv2(F.silu(self.norm2(y)))
+
+
+def side(self, x):
+    return x if self.conv_shortcut is None else self.conv_shortcut(x)
+
+
+def shift(self, temb):
+    return 0. if temb is None else self.time_emb_proj(F.silu(temb))[:, :, None, None]
+
+
+def block_without_step(self, x, temb=None):
+    return side(self, x) + last(self, first(self, x))
+
+
+def block_without_residual(self, x, temb=None):
+    return last(self, first(self, x) + shift(self, temb))
+
+
+def block_without_shortcut(self, x, temb=None):
+    return x + last(self, first(self, x) + shift(self, temb))
+
+
+def block_raw_step(self, x, temb=None):
+    raw = 0. if temb is None else self.time_emb_proj(temb)[:, :, None, None]
+    return side(self, x) + last(self, first(self, x) + raw)
+
+
+def block_late_step(self, x, temb=None):
+    return side(self, x) + last(self, first(self, x)) + shift(self, temb)
+
+
+def block_step_behind_the_norm(self, x, temb=None):
+    y = F.silu(self.norm2(first(self, x)) + shift(self, temb))
+    return side(self, x) + self.conv2(y)
+
+
+def block_silu_first(self, x, temb=None):
+    y = self.conv1(self.norm1(F.silu(x))) + shift(self, temb)
+    return side(self, x) + self.conv2(self.norm2(F.silu(y)))
+
+
+def block_linear(self, x, temb=None):
+    y = self.conv1(self.norm1(x)) + shift(self, temb)
+    return side(self, x) + self.conv2(self.norm2(y))
+
+
+def block_without_norms(self, x, temb=None):
+    y = self.conv1(F.silu(x)) + shift(self, temb)
+    return side(self, x) + self.conv2(F.silu(y))
+
+
+def block_step_unfolded(self, x, temb=None):
+    return side(self, x) + last(self, first(self, x) + self.time_emb_proj(F.silu(temb)))
+
+
+def block_always_a_step(self, x, temb=None):
+    step = self.time_emb_proj(F.silu(temb))[:, :, None, None]
+    return side(self, x) + last(self, first(self, x) + step)
+
+
+def block_in_one_line(self, x, temb=None):
+    return last(self, first(self, x) + shift(self, temb)) + side(self, x)
+
+
+def block_by_functional(self, x, temb=None):
+    def normed(y, norm):
+        y = F.group_norm(y, norm.num_groups, norm.weight, norm.bias, norm.eps)
+        return y * torch.sigmoid(y)
+    y = F.conv2d(normed(x, self.norm1), self.conv1.weight, self.conv1.bias, padding=1)
+    if temb is not None:
+        step = F.linear(F.silu(temb), self.time_emb_proj.weight, self.time_emb_proj.bias)
+        y = y + step.unsqueeze(-1).unsqueeze(-1)
+    return F.conv2d(normed(y, self.norm2), self.conv2.weight, self.conv2.bias,
+                    padding=1) + side(self, x)
+
+
+def block_by_broadcast(self, x, temb=None):
+    y = first(self, x)
+    if temb is not None:
+        step = self.time_emb_proj(F.silu(temb))
+        y = torch.stack([y[i] + step[i].view(-1, 1, 1) for i in range(len(y))])
+    return side(self, x) + last(self, y)
+
+
+# Attention
+
+def attention(forward):
+    """Attention with another forward."""
+    return type("Attention", (nets.Attention,), {"forward": forward})
+
+
+def heads_of(self, x, source):
+    return [nets.split_heads(y, self.heads)
+            for y in (self.to_q(x), self.to_k(source), self.to_v(source))]
+
+
+def joined(self, y):
+    return self.to_out[0](nets.join_heads(y))
+
+
+def attends_to_itself(self, x, context=None):
+    return joined(self, F.scaled_dot_product_attention(*heads_of(self, x, x)))
+
+
+def attends_the_wrong_way(self, x, context=None):
+    q, k, v = heads_of(self, x if context is None else context, x)
+    return joined(self, F.scaled_dot_product_attention(q, k, v))
+
+
+def attends_with_own_values(self, x, context=None):
+    source = x if context is None else context
+    q, k, _ = heads_of(self, x, source)
+    return joined(self, F.scaled_dot_product_attention(
+        q, k, nets.split_heads(self.to_v(x), self.heads)))
+
+
+def attends_keys_for_values(self, x, context=None):
+    q, k, v = heads_of(self, x, x if context is None else context)
+    return joined(self, F.scaled_dot_product_attention(q, v, k))
+
+
+def attends_with_one_head(self, x, context=None):
+    source = x if context is None else context
+    q, k, v = self.to_q(x), self.to_k(source), self.to_v(source)
+    return self.to_out[0](F.scaled_dot_product_attention(q, k, v))
+
+
+def attends_without_out(self, x, context=None):
+    return nets.join_heads(F.scaled_dot_product_attention(
+        *heads_of(self, x, x if context is None else context)))
+
+
+def attends_and_mixes_tokens(self, x, context=None):
+    y = F.scaled_dot_product_attention(*heads_of(self, x, x if context is None else context))
+    return self.to_out[0](y.reshape(x.shape))
+
+
+def attends_and_adds(self, x, context=None):
+    return x + nets.Attention.forward(self, x, context)
+
+
+def attends_to_a_context_only(self, x, context=None):
+    return joined(self, F.scaled_dot_product_attention(*heads_of(self, x, context)))
+
+
+def attends_by_einsum(self, x, context=None):
+    source = x if context is None else context
+    q, k, v = (y.view(len(x), -1, self.heads, y.shape[2] // self.heads)
+               for y in (self.to_q(x), self.to_k(source), self.to_v(source)))
+    p = (torch.einsum("bnkd,bmkd->bknm", q, k) / q.shape[-1] ** .5).softmax(3)
+    return self.to_out[0](torch.einsum("bknm,bmkd->bnkd", p, v).reshape(x.shape))
+
+
+def attends_head_by_head(self, x, context=None):
+    source = x if context is None else context
+    parts = (y.chunk(self.heads, -1) for y in (self.to_q(x), self.to_k(source), self.to_v(source)))
+    found = [(q @ k.transpose(1, 2) / q.shape[-1] ** .5).softmax(-1) @ v
+             for q, k, v in zip(*parts, strict=True)]
+    return self.to_out[0](torch.cat(found, -1))
+
+
+def attends_by_own_function(self, x, context=None):
+    q, k, v = heads_of(self, x, x if context is None else context)
+    return joined(self, nets.dot_product_attention(q, k, v))
+
+
+# one more spelling of the older ones
+
+def gradient_one_by_one(log_prob, xt, t):
+    found = []
+    for x, step in zip(xt, t, strict=True):
+        with torch.enable_grad():
+            leaf = x[None].clone().requires_grad_(True)
+            log_prob(leaf, step[None]).backward()
+        found.append(leaf.grad)
+    return torch.cat(found)
+
+
+def eps_by_loop(eps_hat, gradient, t, schedule, guidance_scale):
+    noise = [(1 - float(schedule.alpha_bar[step])) ** .5 for step in t]
+    return torch.stack([e - guidance_scale * n * g
+                        for e, n, g in zip(eps_hat, noise, gradient, strict=True)])
+
+
+def guide_from_the_condition(eps_uncond, eps_cond, guidance_scale):
+    return eps_cond + (guidance_scale - 1) * (eps_cond - eps_uncond)
+
+
+def ddpm_step_by_hand(eps_hat, xt, t, schedule, noise, gradient, guidance_scale, clip=False):
+    found = []
+    for i, step in enumerate(t.tolist()):
+        ab, beta = float(schedule.alpha_bar[step]), float(schedule.betas[step])
+        before = float(schedule.alpha_bar[step - 1]) if step else 1.
+        x0 = (xt[i] - (1 - ab) ** .5 * eps_hat[i]) / ab**.5
+        x0 = x0.clamp(-1, 1) if clip else x0
+        mean = before**.5 * beta / (1 - ab) * x0
+        mean = mean + (1 - beta) ** .5 * (1 - before) / (1 - ab) * xt[i]
+        variance = (1 - before) / (1 - ab) * beta
+        found.append(mean + guidance_scale * variance * gradient[i] + variance**.5 * noise[i])
+    return torch.stack(found)
+
+
+def drop_by_loop(cond, null_cond, p_drop, g):
+    return torch.stack([null_cond.to(one) if float(torch.rand((), generator=g)) < p_drop else one
+                        for one in cond])
+
+
 WRONG = {
+    "ResnetBlock2D": [
+        (block(block_without_step), "step does not take part"),
+        (block(block_without_residual), "residual connection"),
+        (block(block_without_shortcut), "your line"),
+        (block(block_raw_step), "through the SiLU"), (block(block_late_step), "BETWEEN"),
+        (block(block_step_behind_the_norm), "comes before it"),
+        (block(block_silu_first), "Norm first"), (block(block_linear), "SiLUs are missing"),
+        (block(block_without_norms), "norms are missing"),
+        (block(block_step_unfolded), "your line"), (block(block_always_a_step), "TypeError")],
+    "Attention": [
+        (attention(attends_to_itself), "self-attention"),
+        (attention(attends_the_wrong_way), "x that asks"),
+        (attention(attends_with_own_values), "to_v(context)"),
+        (attention(attends_keys_for_values), "Keys and values are exchanged"),
+        (attention(attends_with_one_head), "one wide head"),
+        (attention(attends_without_out), "never meet"),
+        (attention(attends_and_mixes_tokens), "mixes up tokens"),
+        (attention(attends_and_adds), "block around it"),
+        (attention(attends_to_a_context_only), "TypeError")],
     "classifier_gradient": [
         (without_enable_grad, "torch.enable_grad"), (leaf_forgotten, "torch.enable_grad"),
         (of_the_mean, "gradient of the mean"), (of_the_probability, "of the probability"),
@@ -459,21 +695,27 @@ WRONG = {
         (order_turned, "empty condition first"), (always_both, "call the model once"),
         (pictures_once, "repeat xt and t"), (uncut, "twice as many"),
         (cut_along_channels, "twice as many"), (called_already, "inner function itself"),
-        (any_scale, "check_scale")],
+        (lambda model, cond, null_cond, s: lambda xt, t: own.guide(
+            model(xt, t, cond), model(xt, t, cond), s), "scale is not used")],
     "classifier_guided": [
         (steered(model_alone), "does not take part"), (steered(gradient_alone), "gradient alone"),
         (steered(at_the_guess), "guess of x0"), (steered(at_step_zero), "step 0"),
         (steered(scale_twice), "works twice"), (steered(bare_sum), "without sqrt"),
-        (steered(scale_left_out), "scale is missing"), (guided_at_any_scale, "check_scale"),
+        (steered(scale_left_out), "scale is missing"), (guided_with_a_typo, "your line"),
         (lambda model, log_prob, schedule, s: model(torch.zeros(3, 2, 4, 5), torch.zeros(3).long()),
          "inner function itself")],
 }
 RIGHT = {
-    "classifier_gradient": [by_backward, with_a_vector_of_ones],
-    "classifier_eps": [eps_in_float64, eps_by_spread],
-    "guide": [by_lerp, by_weights],
-    "classifier_ddpm_step": [ddpm_step_then_shift, noise_and_push_together],
-    "drop": [by_index, by_bernoulli],
-    "classifier_free": [free_by_split, free_by_repeat],
-    "classifier_guided": [steered(by_scores), steered(scaled_gradient)],
+    "ResnetBlock2D": [block(block_in_one_line), block(block_by_functional),
+                      block(block_by_broadcast)],
+    "Attention": [attention(attends_by_einsum), attention(attends_head_by_head),
+                  attention(attends_by_own_function)],
+    "classifier_gradient": [by_backward, with_a_vector_of_ones, gradient_one_by_one],
+    "classifier_eps": [eps_in_float64, eps_by_spread, eps_by_loop],
+    "guide": [by_lerp, by_weights, guide_from_the_condition],
+    "classifier_ddpm_step": [ddpm_step_then_shift, noise_and_push_together,
+                             ddpm_step_by_hand],
+    "drop": [by_index, by_bernoulli, drop_by_loop],
+    "classifier_free": [free_by_split, free_by_repeat, any_scale],
+    "classifier_guided": [steered(by_scores), steered(scaled_gradient), guided_at_any_scale],
 }
