@@ -1,4 +1,4 @@
-"""Other forms of grounding for GLIGEN's gates (Li et al. 2023, section 3.2): points, pictures.
+"""Other forms of grounding for GLIGEN's gates (Li et al. 2023): key points, pictures.
 
 Each form is a batch of slots with masks, and a position net that makes a token of each slot; the
 gates do not care which. Names and arithmetic of the key points are those of the original code

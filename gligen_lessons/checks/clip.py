@@ -156,6 +156,18 @@ def similarity(attempt):
     return f"gives 3 x 5 cosines, scaled (largest difference {error:.0e})"
 
 
+def is_one_number(loss) -> None:
+    """Refuse a loss that was not averaged."""
+    if getattr(loss, "ndim", 0):
+        raise Wrong(f"the result has shape {tuple(loss.shape)}; a loss is one number.")
+
+
+def has_gradient(loss) -> None:
+    """Refuse a loss that nothing can learn from."""
+    if not getattr(loss, "requires_grad", False):
+        raise Wrong("no gradient reaches the logits: no .item(), .detach() or no_grad here.")
+
+
 @exercise("gligen_lessons.clip:clip_loss")
 def clip_loss(attempt):
     """A table that is not symmetric, and its gradient."""
@@ -181,12 +193,10 @@ def clip_loss(attempt):
         "This asks of each pair alone whether it fits (a sigmoid). Here one of b is chosen.":
             F.binary_cross_entropy_with_logits(logits, torch.eye(5))}
     told = attempt(logits)
-    if getattr(told, "ndim", 0):
-        raise Wrong(f"the result has shape {tuple(told.shape)}; a loss is one number.")
+    is_one_number(told)
     error = expect_close(told, (i + t) / 2, "Two cross-entropies, one over the rows and one over "
                          "the columns, and their mean.", wrongs=wrongs)
-    if not getattr(told, "requires_grad", False):
-        raise Wrong("no gradient reaches the logits: no .item(), .detach() or no_grad here.")
+    has_gradient(told)
     return f"is the mean of both choices, {told.detach():.3f} here (off by {error:.0e})"
 
 
@@ -209,12 +219,10 @@ def hard_negative_loss(attempt):
         "This sums over the batch. Take the mean, so that the batch's size does not count.":
             b * (i + t) / 2}
     told = attempt(logits)
-    if getattr(told, "ndim", 0):
-        raise Wrong(f"the result has shape {tuple(told.shape)}; a loss is one number.")
+    is_one_number(told)
     error = expect_close(told, (i + t) / 2, "Rows choose among all columns, the first b columns "
                          "among the rows; then the mean.", wrongs=wrongs)
-    if not getattr(told, "requires_grad", False):
-        raise Wrong("no gradient reaches the logits: no .item(), .detach() or no_grad here.")
+    has_gradient(told)
     return f"lets 4 pictures choose among 10 captions (off by {error:.0e})"
 
 
