@@ -52,7 +52,7 @@ def giou(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
 SLIP = 1e-3                                               # out of the picture: rounding, no more
 
 
-def check(boxes_xyxy: Tensor, where: str = "boxes") -> Tensor:
+def check_boxes(boxes_xyxy: Tensor, where: str = "boxes") -> Tensor:
     """The boxes (n,4) in float32, or one sentence (ValueError) on what is wrong with which.
 
     One that reaches out of the picture by no more than rounding does is cut at its border.

@@ -156,9 +156,9 @@ def generate(options) -> int:
     from . import drawing
 
     if options.command == "draw":
-        print("note: `draw` is called `generate` now; the old name goes with the next release.")
+        print("note: `generate` is called `generate` now; the old name goes with the next release.")
     take_weights(options.weights)
-    drawing.draw_files(options)
+    drawing.generate_files(options)
     return 0
 
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .nets import join_heads, settle, split_heads
+from .nets import join_heads, resolve_config, split_heads
 
 LOG_SCALE_START, LOG_SCALE_MAX = math.log(1 / .07), math.log(100)    # paper, section 2.5
 TOWER = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 12,
@@ -179,7 +179,7 @@ class TextModel(nn.Module):
 
     def __init__(self, **config):
         super().__init__()
-        self.config, cfg = config, settle(config, TEXT, FIXED, "CLIPTextConfig")
+        self.config, cfg = config, resolve_config(config, TEXT, FIXED, "CLIPTextConfig")
         self.eos, self.length = cfg["eos_token_id"], cfg["max_position_embeddings"]
         if self.eos == LARGEST:
             self.eos = cfg["vocab_size"] - 1
@@ -215,7 +215,7 @@ class VisionModel(nn.Module):
 
     def __init__(self, **config):
         super().__init__()
-        self.config, cfg = config, settle(config, VISION, FIXED, "CLIPVisionConfig")
+        self.config, cfg = config, resolve_config(config, VISION, FIXED, "CLIPVisionConfig")
         d, eps, self.side = cfg["hidden_size"], cfg["layer_norm_eps"], cfg["image_size"]
         self.embeddings, self.encoder = VisionEmbeddings(cfg), EncoderLayers(cfg, causal=False)
         self.pre_layrnorm = nn.LayerNorm(d, eps)                # the published spelling

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .ddpm import levels, predict_x0, q_sample
-from .schedule import Schedule, look_up, spread
+from .schedule import Schedule, look_up, expand_like
 
 SPACINGS = ("leading", "trailing", "linspace")
 
@@ -47,8 +47,8 @@ def ddim_step(eps_hat: Tensor, xt: Tensor, t: Tensor, t_prev: Tensor,
     before = alpha_bar_at(t_prev, schedule, end)                   # (b,)
     sigma = ddim_sigma(t, t_prev, schedule, eta, end)              # (b,)
     towards_xt = (1 - before - sigma**2).clamp(min=0).sqrt()       # (b,)
-    x_prev = spread(before.sqrt(), xt) * x0_hat + spread(towards_xt, xt) * eps_hat
-    return x_prev if eta == 0 else x_prev + spread(sigma, xt) * noise
+    x_prev = expand_like(before.sqrt(), xt) * x0_hat + expand_like(towards_xt, xt) * eps_hat
+    return x_prev if eta == 0 else x_prev + expand_like(sigma, xt) * noise
 
 
 def timesteps(T: int, steps: int, spacing: str = "leading",
@@ -99,7 +99,7 @@ def ddim_ascend(eps_hat: Tensor, xt: Tensor, t: Tensor, t_next: Tensor,
     ddim_step with that eps_hat returns. `clip` clamps the guess (and breaks that law).
     """
     alpha_bar = alpha_bar_at(t, schedule, end)                     # (b,)
-    signal, noise = spread(alpha_bar.sqrt(), xt), spread((1 - alpha_bar).sqrt(), xt)
+    signal, noise = expand_like(alpha_bar.sqrt(), xt), expand_like((1 - alpha_bar).sqrt(), xt)
     x0_hat = (xt - noise * eps_hat) / signal                       # (b,c,h,w)
     if clip:
         x0_hat = x0_hat.clamp(-1, 1)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .schedule import Schedule, at, look_up, spread
+from .schedule import Schedule, extract, look_up, expand_like
 
 
 def q_sample(x0: Tensor, t: Tensor, eps: Tensor, schedule: Schedule) -> Tensor:
@@ -17,49 +17,49 @@ def q_sample(x0: Tensor, t: Tensor, eps: Tensor, schedule: Schedule) -> Tensor:
     x0 and eps (b,...), t (b,) long; returns xt like x0. Raises ValueError for a step
     outside the schedule.
     """
-    signal = at(schedule.alpha_bar.sqrt(), t, x0)                # (b,1,1,1)
-    noise = at((1 - schedule.alpha_bar).sqrt(), t, x0)           # (b,1,1,1)
+    signal = extract(schedule.alpha_bar.sqrt(), t, x0)                # (b,1,1,1)
+    noise = extract((1 - schedule.alpha_bar).sqrt(), t, x0)           # (b,1,1,1)
     return signal * x0 + noise * eps
 
 
 def q_step(x_prev: Tensor, t: Tensor, eps: Tensor, schedule: Schedule) -> Tensor:
     """Add one step of noise: x at t-1 becomes x at t (DDPM, eq. 2)."""
-    keep = at(schedule.alphas.sqrt(), t, x_prev)                 # (b,1,1,1)
-    return keep * x_prev + at(schedule.betas.sqrt(), t, x_prev) * eps
+    keep = extract(schedule.alphas.sqrt(), t, x_prev)                 # (b,1,1,1)
+    return keep * x_prev + extract(schedule.betas.sqrt(), t, x_prev) * eps
 
 
 def predict_x0(eps_hat: Tensor, xt: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
     """The clean picture that a guess of the noise implies: eq. 4 solved for x0."""
-    signal = at(schedule.alpha_bar.sqrt(), t, xt)                # (b,1,1,1)
-    noise = at((1 - schedule.alpha_bar).sqrt(), t, xt)           # (b,1,1,1)
+    signal = extract(schedule.alpha_bar.sqrt(), t, xt)                # (b,1,1,1)
+    noise = extract((1 - schedule.alpha_bar).sqrt(), t, xt)           # (b,1,1,1)
     return (xt - noise * eps_hat) / signal
 
 
 def predict_eps(x0_hat: Tensor, xt: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
     """The noise that a guess of the clean picture implies: eq. 4 solved for eps."""
-    signal = at(schedule.alpha_bar.sqrt(), t, xt)                # (b,1,1,1)
-    noise = at((1 - schedule.alpha_bar).sqrt(), t, xt)           # (b,1,1,1)
+    signal = extract(schedule.alpha_bar.sqrt(), t, xt)                # (b,1,1,1)
+    noise = extract((1 - schedule.alpha_bar).sqrt(), t, xt)           # (b,1,1,1)
     return (xt - signal * x0_hat) / noise
 
 
 def velocity(x0: Tensor, t: Tensor, eps: Tensor, schedule: Schedule) -> Tensor:
     """v, what v-prediction asks a network for (Salimans and Ho 2022, appendix D)."""
-    signal = at(schedule.alpha_bar.sqrt(), t, x0)                # (b,1,1,1)
-    noise = at((1 - schedule.alpha_bar).sqrt(), t, x0)           # (b,1,1,1)
+    signal = extract(schedule.alpha_bar.sqrt(), t, x0)                # (b,1,1,1)
+    noise = extract((1 - schedule.alpha_bar).sqrt(), t, x0)           # (b,1,1,1)
     return signal * eps - noise * x0
 
 
 def from_velocity(v_hat: Tensor, xt: Tensor, t: Tensor,
                   schedule: Schedule) -> tuple[Tensor, Tensor]:
     """The clean picture and the noise that a prediction of v implies, both like xt."""
-    signal = at(schedule.alpha_bar.sqrt(), t, xt)                # (b,1,1,1)
-    noise = at((1 - schedule.alpha_bar).sqrt(), t, xt)           # (b,1,1,1)
+    signal = extract(schedule.alpha_bar.sqrt(), t, xt)                # (b,1,1,1)
+    noise = extract((1 - schedule.alpha_bar).sqrt(), t, xt)           # (b,1,1,1)
     return signal * xt - noise * v_hat, noise * xt + signal * v_hat
 
 
 def to_score(eps_hat: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
     """The gradient of log q(xt) that a prediction of the noise implies (Tweedie)."""
-    return -eps_hat / at((1 - schedule.alpha_bar).sqrt(), t, eps_hat)
+    return -eps_hat / extract((1 - schedule.alpha_bar).sqrt(), t, eps_hat)
 
 
 def levels(t: Tensor, t_prev: Tensor, schedule: Schedule,
@@ -86,9 +86,9 @@ def posterior(x0: Tensor, xt: Tensor, t: Tensor, schedule: Schedule,
     """
     now, before = levels(t, t - 1 if t_prev is None else t_prev, schedule)
     alpha = now / before                                         # (b,) of the jump
-    to_x0 = spread(before.sqrt() * (1 - alpha) / (1 - now), xt)  # (b,1,1,1)
-    to_xt = spread(alpha.sqrt() * (1 - before) / (1 - now), xt)  # (b,1,1,1)
-    variance = spread((1 - alpha) * (1 - before) / (1 - now), xt)
+    to_x0 = expand_like(before.sqrt() * (1 - alpha) / (1 - now), xt)  # (b,1,1,1)
+    to_xt = expand_like(alpha.sqrt() * (1 - before) / (1 - now), xt)  # (b,1,1,1)
+    variance = expand_like((1 - alpha) * (1 - before) / (1 - now), xt)
     return to_x0 * x0 + to_xt * xt, variance
 
 
@@ -178,8 +178,8 @@ class Mixture:
     def noised(self, t: Tensor, schedule: Schedule,
                like: Tensor) -> tuple[Tensor, Tensor]:
         """The mixture at steps t (b,): its means (b,k,2) and their variance (b,1)."""
-        signal = at(schedule.alpha_bar.sqrt(), t, like)          # (b,1)
-        noise = at(1 - schedule.alpha_bar, t, like)              # (b,1)
+        signal = extract(schedule.alpha_bar.sqrt(), t, like)          # (b,1)
+        noise = extract(1 - schedule.alpha_bar, t, like)              # (b,1)
         means = signal[..., None] * self.means.to(like)          # (b,k,2)
         return means, (signal * self.std)**2 + noise
 
@@ -193,7 +193,7 @@ class Mixture:
         weights = torch.softmax(-distance / (2 * variance), dim=1)
         mean = (weights[..., None] * means).sum(1)               # (b,2)
         score = (mean - xt) / variance                           # (b,2)
-        return -at((1 - schedule.alpha_bar).sqrt(), t, xt) * score
+        return -extract((1 - schedule.alpha_bar).sqrt(), t, xt) * score
 
     def log_density(self, xt: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
         """The exact log q(xt) of points xt (b,2) at steps t (b,), (b,)."""

@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from .boxes import giou, xyxy_from_cxcywh
 from .images import resized
-from .nets import record_attention, settle
+from .nets import record_attention, resolve_config
 from .resnet import ResNet
 from .transformer import DetrDecoder, DetrEncoder, sine_positions
 
@@ -36,7 +36,7 @@ FIXED = {"activation_function": "relu", "position_embedding_type": "sine", "dila
 
 def complete_detr(config: dict) -> SimpleNamespace:
     """Add DetrConfig's defaults to a config; ValueError names what is not implemented."""
-    cfg = SimpleNamespace(**settle(config, DEFAULTS, FIXED, "DetrConfig"))
+    cfg = SimpleNamespace(**resolve_config(config, DEFAULTS, FIXED, "DetrConfig"))
     for part in ("encoder", "decoder"):
         heads = getattr(cfg, f"{part}_attention_heads")
         if cfg.d_model % heads or cfg.d_model % 4:
@@ -108,7 +108,7 @@ class DETR(nn.Module):
         return logits[-1], boxes[-1]
 
 
-def cheapest_by_trying(cost: Tensor) -> Tensor:
+def brute_force_assignment(cost: Tensor) -> Tensor:
     """A row of its own for each column of a cost (q,n), cheapest in all, (n,); q >= n.
 
     The paper's sigma (eq. 1): entry i is the row (query) that answers for column i.
@@ -211,22 +211,22 @@ def check_targets(logits: Tensor, labels: list[Tensor], targets: list[Tensor]) -
             raise ValueError(f"Picture {i} has {n} targets, but only {queries} queries answer: "
                              "give the network more queries, or drop targets.")
     every, boxes = torch.cat(labels), torch.cat(targets)
-    good = sound(boxes) & (every >= 0) & (every < classes)
+    good = valid_boxes(boxes) & (every >= 0) & (every < classes)
     if not bool(good.all()):
         owner = torch.cat([torch.full((len(label),), i) for i, label in enumerate(labels)])
         first = int((~good).nonzero()[0])
-        problem = fault(boxes[first], every[first], classes)
+        problem = explain_invalid(boxes[first], every[first], classes)
         raise ValueError(f"Picture {int(owner[first])}: {problem}")
 
 
-def sound(targets: Tensor) -> Tensor:
+def valid_boxes(targets: Tensor) -> Tensor:
     """Which targets (n,4) cxcywh are boxes inside the picture, (n,) bool; rounding is forgiven."""
     corners = xyxy_from_cxcywh(targets)
     inside = ((corners > -1e-3) & (corners < 1 + 1e-3)).all(1)  # NaN is never inside
     return inside & (targets[:, 2:] > 0).all(1)
 
 
-def fault(target: Tensor, label: Tensor, classes: int) -> str:
+def explain_invalid(target: Tensor, label: Tensor, classes: int) -> str:
     """What is wrong with one target, as a sentence."""
     box = [float(f"{x:.6g}") for x in target.tolist()]
     if not 0 <= label < classes:

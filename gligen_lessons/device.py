@@ -25,7 +25,7 @@ def pick() -> torch.device:
     return torch.device("cpu")
 
 
-def dial() -> str:
+def compute_budget() -> str:
     """How far lessons train: "small" (tests), "normal" (CPU) or "full" (GPU).
 
     GLIGEN_LESSONS_DIAL sets it; without it a CUDA device means "full". Raises ValueError for
@@ -40,7 +40,7 @@ def dial() -> str:
 
 def steps(cpu: int, gpu: int) -> int:
     """The number of training or sampling steps for this machine's dial."""
-    return {"small": max(2, cpu // 10), "normal": cpu, "full": gpu}[dial()]
+    return {"small": max(2, cpu // 10), "normal": cpu, "full": gpu}[compute_budget()]
 
 
 def bf16(device: torch.device) -> bool:
@@ -98,7 +98,7 @@ def report() -> dict[str, str]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "device": str(pick()),
-        "dial": dial(),
+        "dial": compute_budget(),
         "cpu threads": str(torch.get_num_threads()),
     }
     if torch.cuda.is_available():

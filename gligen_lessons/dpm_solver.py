@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .ddim import alpha_bar_at
 from .ddpm import predict_eps, predict_x0
-from .schedule import Schedule, look_up, spread
+from .schedule import Schedule, look_up, expand_like
 
 
 def half_log_snr(t: Tensor, schedule: Schedule) -> Tensor:
@@ -26,7 +26,7 @@ def extrapolated_x0(x0_hat: Tensor, x0_last: Tensor, t: Tensor, t_last: Tensor,
     now = half_log_snr(t, schedule)                                # (b,)
     ahead = (half_log_snr(t_prev, schedule) - now) / 2             # (b,), half a step
     behind = now - half_log_snr(t_last, schedule)                  # (b,)
-    return x0_hat + spread(ahead / behind, x0_hat) * (x0_hat - x0_last)
+    return x0_hat + expand_like(ahead / behind, x0_hat) * (x0_hat - x0_last)
 
 
 def sample_2m(model: Callable, xT: Tensor, schedule: Schedule,
@@ -48,5 +48,5 @@ def sample_2m(model: Callable, xT: Tensor, schedule: Schedule,
         x0_last, t_last = x0_hat, t
         before = alpha_bar_at(t_prev, schedule)                    # (b,)
         eps = predict_eps(x0, xt, t, schedule)
-        xt = spread(before.sqrt(), xt) * x0 + spread((1 - before).sqrt(), xt) * eps
+        xt = expand_like(before.sqrt(), xt) * x0 + expand_like((1 - before).sqrt(), xt) * eps
         yield step, xt

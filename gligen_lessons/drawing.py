@@ -45,11 +45,11 @@ def phrase_and_box(text: str) -> tuple[str, list[float]]:
         box = []
     if len(box) != 4:
         raise ValueError(f"--box {text!r} needs four numbers after its last colon: {FORM}.")
-    boxes_.check([box], f"--box {text!r}: boxes")
+    boxes_.check_boxes([box], f"--box {text!r}: boxes")
     return phrase.strip(), box
 
 
-def draw_files(wish: Namespace) -> None:
+def generate_files(wish: Namespace) -> None:
     """Paint a caption; with `count` several, from seed, seed + 1, ...
 
     Nothing is written before every picture is painted; each file appears when it is whole.
@@ -78,7 +78,7 @@ def note_unknown(parts: TextToImage, text: str) -> None:
 
 def plain_walk(parts: TextToImage, wish: Namespace) -> Iterator[tuple[int, Tensor]]:
     """The walk from the caption alone."""
-    return latent.paint(parts, [wish.caption] * wish.count,
+    return latent.sample_latents(parts, [wish.caption] * wish.count,
                         parts.first_noise(wish.count, wish.seed), wish.steps, wish.scale)
 
 
@@ -92,7 +92,7 @@ def grounded_walk(parts: TextToImage, wish: Namespace,
     for warning in heard:
         print(f"note: {warning.message}")
     grounding = grounding.each(lambda x: x.expand(wish.count, *x.shape[1:]))
-    return grounded.paint_grounded(
+    return grounded.sample_grounded(
         parts, [wish.caption] * wish.count, grounding, parts.first_noise(wish.count, wish.seed),
         wish.steps, wish.scale, 1. if wish.tau is None else wish.tau)
 

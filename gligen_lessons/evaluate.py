@@ -15,7 +15,7 @@ from .eval.detection import backbone_report, detr_report
 from .eval.grounding import Held
 from .eval.grounding_report import grounding_report
 from .eval.image_text import clip_report
-from .eval.pixels import classifier_report, ddpm_report, labelled_report, paint_pixels
+from .eval.pixels import classifier_report, ddpm_report, labelled_report, sample_pixels
 from .eval.referees import crop_report, scene_report
 from .eval.text_to_image import SHOWN, ldm_report
 from .metrics import frechet_distance, kernel_distance
@@ -47,7 +47,7 @@ def ddim_figures(count: int, steps: tuple[int, ...] = DDIM_STEPS) -> dict:
     rows = []
     for number in steps:
         start = monotonic()
-        painted = paint_pixels(model, count, number)
+        painted = sample_pixels(model, count, number)
         seconds = (monotonic() - start) / count
         fake = judge_scenes(judge, painted)[1]
         rows.append({"steps": number, "frechet": frechet_distance(fake, real[:count]),
@@ -76,9 +76,9 @@ def guidance_figures(count: int) -> dict:
 def ldm_figures(count: int) -> dict:
     """Captions as pictures, and the time that a classroom waits for eight of them."""
     parts = weights.text_to_image(device.pick())
-    latent.draw(parts, list(SHOWN), steps=2)                  # the first call warms up
+    latent.generate(parts, list(SHOWN), steps=2)                  # the first call warms up
     start = monotonic()
-    latent.draw(parts, list(SHOWN), steps=50)
+    latent.generate(parts, list(SHOWN), steps=50)
     seconds = monotonic() - start
     return ldm_report(parts, count) | {
         "seconds for 8 pictures in 50 guided steps": seconds, "device": str(device.pick()),

@@ -93,7 +93,7 @@ def step_seed(*numbers: int) -> int:
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
-    """The CPU generator from which `draw` takes everything that is random in one step."""
+    """The CPU generator from which `generate` takes everything that is random in one step."""
     return generator(step_seed(seed, step))
 
 
@@ -164,7 +164,7 @@ class _Run:
         whole = self.draw(self.done)
         _size(whole, count := self.processes.num_processes)
         batch = [x[rank::count].to(self.device, non_blocking=True) for x in whole]
-        torch.manual_seed(step_seed(seed, self.done, 1 + rank))  # or dropout repeats `draw`'s
+        torch.manual_seed(step_seed(seed, self.done, 1 + rank))  # or dropout repeats `generate`'s
         with half_precision(self.device):
             return self.loss(self.model, *batch)
 

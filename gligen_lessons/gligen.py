@@ -185,7 +185,7 @@ def phrase_features(parts: TextToImage, phrases: list[str]) -> Tensor:
 def checked(words: list[str], places, i: int, limit: int) -> tuple[list[str], Tensor]:
     """Picture i's phrases and boxes, no more than `limit`, or one sentence on a fault."""
     places = torch.as_tensor(places, dtype=torch.float32)
-    places = boxes_.check(places if places.numel() else places.reshape(0, 4), f"Picture {i}: boxes")
+    places = boxes_.check_boxes(places if places.numel() else places.reshape(0, 4), f"Picture {i}: boxes")
     if len(words) != len(places):
         raise ValueError(f"Picture {i} has {len(words)} phrases and {len(places)} boxes: each box "
                          "needs one phrase.")

@@ -10,13 +10,13 @@ from . import ddim
 from .boxes import coverage
 from .gligen import GatedSelfAttentionDense, Grounding, ground, transformer_blocks
 from .guidance import check_scale, guide
-from .latent import STEPS_OFFSET, TextToImage, to_pictures, token_maps, whole
+from .latent import STEPS_OFFSET, TextToImage, to_pictures, token_maps, check_integer
 from .nets import attention_map
 from .schedule import Schedule
 from .unet import UNet
 
 
-def strengths(steps: int, stages: tuple[float, float, float]) -> list[float]:
+def gate_schedule(steps: int, stages: tuple[float, float, float]) -> list[float]:
     """How far gates are open at each step: wide open, closing evenly, shut (eq. 10).
 
     `stages` are the parts of the steps that each takes; they sum to one. Scheduled
@@ -32,7 +32,7 @@ def strengths(steps: int, stages: tuple[float, float, float]) -> list[float]:
 
 
 @contextmanager
-def gates_at(unet: UNet, strength: float) -> Iterator[None]:
+def gate_scale(unet: UNet, strength: float) -> Iterator[None]:
     """Within this context all gates let `strength` times their answer in."""
     gates = [block.fuser for block in transformer_blocks(unet)]
     try:
@@ -46,7 +46,7 @@ def gates_at(unet: UNet, strength: float) -> Iterator[None]:
 
 def step_strengths(schedule: Schedule, steps: int, tau: float) -> dict[int, float]:
     """How far the gates are open at each step t that is visited: tau of eq. 10."""
-    whole(steps, "The number of steps")
+    check_integer(steps, "The number of steps")
     if not 1 <= steps < schedule.T:
         raise ValueError(f"The number of steps must lie in 1..{schedule.T - 1}, got "
                          f"{steps}.")
@@ -54,10 +54,10 @@ def step_strengths(schedule: Schedule, steps: int, tau: float) -> dict[int, floa
         raise ValueError("tau must lie in 0..1, the part of steps that is grounded; "
                          f"got {tau}.")
     visited = ddim.timesteps(schedule.T, steps, offset=STEPS_OFFSET)
-    return dict(zip(visited, strengths(steps, (tau, 0., 1 - tau)), strict=True))
+    return dict(zip(visited, gate_schedule(steps, (tau, 0., 1 - tau)), strict=True))
 
 
-def grounded_guess(unet: UNet, context: Tensor, null_context: Tensor,
+def grounded_eps(unet: UNet, context: Tensor, null_context: Tensor,
                    grounding: Grounding, guidance_scale: float,
                    strength: dict[int, float],
                    through: Callable | None = None) -> Callable:
@@ -74,7 +74,7 @@ def grounded_guess(unet: UNet, context: Tensor, null_context: Tensor,
 
     def guided(xt: Tensor, t: Tensor) -> Tensor:
         beta = strength[int(t[0])]
-        with gates_at(unet, beta):
+        with gate_scale(unet, beta):
             if guidance_scale == 1:
                 return call(xt, t, context, grounding if beta else None)
             eps_hat = call(torch.cat([xt, xt]), torch.cat([t, t]), contexts,
@@ -84,26 +84,26 @@ def grounded_guess(unet: UNet, context: Tensor, null_context: Tensor,
     return guided
 
 
-def paint_grounded(parts: TextToImage, captions: list[str], grounding: Grounding,
+def sample_grounded(parts: TextToImage, captions: list[str], grounding: Grounding,
                    zT: Tensor, steps: int = 30, guidance_scale: float = 5.,
                    tau: float = 1., negative: str = "") -> Iterator[tuple[int, Tensor]]:
-    """Caption and boxes to latents: `latent.paint`, gates open in the first steps.
+    """Caption and boxes to latents: `latent.sample_latents`, gates open in the first steps.
 
     tau in 0..1 is the part of the steps in which grounding is heard (paper, eq. 10).
-    Yields (t, z) after each step. Errors as in `latent.paint`, and ValueError for
+    Yields (t, z) after each step. Errors as in `latent.sample_latents`, and ValueError for
     another tau.
     """
-    ready(parts.unet, captions, grounding, zT)
+    check_inputs(parts.unet, captions, grounding, zT)
     strength = step_strengths(parts.schedule, steps, tau)
     context = parts.context(captions)                           # (b,n,d)
     null_context = parts.context([negative]).expand_as(context)
-    model = grounded_guess(parts.unet, context, null_context, grounding,
+    model = grounded_eps(parts.unet, context, null_context, grounding,
                            guidance_scale, strength)
     return ddim.sample(model, zT, parts.schedule, steps, offset=STEPS_OFFSET,
                        end=float(parts.schedule.alpha_bar[0]))
 
 
-def ready(unet: UNet, captions: list[str], grounding: Grounding, z: Tensor) -> None:
+def check_inputs(unet: UNet, captions: list[str], grounding: Grounding, z: Tensor) -> None:
     """Refuse weights without gates, and batches that do not fit together (ValueError)."""
     if unet.position_net is None:
         raise ValueError("These weights have no gates: load grounded ones, "
@@ -113,15 +113,15 @@ def ready(unet: UNet, captions: list[str], grounding: Grounding, z: Tensor) -> N
                          f"pictures and latents for {len(z)}: all must be one number.")
 
 
-def draw_grounded(parts: TextToImage, captions: list[str], phrases: list[list[str]],
+def generate_grounded(parts: TextToImage, captions: list[str], phrases: list[list[str]],
                   boxes: list, seed: int = 0, **options) -> Tensor:
     """Captions with boxes to pictures (b,3,h,w) in [-1, 1], on the CPU.
 
-    Picture i starts from the noise of seed + i; see `paint_grounded` for options.
+    Picture i starts from the noise of seed + i; see `sample_grounded` for options.
     """
     zT = parts.first_noise(len(captions), seed)
     grounding = ground(parts, phrases, boxes)
-    *_, (_, z0) = paint_grounded(parts, captions, grounding, zT, **options)
+    *_, (_, z0) = sample_grounded(parts, captions, grounding, zT, **options)
     with torch.no_grad():
         return to_pictures(parts.vae, z0).cpu()
 

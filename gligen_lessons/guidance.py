@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .ddpm import posterior, predict_x0
 from .nets import Downsample2D, ResnetBlock2D, TimestepEmbedding, timestep_embedding
-from .schedule import Schedule, at
+from .schedule import Schedule, extract
 from .unet import UNet
 
 
@@ -64,7 +64,7 @@ def classifier_ddpm_step(eps_hat: Tensor, xt: Tensor, t: Tensor, schedule: Sched
 def classifier_eps(eps_hat: Tensor, gradient: Tensor, t: Tensor, schedule: Schedule,
                    guidance_scale: float) -> Tensor:
     """eps_hat as DDIM needs it: shifted by the classifier (Dhariwal, algorithm 2)."""
-    noise = at((1 - schedule.alpha_bar).sqrt(), t, eps_hat)     # (b,1,1,1)
+    noise = extract((1 - schedule.alpha_bar).sqrt(), t, eps_hat)     # (b,1,1,1)
     return eps_hat - guidance_scale * noise * gradient
 
 

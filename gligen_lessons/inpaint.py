@@ -16,13 +16,13 @@ from . import ddim
 from .ddpm import q_sample
 from .device import noise
 from .gligen import Grounding, add_gates, gate_names
-from .grounded import grounded_guess, ready, step_strengths
+from .grounded import grounded_eps, check_inputs, step_strengths
 from .latent import TextToImage
 from .schedule import Schedule
 from .unet import UNet
 
 
-def masks_of(boxes: list, side: int, touched: bool = False) -> Tensor:
+def masks_from_boxes(boxes: list, side: int, touched: bool = False) -> Tensor:
     """Masks (b,1,side,side) of each picture's boxes (n,4) xyxy: 0 inside, else 1.
 
     Edges are cut down to whole places, as in GLIGEN's code; on a coarse map a thing
@@ -32,7 +32,7 @@ def masks_of(boxes: list, side: int, touched: bool = False) -> Tensor:
     masks = torch.ones(len(boxes), 1, side, side)
     for i, places in enumerate(boxes):
         found = torch.as_tensor(places, dtype=torch.float32).reshape(-1, 4)
-        corners = boxes_.check(found, f"Picture {i}: boxes") * side
+        corners = boxes_.check_boxes(found, f"Picture {i}: boxes") * side
         if touched:
             corners[:, 2:] = (corners[:, 2:] - 1e-4).ceil()   # rounding touches nothing
         corners = corners.int()
@@ -41,7 +41,7 @@ def masks_of(boxes: list, side: int, touched: bool = False) -> Tensor:
     return masks
 
 
-def widen(unet: UNet) -> UNet:
+def expand_conv_in(unet: UNet) -> UNet:
     """Give the first layer five more channels, all zero: the kept latent and the mask.
 
     In place. Until something is learnt the network takes no notice of them.
@@ -60,7 +60,7 @@ def widen(unet: UNet) -> UNet:
 
 def make_inpainting(unet: UNet) -> UNet:
     """A plain U-Net with all that grounded inpainting adds: five channels, then gates."""
-    return add_gates(widen(unet))
+    return add_gates(expand_conv_in(unet))
 
 
 def inpainting_names(unet: UNet) -> list[str]:
@@ -68,7 +68,7 @@ def inpainting_names(unet: UNet) -> list[str]:
     return [*gate_names(unet), "conv_in.weight"]
 
 
-def with_known(unet: Callable, z0: Tensor, mask: Tensor) -> Callable:
+def concat_inpainting_inputs(unet: Callable, z0: Tensor, mask: Tensor) -> Callable:
     """A network shown, beside zt, what is kept and where: [zt, z0 * mask, mask]."""
     known = torch.cat([z0 * mask, mask], dim=1)                 # (b,5,h,w)
 
@@ -86,11 +86,11 @@ def l_inpaint(unet: Callable, z0: Tensor, t: Tensor, eps: Tensor, context: Tenso
     Over the whole picture, as in GLIGEN's code, though only the hole is a riddle.
     """
     zt = q_sample(z0, t, eps, schedule)                         # (b,4,16,16)
-    eps_hat = with_known(unet, z0, mask)(zt, t, context, grounding)
+    eps_hat = concat_inpainting_inputs(unet, z0, mask)(zt, t, context, grounding)
     return F.mse_loss(eps_hat, eps)
 
 
-def keep_known(zt: Tensor, z0: Tensor, mask: Tensor, t: Tensor, eps: Tensor,
+def blend_known(zt: Tensor, z0: Tensor, mask: Tensor, t: Tensor, eps: Tensor,
                schedule: Schedule) -> Tensor:
     """Before a step: outside the mask's zeros zt becomes z0, noised to step t."""
     return q_sample(z0, t, eps, schedule) * mask + zt * (1 - mask)
@@ -101,7 +101,7 @@ def paste(painted: Tensor, x: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask > .5, x, painted)
 
 
-def repaint(parts: TextToImage, captions: list[str], grounding: Grounding, z0: Tensor,
+def inpaint_grounded(parts: TextToImage, captions: list[str], grounding: Grounding, z0: Tensor,
             mask: Tensor, seed: int = 0, steps: int = 30, guidance_scale: float = 5.,
             tau: float = 1., negative: str = "") -> Iterator[tuple[int, Tensor]]:
     """Paint latents z0 (b,4,h,w) anew where mask (b,1,h,w) is 0, as grounding says.
@@ -110,14 +110,14 @@ def repaint(parts: TextToImage, captions: list[str], grounding: Grounding, z0: T
     is after the last (`paste` does it in the picture). All noise of picture i comes
     from seed + i. Yields (t, z) after each step.
     """
-    ready(parts.unet, captions, grounding, z0)
+    check_inputs(parts.unet, captions, grounding, z0)
     check_latents(parts.unet, z0)
     check_mask(mask, z0)
     strength = step_strengths(parts.schedule, steps, tau)
     context = parts.context(captions)                           # (b,n,d)
     null_context = parts.context([negative]).expand_as(context)
-    model = grounded_guess(parts.unet, context, null_context, grounding, guidance_scale,
-                           strength, with_known(parts.unet, z0, mask))
+    model = grounded_eps(parts.unet, context, null_context, grounding, guidance_scale,
+                           strength, concat_inpainting_inputs(parts.unet, z0, mask))
     return inpaint_steps(model, z0, mask, parts.schedule, list(strength), seed)
 
 
@@ -125,10 +125,10 @@ def inpaint_steps(model: Callable, z0: Tensor, mask: Tensor, schedule: Schedule,
                   visited: list[int], seed: int) -> Iterator[tuple[int, Tensor]]:
     """The walk over the steps `visited`: put back what is kept, guess, step down."""
     sources = [torch.Generator().manual_seed(seed + i) for i in range(len(z0))]
-    zt, end = fresh(z0, sources), float(schedule.alpha_bar[0])
+    zt, end = fresh_noise(z0, sources), float(schedule.alpha_bar[0])
     for step in visited:
         t = torch.full((len(zt),), step, device=zt.device)      # (b,)
-        zt = keep_known(zt, z0, mask, t, fresh(z0, sources), schedule)
+        zt = blend_known(zt, z0, mask, t, fresh_noise(z0, sources), schedule)
         with torch.no_grad():
             eps_hat = model(zt, t)
         t_prev = t - schedule.T // len(visited)                 # (b,)
@@ -136,7 +136,7 @@ def inpaint_steps(model: Callable, z0: Tensor, mask: Tensor, schedule: Schedule,
         yield step, zt
 
 
-def fresh(like: Tensor, sources: list[torch.Generator]) -> Tensor:
+def fresh_noise(like: Tensor, sources: list[torch.Generator]) -> Tensor:
     """Noise of the shape of `like`, each picture's from its own generator."""
     return torch.cat([noise((1, *like.shape[1:]), g, like.device) for g in sources])
 

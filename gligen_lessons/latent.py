@@ -73,12 +73,12 @@ class TextToImage:
         Picture i has the noise of seed + i, whatever the count.
         """
         c, side = self.unet.conv_in.in_channels, self.unet.config["sample_size"]
-        whole(seed, "A seed")
+        check_integer(seed, "A seed")
         sources = [torch.Generator().manual_seed(seed + i) for i in range(count)]
         return torch.cat([noise((1, c, side, side), g, self.device) for g in sources])
 
 
-def whole(value, what: str) -> None:
+def check_integer(value, what: str) -> None:
     """Refuse what is no whole number (TypeError), a negative one or a giant (ValueError).
 
     torch's CPU generator reads 32 bits of a seed: 2**32 would paint what 0 paints.
@@ -92,7 +92,7 @@ def whole(value, what: str) -> None:
         raise ValueError(f"{what} must be less than 2**32, got {value}.")
 
 
-def paint(parts: TextToImage, captions: list[str], zT: Tensor, steps: int = 30,
+def sample_latents(parts: TextToImage, captions: list[str], zT: Tensor, steps: int = 30,
           guidance_scale: float = 5., negative: str = "",
           eta: float = 0., generator: torch.Generator | None = None,
           ) -> Iterator[tuple[int, Tensor]]:
@@ -102,7 +102,7 @@ def paint(parts: TextToImage, captions: list[str], zT: Tensor, steps: int = 30,
     step; `to_pictures` makes a picture of any z. `negative` is what guidance leads away
     from. Errors: ValueError for noise of another shape, or steps outside 1..T-1.
     """
-    whole(steps, "The number of steps")
+    check_integer(steps, "The number of steps")
     if not 1 <= steps < parts.schedule.T:
         raise ValueError(f"The number of steps must lie in 1..{parts.schedule.T - 1}, "
                          f"got {steps}.")
@@ -117,13 +117,13 @@ def paint(parts: TextToImage, captions: list[str], zT: Tensor, steps: int = 30,
                        offset=STEPS_OFFSET, end=float(parts.schedule.alpha_bar[0]))
 
 
-def draw(parts: TextToImage, captions: list[str], seed: int = 0, **options) -> Tensor:
-    """Captions to pictures (b,3,h,w) in [-1, 1], on the CPU; see `paint` for options.
+def generate(parts: TextToImage, captions: list[str], seed: int = 0, **options) -> Tensor:
+    """Captions to pictures (b,3,h,w) in [-1, 1], on the CPU; see `sample_latents` for options.
 
     Picture i starts from the noise of seed + i.
     """
     zT = parts.first_noise(len(captions), seed)
-    *_, (_, z0) = paint(parts, captions, zT, **options)
+    *_, (_, z0) = sample_latents(parts, captions, zT, **options)
     with torch.no_grad():
         return to_pictures(parts.vae, z0).cpu()
 

@@ -14,7 +14,7 @@ from .gligen import add_gates, gate_names
 from .guidance import LabelledUNet, NoisyClassifier
 from .inpaint import inpainting_names, make_inpainting
 from .referee import CropReferee, SceneReferee
-from .resnet import PlaceNamer
+from .resnet import DenseClassifier
 from .unet import UNet
 from .vae import VAE
 
@@ -54,6 +54,6 @@ MODELS = {
     "ddpm": Model(build=UNet, recipe="ddpm", metric="-frechet"),
     "labelled": Model(build=LabelledUNet, recipe="guidance", needs=("ddpm",), metric="obeyed"),
     "noisy-classifier": Model(build=NoisyClassifier, recipe="guidance", metric="category, t = 0"),
-    "detr-backbone": Model(build=PlaceNamer, recipe="detr", metric="places with a thing"),
+    "detr-backbone": Model(build=DenseClassifier, recipe="detr", metric="places with a thing"),
     "detr": Model(build=DETR, recipe="detr", needs=("detr-backbone",), metric="AP50"),
 }

@@ -17,7 +17,7 @@ from .reading import is_number, is_whole
 LEVELS, DEEPEST, WIDEST = 32, 256, 2 ** 20                # more than any published network has
 
 
-def settle(config: dict, defaults: dict, fixed: dict, published: str) -> dict:
+def resolve_config(config: dict, defaults: dict, fixed: dict, published: str) -> dict:
     """Fill a config with the published defaults of the keys that a network implements.
 
     `fixed` holds the keys it does not, each with the one value it works like. ValueError

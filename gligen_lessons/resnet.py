@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .nets import settle
+from .nets import resolve_config
 
 EPS, MOMENTUM = 1e-5, .1                                        # of every norm in here
 DEFAULTS = {"num_channels": 3, "embedding_size": 64, "hidden_sizes": (256, 512, 1024, 2048),
@@ -22,7 +22,7 @@ FIXED = {"hidden_act": "relu", "downsample_in_first_stage": False,
 def complete_resnet(config: dict) -> SimpleNamespace:
     """Add ResNetConfig's defaults to a config; ValueError names what is not implemented."""
     config = {key: value for key, value in config.items() if key != "out_features"}
-    cfg = SimpleNamespace(**settle(config, DEFAULTS, FIXED, "ResNetConfig"))
+    cfg = SimpleNamespace(**resolve_config(config, DEFAULTS, FIXED, "ResNetConfig"))
     if cfg.layer_type not in ("basic", "bottleneck"):
         raise ValueError(f"layer_type must be basic or bottleneck, got {cfg.layer_type!r}.")
     if len(cfg.depths) != len(cfg.hidden_sizes):
@@ -137,7 +137,7 @@ class ResNet(nn.Module):
         return self.encoder(self.embedder(x))
 
 
-class PlaceNamer(nn.Module):
+class DenseClassifier(nn.Module):
     """A backbone's first school: name what each place of its map shows.
 
     Logits (b,num_labels+1,h/f,w/f), the last for no thing. DETR's own backbone went to

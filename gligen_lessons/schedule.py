@@ -82,7 +82,7 @@ def look_up(values: Tensor, t: Tensor) -> Tensor:
     return values[t]
 
 
-def at(values: Tensor, t: Tensor, like: Tensor) -> Tensor:
+def extract(values: Tensor, t: Tensor, like: Tensor) -> Tensor:
     """Look `values` (T,) up at steps t (b,), shaped (b,1,1,...) so that it multiplies `like`.
 
     The result has the dtype and device of `like` (b,...). Raises ValueError where there is not
@@ -91,10 +91,10 @@ def at(values: Tensor, t: Tensor, like: Tensor) -> Tensor:
     if t.ndim != 1 or len(t) != len(like):
         raise ValueError(f"t needs one step for each of the {len(like)} pictures, "
                          f"got shape {tuple(t.shape)}.")
-    return spread(look_up(values, t), like)
+    return expand_like(look_up(values, t), like)
 
 
-def spread(values: Tensor, like: Tensor) -> Tensor:
+def expand_like(values: Tensor, like: Tensor) -> Tensor:
     """One value for each picture, (b,), shaped (b,1,1,...) in the dtype and device of `like`."""
     values = values.to(like.dtype).to(like.device)                 # cast first: MPS has no float64
     return values.view(-1, *[1] * (like.ndim - 1))                 # (b,1,1,...)

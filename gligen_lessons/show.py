@@ -128,7 +128,7 @@ def curve(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabel: 
     return figure
 
 
-def bars(values: Mapping[str, float], ylabel: str = "", title: str = "") -> Picture:
+def bar_chart(values: Mapping[str, float], ylabel: str = "", title: str = "") -> Picture:
     """Named numbers as bars."""
     figure = Picture(max(3., .8 * len(values) + 1.2), 3)
     ax = _panel(figure, "", ylabel, title)

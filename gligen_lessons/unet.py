@@ -13,7 +13,7 @@ from .nets import (
     TimestepEmbedding,
     Transformer2D,
     Upsample2D,
-    settle,
+    resolve_config,
     timestep_embedding,
 )
 
@@ -50,12 +50,12 @@ BLOCKS = {
 }
 
 
-def complete(config: dict) -> SimpleNamespace:
+def with_defaults(config: dict) -> SimpleNamespace:
     """Add diffusers' defaults to a config, one entry a level where levels may differ.
 
-    ValueError names what this network does not implement (see `nets.settle`).
+    ValueError names what this network does not implement (see `nets.resolve_config`).
     """
-    full = settle(config, DEFAULTS, FIXED, "UNet2DConditionModel")
+    full = resolve_config(config, DEFAULTS, FIXED, "UNet2DConditionModel")
     widths, groups = full["block_out_channels"], full["norm_num_groups"]
     for key in ("layers_per_block", "attention_head_dim", *BLOCKS):
         if isinstance(full[key], int):
@@ -183,7 +183,7 @@ class UNet(nn.Module):
 
     def __init__(self, **config):
         super().__init__()
-        self.config, cfg = config, complete(config)
+        self.config, cfg = config, with_defaults(config)
         kinds = (*cfg.down_block_types, cfg.mid_block_type, *cfg.up_block_types)
         reads = any("CrossAttn" in kind for kind in kinds)
         self.context_width = cfg.cross_attention_dim if reads else None
@@ -202,7 +202,7 @@ class UNet(nn.Module):
         """The noise eps_hat in xt (b,c_in,h,w) at steps t (b,), a long tensor.
 
         context (b,n,cross_attention_dim): the words, needed by CrossAttn blocks;
-        grounding: its fields go to the position net by name. Errors: see `check`.
+        grounding: its fields go to the position net by name. Errors: see `check_boxes`.
         """
         self.check(xt, t, context, grounding)
         objs = None

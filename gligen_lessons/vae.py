@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .nets import Downsample2D, ResnetBlock2D, SpatialAttention, Upsample2D, settle
+from .nets import Downsample2D, ResnetBlock2D, SpatialAttention, Upsample2D, resolve_config
 
 EPS = 1e-6                                                      # of every norm in here
 DEFAULTS = {
@@ -72,9 +72,9 @@ def scaling_factor(z: Tensor) -> float:
     return 1 / float(z.flatten().std())
 
 
-def complete(config: dict) -> SimpleNamespace:
+def with_defaults(config: dict) -> SimpleNamespace:
     """Add diffusers' defaults to a config; ValueError names what is not implemented."""
-    full = settle(config, DEFAULTS, FIXED, "AutoencoderKL")
+    full = resolve_config(config, DEFAULTS, FIXED, "AutoencoderKL")
     widths, groups = full["block_out_channels"], full["norm_num_groups"]
     for key in ("down_block_types", "up_block_types"):
         if tuple(full[key]) != DEFAULTS[key] * len(widths):
@@ -170,7 +170,7 @@ class VAE(nn.Module):
 
     def __init__(self, **config):
         super().__init__()
-        self.config, cfg = config, complete(config)
+        self.config, cfg = config, with_defaults(config)
         self.factor, self.scaling_factor = 2**cfg.bottom, cfg.scaling_factor
         c = cfg.latent_channels
         self.encoder, self.decoder = Encoder(cfg), Decoder(cfg)

@@ -8,7 +8,7 @@ from gligen_lessons import experiments
 from gligen_lessons.experiments import ablations
 from gligen_lessons.gligen import Grounding, add_gates, freeze, l_grounding, transformer_blocks
 from gligen_lessons.grounded import gate_attention, gates
-from gligen_lessons.inpaint import with_known
+from gligen_lessons.inpaint import concat_inpainting_inputs
 from gligen_lessons.nets import record_attention
 from gligen_lessons.recipes import alignment
 from gligen_lessons.recipes import inpaint as recipe
@@ -141,9 +141,9 @@ def test_holes_are_boxes_and_where_only_they_are_named_the_rest_is_silent():
 
 
 def test_inpainting_lets_the_first_layer_learn_but_not_its_bias(unet):
-    from gligen_lessons.inpaint import widen
+    from gligen_lessons.inpaint import expand_conv_in
 
-    recipe.learn_inpainting(widen(unet))
+    recipe.learn_inpainting(expand_conv_in(unet))
     assert unet.conv_in.weight.requires_grad and not unet.conv_in.bias.requires_grad
     groups, before = recipe.slower_gates(unet), gate_groups(unet)
     assert [len(g["params"]) for g in groups] == [len(g["params"]) + extra for g, extra
@@ -151,7 +151,7 @@ def test_inpainting_lets_the_first_layer_learn_but_not_its_bias(unet):
     assert all(g["lr"] < old["lr"] for g, old in zip(groups, before, strict=True))
     learnt = {id(p) for g in groups for p in g["params"]}
     assert learnt == {id(p) for p in unet.parameters() if p.requires_grad}
-    shown = with_known(unet, noise(2, 4, 16, 16), torch.ones(2, 1, 16, 16))
+    shown = concat_inpainting_inputs(unet, noise(2, 4, 16, 16), torch.ones(2, 1, 16, 16))
     assert shown(noise(2, 4, 16, 16), torch.tensor([3, 9]), noise(2, 5, 24)).shape[1] == 4
 
 

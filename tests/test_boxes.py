@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gligen_lessons.boxes import area, check, cxcywh_from_xyxy, giou, iou, xyxy_from_cxcywh
+from gligen_lessons.boxes import area, check_boxes, cxcywh_from_xyxy, giou, iou, xyxy_from_cxcywh
 
 SIDES = st.floats(.01, 1)
 
@@ -103,13 +103,13 @@ def test_a_box_turned_inside_out_has_no_area():
 @settings(max_examples=40, deadline=None)
 @given(boxes())
 def test_check_hands_good_boxes_on(found):
-    assert torch.equal(check(found), found.float()) and check(found).dtype == torch.float32
-    assert check(found.tolist()).shape == (3, 4)
-    assert check(torch.zeros(0, 4)).shape == (0, 4)
+    assert torch.equal(check_boxes(found), found.float()) and check_boxes(found).dtype == torch.float32
+    assert check_boxes(found.tolist()).shape == (3, 4)
+    assert check_boxes(torch.zeros(0, 4)).shape == (0, 4)
 
 
 def test_check_forgives_rounding_at_the_border():
-    found = check([[-1e-4, .1, .5, 1.0000002], [.2, -1e-9, 1.0009, .5]])
+    found = check_boxes([[-1e-4, .1, .5, 1.0000002], [.2, -1e-9, 1.0009, .5]])
     torch.testing.assert_close(found, torch.tensor([[0, .1, .5, 1], [.2, 0, 1, .5]]))
 
 
@@ -118,8 +118,8 @@ def test_check_forgives_rounding_at_the_border():
     torch.tensor([[.25, .25, .5, .5]]).double(), torch.tensor([[.25, .25, .5, .5]]).bfloat16(),
     [np.float64([.25, .25, .5, .5])]])
 def test_check_takes_numbers_of_any_kind(found):
-    assert check(found).tolist() == [[.25, .25, .5, .5]]
-    assert check([[0, 0, 1, 1]]).dtype == check(np.array([[0, 0, 1, 1]])).dtype == torch.float32
+    assert check_boxes(found).tolist() == [[.25, .25, .5, .5]]
+    assert check_boxes([[0, 0, 1, 1]]).dtype == check_boxes(np.array([[0, 0, 1, 1]])).dtype == torch.float32
 
 
 @pytest.mark.parametrize("found, words", [
@@ -138,4 +138,4 @@ def test_check_takes_numbers_of_any_kind(found):
 ])
 def test_check_says_what_is_wrong_with_which(found, words):
     with pytest.raises(ValueError, match=words):
-        check(found, where="mine")
+        check_boxes(found, where="mine")

@@ -11,7 +11,7 @@ T = torch.tensor([2, 0])
 LIKE = torch.zeros(2, 1, 2, 3)
 
 
-@exercise("gligen_lessons.schedule:at")
+@exercise("gligen_lessons.schedule:extract")
 def at(attempt):
     """A check as a lesson would write it."""
     want = torch.tensor([8.0, 3.0]).view(2, 1, 1, 1)
@@ -35,12 +35,12 @@ def test_a_right_answer_is_praised_and_handed_on(capsys):
 
 
 def test_an_open_exercise_hands_on_the_library_s(capsys):
-    assert at(left_open) is schedule.at
+    assert at(left_open) is schedule.extract
     assert capsys.readouterr().out.startswith("at is still open.")
 
 
 def test_an_open_part_is_named(capsys):
-    assert at(lambda values, t, like: left_open(values, t, like)) is schedule.at
+    assert at(lambda values, t, like: left_open(values, t, like)) is schedule.extract
     assert "at calls left_open, which is still open" in capsys.readouterr().out
 
 
@@ -53,7 +53,7 @@ def test_nbgrader_gives_no_points_for_an_open_exercise(monkeypatch):
 
 def test_the_library_s_own_version_earns_no_praise(capsys):
     """A learner who runs only the check's cell again must not read "well done"."""
-    assert at(schedule.at) is schedule.at
+    assert at(schedule.extract) is schedule.extract
     assert "Well done" not in capsys.readouterr().out
 
 

@@ -121,7 +121,7 @@ def test_draw_with_boxes_paints_what_the_library_paints(tmp_path, capsys):
     assert cli.main([*wish, *told, "--out", str(tmp_path / "two.png"), "--count", "2"]) == 0
     assert capsys.readouterr().out.count("wrote ") == 3
     parts = weights.text_to_image(unet=weights.load("gligen"))
-    x = grounded.draw_grounded(parts, ["a red car on the snow"], [["a red car", "a blue cat"]],
+    x = grounded.generate_grounded(parts, ["a red car on the snow"], [["a red car", "a blue cat"]],
                                [[[.1, .5, .5, .8], [.6, .2, .9, .8]]], seed=3, steps=2)
     want = ((x[0].movedim(0, -1) + 1) / 2 * 255).round().numpy()
     assert abs(drawn(tmp_path / "one.png") - want).max() <= 1

@@ -118,7 +118,7 @@ def test_a_box_is_judged_as_it_is_stored(tmp_path, bbox):
     files["instances"]["annotations"][0]["bbox"] = list(bbox)
     one = read(put(tmp_path / "coco", files))[0]
     assert len(one.boxes_xyxy) == 3
-    boxes.check(one.boxes_xyxy)
+    boxes.check_boxes(one.boxes_xyxy)
 
 
 def test_a_grey_picture_of_sixteen_bits_keeps_its_greys(real):

@@ -120,10 +120,10 @@ def test_new_gates_change_nothing_at_all():
 def test_open_gates_at_strength_zero_are_no_gates():
     ours, _ = pair(unet_keys())
     xt, t, context, grounding = inputs(unet_keys())
-    with grounded.gates_at(ours, 0.):
+    with grounded.gate_scale(ours, 0.):
         shut = ours(xt, t, context, grounding)
     assert torch.equal(shut, ours(xt, t, context))
-    with grounded.gates_at(ours, .5):
+    with grounded.gate_scale(ours, .5):
         half = ours(xt, t, context, grounding)
     assert not torch.equal(half, shut) and not torch.equal(half, ours(xt, t, context, grounding))
 
@@ -191,14 +191,14 @@ BOXES = [[[.1, .5, .5, .9], [.6, .2, .9, .8]], [[.2, .3, .7, .8]]]
     (10, (.3, 0., .7), [1.] * 3 + [0.] * 7), (4, (0., 1., 0.), [.75, .5, .25, 0.]),
     (10, (.2, .7, .1), None), (49, (0., 1., 0.), None), (5, (1., 0., 0.), [1.] * 5)])
 def test_strengths_are_one_a_step(steps, stages, want):
-    found = grounded.strengths(steps, stages)
+    found = grounded.gate_schedule(steps, stages)
     assert len(found) == steps and found == sorted(found, reverse=True)
     assert want is None or found == want
 
 
 def test_stages_that_do_not_sum_to_one():
     with pytest.raises(ValueError, match="sum to 1"):
-        grounded.strengths(10, (.5, .2, .2))
+        grounded.gate_schedule(10, (.5, .2, .2))
 
 
 def test_grounding_holds_the_phrases_in_their_slots(parts):
@@ -219,17 +219,17 @@ def final(walk) -> torch.Tensor:
 def test_tau_0_is_the_ungrounded_picture_and_tau_1_is_not(parts):
     captions, zT = ["a car", "a cat"], parts.first_noise(2, 0)
     grounding = gligen.ground(parts, PHRASES, BOXES)
-    plain = final(latent.paint(parts, captions, zT, 4))
-    none = final(grounded.paint_grounded(parts, captions, grounding, zT, 4, tau=0.))
+    plain = final(latent.sample_latents(parts, captions, zT, 4))
+    none = final(grounded.sample_grounded(parts, captions, grounding, zT, 4, tau=0.))
     assert relative_error(none, plain) < 1e-6
-    full = final(grounded.paint_grounded(parts, captions, grounding, zT, 4))
-    half = final(grounded.paint_grounded(parts, captions, grounding, zT, 4, tau=.5))
+    full = final(grounded.sample_grounded(parts, captions, grounding, zT, 4))
+    half = final(grounded.sample_grounded(parts, captions, grounding, zT, 4, tau=.5))
     assert relative_error(full, plain) > 1e-2 < relative_error(half, full)
 
 
 def test_pictures_of_a_batch_keep_their_own_boxes(parts):
-    both = grounded.draw_grounded(parts, ["a car", "a cat"], PHRASES, BOXES, seed=3, steps=3)
-    alone = grounded.draw_grounded(parts, ["a cat"], PHRASES[1:], BOXES[1:], seed=4, steps=3)
+    both = grounded.generate_grounded(parts, ["a car", "a cat"], PHRASES, BOXES, seed=3, steps=3)
+    alone = grounded.generate_grounded(parts, ["a cat"], PHRASES[1:], BOXES[1:], seed=4, steps=3)
     assert both.shape == (2, 3, 128, 128) and relative_error(both[1:], alone) < 1e-4
 
 
@@ -250,7 +250,7 @@ def test_a_grounded_walk_is_that_of_the_pipeline(parts, pipeline, tau, negative)
                         negative_prompt=[negative]).images
 
     want, grounding = theirs(BOXES[0]), gligen.ground(parts, PHRASES[:1], BOXES[:1])
-    found = final(grounded.paint_grounded(parts, captions, grounding, zT, 20, 5., tau, negative))
+    found = final(grounded.sample_grounded(parts, captions, grounding, zT, 20, 5., tau, negative))
     assert relative_error(found, want) < 1e-4
     assert relative_error(theirs(BOXES[0][::-1]), want) > 1e-2
 
@@ -287,14 +287,14 @@ def test_what_cannot_be_painted(parts):
     grounding, zT = gligen.ground(parts, PHRASES, BOXES), parts.first_noise(2, 0)
     for tau in (1.5, -.1, math.nan):
         with pytest.raises(ValueError, match=r"tau must lie in 0\.\.1"):
-            grounded.paint_grounded(parts, ["a", "b"], grounding, zT, tau=tau)
+            grounded.sample_grounded(parts, ["a", "b"], grounding, zT, tau=tau)
     for steps in (0, 1000):
         with pytest.raises(ValueError, match=rf"must lie in 1\.\.999, got {steps}"):
-            grounded.paint_grounded(parts, ["a", "b"], grounding, zT, steps)
+            grounded.sample_grounded(parts, ["a", "b"], grounding, zT, steps)
     with pytest.raises(ValueError, match="1 captions, groundings for 2 pictures"):
-        grounded.paint_grounded(parts, ["a"], grounding, zT)
+        grounded.sample_grounded(parts, ["a"], grounding, zT)
     with pytest.raises(ValueError, match="no gates: load grounded ones"):
-        grounded.paint_grounded(weights.text_to_image(), ["a", "b"], grounding, zT)
+        grounded.sample_grounded(weights.text_to_image(), ["a", "b"], grounding, zT)
     with pytest.raises(ValueError, match="nowhere to put a gate"):
         add_gates(UNet(sample_size=8, block_out_channels=(8,), norm_num_groups=4,
                        down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",),

@@ -120,7 +120,7 @@ def test_focus_of_maps_whose_answer_is_known():
 def test_attention_is_recorded_only_while_it_is_grounded(unet):
     _, _, context, grounding = inputs(MANY)
     strength = {900: 1., 600: 1., 300: 0.}
-    guess = grounded.grounded_guess(unet, context, torch.zeros_like(context), grounding, 5.,
+    guess = grounded.grounded_eps(unet, context, torch.zeros_like(context), grounding, 5.,
                                     strength)
     with record_attention(gates(unet), head_mean(gate_attention)) as maps:
         for step in strength:

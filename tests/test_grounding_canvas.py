@@ -1,4 +1,4 @@
-"""Boxes with phrases, painted: `paint` gets what is shown, and a fault becomes one sentence."""
+"""Boxes with phrases, painted: `sample_latents` gets what is shown, and a fault becomes one sentence."""
 
 import base64
 import io

@@ -57,7 +57,7 @@ def test_only_words_of_their_kind_are_counted(name):
     """Against the scenes themselves: which of their things the rule asks for."""
     split, asks = report.ASKED[name]
     few = Held.of(8, split)
-    chosen = report.asked_boxes(few, asks)
+    chosen = report.requested_boxes(few, asks)
     phrases = [phrase for one in few.asked for phrase in one.phrases]
     assert len(chosen) == len(phrases) and 0 < int(chosen.sum()) <= len(phrases)
     words = {"held-out pairs": BASE, "novel": NOVEL, "control": CONTROL}[name]

@@ -27,7 +27,7 @@ def scenes(tmp_path_factory):
 
 def test_codes_of_places_name_category_and_colour(scenes):
     drawn, data = scenes
-    codes = labelled.place_codes(with_labels(drawn), torch.arange(12))
+    codes = labelled.cell_codes(with_labels(drawn), torch.arange(12))
     for row in range(12):
         assert torch.equal(codes[row], full_scene(data, row).codes()), "both ways must agree"
         for place in range(256):
@@ -42,8 +42,8 @@ def test_codes_of_places_name_category_and_colour(scenes):
 
 def test_a_coarse_place_shows_what_one_of_its_fine_places_shows(scenes):
     drawn, _ = scenes
-    fine = labelled.place_codes(with_labels(drawn), torch.arange(12)).view(12, 8, 2, 8, 2)
-    coarse = labelled.place_codes(with_labels(drawn), torch.arange(12), 8).view(12, 8, 8)
+    fine = labelled.cell_codes(with_labels(drawn), torch.arange(12)).view(12, 8, 2, 8, 2)
+    coarse = labelled.cell_codes(with_labels(drawn), torch.arange(12), 8).view(12, 8, 8)
     assert torch.equal(coarse, fine.amax((2, 4)))
 
 
@@ -63,17 +63,17 @@ def test_the_place_loss_is_zero_for_who_knows_and_counts_things_more():
     codes = torch.tensor([[-1, -1, -1, 34, 34, 0]])              # category 3 in colour 4, and 0, 0
     right = torch.where(codes >= 0, codes // 10, 18), codes.clamp(min=0) % 10
     states = torch.zeros(1, 6, 2)
-    assert float(helpers.place_loss(Knowing(*right), states, codes)) < 1e-3
+    assert float(helpers.cell_loss(Knowing(*right), states, codes)) < 1e-3
     wrong = right[0].clone()
     wrong[0, 0] = 5                                              # a place without a thing ...
-    empty = float(helpers.place_loss(Knowing(wrong, right[1]), states, codes))
+    empty = float(helpers.cell_loss(Knowing(wrong, right[1]), states, codes))
     wrong = right[0].clone()
     wrong[0, 3] = 5                                              # ... and one with a thing
-    thing = float(helpers.place_loss(Knowing(wrong, right[1]), states, codes))
+    thing = float(helpers.cell_loss(Knowing(wrong, right[1]), states, codes))
     assert thing == pytest.approx(16 * empty, rel=.01) and empty > .1
     shade = right[1].clone()
     shade[0, 0] = 7                                              # a colour of nothing costs nothing
-    assert float(helpers.place_loss(Knowing(right[0], shade), states, codes)) < 1e-3
+    assert float(helpers.cell_loss(Knowing(right[0], shade), states, codes)) < 1e-3
 
 
 def test_helpers_are_silent_in_the_last_quarter():
@@ -153,7 +153,7 @@ def test_exchanged_nouns_are_wrong_and_never_held_out():
 
 def test_equal_captions_do_not_count_against_each_other():
     """Two pictures with one caption: neither is a wrong answer for the other."""
-    model = helpers.Helped(clip.CLIP(**clip.config(weights.tokenizer())), helpers.PlaceHead(256))
+    model = helpers.Helped(clip.CLIP(**clip.config(weights.tokenizer())), helpers.CellHead(256))
     read, g = weights.tokenizer(), torch.Generator().manual_seed(0)
     images = torch.randint(255, (3, 128, 128, 3), dtype=torch.uint8, generator=g)
     wrong = read(["a blue car"] * 3)[:, None]

@@ -13,12 +13,12 @@ from gligen_lessons.ddpm import q_sample
 from gligen_lessons.gligen import add_gates
 from gligen_lessons.inpaint import (
     check_mask,
-    keep_known,
+    blend_known,
     l_inpaint,
-    masks_of,
+    masks_from_boxes,
     paste,
-    repaint,
-    widen,
+    inpaint_grounded,
+    expand_conv_in,
 )
 from gligen_lessons.unet import UNet
 
@@ -27,17 +27,17 @@ BOXES = [[[.1, .5, .5, .9], [.6, .2, .9, .8]], [[.2, .3, .71, .8]]]
 
 def test_masks_cut_edges_down_as_diffusers_does():
     from diffusers import StableDiffusionGLIGENPipeline as Theirs
-    found = masks_of(BOXES, 16)
+    found = masks_from_boxes(BOXES, 16)
     for mask, boxes in zip(found, BOXES, strict=True):
         assert torch.equal(mask[0], Theirs.draw_inpaint_mask_from_boxes(None, boxes, (16, 16)))
     assert found[1, 0].sum() == 16**2 - (11 - 3) * (12 - 4)
 
 
 def test_a_mask_can_cover_all_that_a_box_touches():
-    touched = masks_of([[[.1, .5, .5, .9]]], 16, touched=True)[0, 0]
+    touched = masks_from_boxes([[[.1, .5, .5, .9]]], 16, touched=True)[0, 0]
     covered = (touched == 0).nonzero()
     assert covered.amin(0).tolist() == [8, 1] and covered.amax(0).tolist() == [14, 7]
-    assert torch.equal(masks_of([[[.25, .25, .5, .75]]], 16, True), masks_of(
+    assert torch.equal(masks_from_boxes([[[.25, .25, .5, .75]]], 16, True), masks_from_boxes(
         [[[.25, .25, .5, .75]]], 16))                      # edges on the grid: nothing to add
 
 
@@ -47,13 +47,13 @@ def test_five_new_channels_change_nothing_at_first():
     draw(narrow)
     xt, t, context, _ = inputs(unet_keys())
     want = narrow(xt, t, context)
-    wide = widen(narrow)
+    wide = expand_conv_in(narrow)
     assert wide.config["in_channels"] == 9 and wide.conv_in.weight.shape[1] == 9
-    mask = masks_of(BOXES, 16)
-    found = inpaint.with_known(wide, torch.randn_like(xt), mask)(xt, t, context)
+    mask = masks_from_boxes(BOXES, 16)
+    found = inpaint.concat_inpainting_inputs(wide, torch.randn_like(xt), mask)(xt, t, context)
     assert relative_error(found, want) < 1e-6
     with pytest.raises(ValueError, match="already reads 9"):
-        widen(wide)
+        expand_conv_in(wide)
 
 
 @torch.no_grad()
@@ -61,9 +61,9 @@ def test_the_channels_are_in_gligens_order():
     """[noisy z, z * mask, mask]: Stable Diffusion's own inpainting has the mask before."""
     ours, theirs = pair(unet_keys(in_channels=9))
     xt, t, context, grounding = inputs(unet_keys())
-    z0, mask = torch.randn_like(xt), masks_of(BOXES, 16)
+    z0, mask = torch.randn_like(xt), masks_from_boxes(BOXES, 16)
     want = theirs_says(theirs, torch.cat([xt, z0 * mask, mask], 1), t, context, grounding)
-    found = inpaint.with_known(ours, z0, mask)(xt, t, context, grounding)
+    found = inpaint.concat_inpainting_inputs(ours, z0, mask)(xt, t, context, grounding)
     assert relative_error(found, want) < 1e-5
     assert isinstance(theirs, UNet2DConditionModel)
 
@@ -72,7 +72,7 @@ def test_the_channels_are_in_gligens_order():
 def parts():
     """The shipped parts, widened, with gates and new channels that do something."""
     made = weights.text_to_image()
-    add_gates(widen(made.unet))
+    add_gates(expand_conv_in(made.unet))
     open_gates(made.unet)
     with torch.no_grad():
         g = torch.Generator().manual_seed(0)
@@ -83,7 +83,7 @@ def parts():
 def given(parts, b: int = 2):
     z0 = torch.randn(b, 4, 16, 16, generator=torch.Generator().manual_seed(5))
     grounding = gligen.ground(parts, [["a red car", "a tree"], ["a blue cat"]][:b], BOXES[:b])
-    return ["a car", "a cat"][:b], grounding, z0, masks_of(BOXES[:b], 16)
+    return ["a car", "a cat"][:b], grounding, z0, masks_from_boxes(BOXES[:b], 16)
 
 
 def final(walk) -> torch.Tensor:
@@ -93,7 +93,7 @@ def final(walk) -> torch.Tensor:
 
 def test_outside_the_latent_stays_near_and_inside_it_is_new(parts):
     captions, grounding, z0, mask = given(parts)
-    z = final(repaint(parts, captions, grounding, z0, mask, steps=10))
+    z = final(inpaint_grounded(parts, captions, grounding, z0, mask, steps=10))
     away = (z - z0).abs()
     outside, inside = (away * mask).sum() / mask.sum() / 4, (away * (1 - mask)).sum() / (
         1 - mask).sum() / 4
@@ -123,9 +123,9 @@ def test_the_loss_is_that_of_grounding_until_the_new_channels_speak(parts):
 
 
 def test_the_new_channels_learn_from_the_first_step():
-    unet = add_gates(widen(weights.text_to_image().unet)).requires_grad_(False)
+    unet = add_gates(expand_conv_in(weights.text_to_image().unet)).requires_grad_(False)
     unet.conv_in.weight.requires_grad_(True)
-    z0, mask = torch.randn(1, 4, 16, 16), masks_of(BOXES[1:], 16)
+    z0, mask = torch.randn(1, 4, 16, 16), masks_from_boxes(BOXES[1:], 16)
     grounding = gligen.Grounding(torch.zeros(1, 2, 4), torch.zeros(1, 2), torch.zeros(1, 2, 256))
     l_inpaint(unet, z0, torch.tensor([500]), torch.randn_like(z0), torch.randn(1, 5, 256),
               grounding, mask, weights.text_to_image().schedule).backward()
@@ -136,7 +136,7 @@ def test_what_is_kept_is_noised_to_the_step_before_every_guess():
     parts = weights.text_to_image()
     _, _, z0, mask = given_plain()
     t, eps, zt = torch.tensor([500, 20]), torch.randn_like(z0), torch.randn_like(z0)
-    mixed = keep_known(zt, z0, mask, t, eps, parts.schedule)
+    mixed = blend_known(zt, z0, mask, t, eps, parts.schedule)
     keep = mask.expand_as(zt) > 0
     assert torch.equal(mixed[~keep], zt[~keep])
     assert torch.equal(mixed[keep], q_sample(z0, t, eps, parts.schedule)[keep])
@@ -144,26 +144,26 @@ def test_what_is_kept_is_noised_to_the_step_before_every_guess():
 
 def given_plain():
     z0 = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(5))
-    return None, None, z0, masks_of(BOXES, 16)
+    return None, None, z0, masks_from_boxes(BOXES, 16)
 
 
 def test_a_seed_gives_one_picture_whatever_else_is_drawn(parts):
     captions, grounding, z0, mask = given(parts)
-    once = final(repaint(parts, captions, grounding, z0, mask, seed=7, steps=3))
+    once = final(inpaint_grounded(parts, captions, grounding, z0, mask, seed=7, steps=3))
     torch.manual_seed(123)
     torch.randn(5)
-    again = final(repaint(parts, captions, grounding, z0, mask, seed=7, steps=3))
+    again = final(inpaint_grounded(parts, captions, grounding, z0, mask, seed=7, steps=3))
     assert torch.equal(once, again)
-    other = final(repaint(parts, captions, grounding, z0, mask, seed=8, steps=3))
+    other = final(inpaint_grounded(parts, captions, grounding, z0, mask, seed=8, steps=3))
     assert relative_error(other, once) > .01
-    second = final(repaint(parts, captions[1:], grounding.each(lambda x: x[1:]), z0[1:], mask[1:],
+    second = final(inpaint_grounded(parts, captions[1:], grounding.each(lambda x: x[1:]), z0[1:], mask[1:],
                            seed=8, steps=3))
     assert relative_error(second, once[1:]) < 1e-4        # picture 1 of the batch has seed + 1
 
 
 def test_pasting_keeps_the_outside_exactly():
     x, painted = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32)
-    mask = masks_of(BOXES, 32)
+    mask = masks_from_boxes(BOXES, 32)
     made = paste(painted, x, mask)
     keep = mask.expand_as(x) > 0
     assert torch.equal(made[keep], x[keep]) and torch.equal(made[~keep], painted[~keep])
@@ -183,13 +183,13 @@ def test_masks_that_cannot_be(mask, problem):
 def test_a_network_without_gates_or_with_other_boxes_is_refused_at_once(parts):
     captions, grounding, z0, mask = given(parts)
     with pytest.raises(ValueError, match="no gates"):
-        repaint(weights.text_to_image(), captions, grounding, z0, mask)
+        inpaint_grounded(weights.text_to_image(), captions, grounding, z0, mask)
     with pytest.raises(ValueError, match="tau must lie"):
-        repaint(parts, captions, grounding, z0, mask, tau=-.1)
+        inpaint_grounded(parts, captions, grounding, z0, mask, tau=-.1)
     with pytest.raises(ValueError, match="as large as what it lies on"):
-        repaint(parts, captions, grounding, z0, mask[:, :, :8])
+        inpaint_grounded(parts, captions, grounding, z0, mask[:, :, :8])
     with pytest.raises(ValueError, match=r"boxes \[0\] have no width"):
-        masks_of([[[.5, .5, .4, .9]]], 16)
+        masks_from_boxes([[[.5, .5, .4, .9]]], 16)
 
 
 @pytest.mark.parametrize("boxes, problem", [
@@ -198,7 +198,7 @@ def test_a_network_without_gates_or_with_other_boxes_is_refused_at_once(parts):
     ([[10, 20, 60, 100]], "look like pixels")])
 def test_holes_that_cannot_be_name_their_picture(boxes, problem):
     with pytest.raises(ValueError, match=problem):
-        masks_of([BOXES[0], boxes], 16)
+        masks_from_boxes([BOXES[0], boxes], 16)
 
 
 def test_pictures_of_another_size_are_refused_before_anything_is_painted(parts):
@@ -206,18 +206,18 @@ def test_pictures_of_another_size_are_refused_before_anything_is_painted(parts):
     wide = torch.cat([z0, z0], 3)
     for other in (z0[..., :8], z0[..., :8, :8], wide, z0[:, :3]):
         with pytest.raises(ValueError, match=r"z0 must be \(b,4,16,16\), .* resize the picture"):
-            repaint(parts, captions, grounding, other, mask)
+            inpaint_grounded(parts, captions, grounding, other, mask)
     with pytest.raises(ValueError, match=r"The mask must be \(2, 1, 16, 16\)"):
-        repaint(parts, captions, grounding, z0, masks_of(BOXES, 128))         # a mask of pixels
+        inpaint_grounded(parts, captions, grounding, z0, masks_from_boxes(BOXES, 128))         # a mask of pixels
     with pytest.raises(ValueError, match="2 captions, groundings for 2 pictures and latents"):
-        repaint(parts, captions, grounding, z0[:1], mask[:1])
+        inpaint_grounded(parts, captions, grounding, z0[:1], mask[:1])
 
 
 def test_grounded_weights_that_see_no_hole_say_which_do(parts):
     captions, grounding, z0, mask = given(parts)
     narrow = weights.text_to_image(unet=add_gates(weights.load("ldm")))
     with pytest.raises(ValueError, match=r"reads 4 channels .* weights.load\('gligen-inpaint'\)"):
-        repaint(narrow, captions, grounding, z0, mask)
+        inpaint_grounded(narrow, captions, grounding, z0, mask)
 
 
 def test_what_inpainting_adds_is_the_gates_and_the_first_layers_weight():
@@ -232,7 +232,7 @@ def test_a_mask_of_which_nothing_is_painted_is_told():
     """A box narrower than a place of the latent masks none; `touched` covers it."""
     boxes = [[[.1, .1, .5, .5]], [[.52, .52, .56, .56]]]
     with pytest.warns(UserWarning, match="The mask of picture 1 is 1 everywhere, so nothing is pa"):
-        check_mask(masks_of(boxes, 16), torch.zeros(2, 4, 16, 16))
+        check_mask(masks_from_boxes(boxes, 16), torch.zeros(2, 4, 16, 16))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        check_mask(masks_of(boxes, 16, touched=True), torch.zeros(2, 4, 16, 16))
+        check_mask(masks_from_boxes(boxes, 16, touched=True), torch.zeros(2, 4, 16, 16))

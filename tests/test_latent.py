@@ -74,7 +74,7 @@ def theirs_of(pipeline, captions, zT, kind="latent", **options):
 def test_a_walk_is_that_of_the_pipeline(parts, pipeline, options):
     zT = parts.first_noise(3, seed=3)
     expected = theirs_of(pipeline, CAPTIONS, zT, **options)
-    *_, (t, z0) = latent.paint(parts, CAPTIONS, zT, **options)
+    *_, (t, z0) = latent.sample_latents(parts, CAPTIONS, zT, **options)
     assert t == 1 and relative_error(z0, expected) < 1e-4
     assert relative_error(expected, theirs_of(pipeline, CAPTIONS[::-1], zT, **options)) > 1e-2
 
@@ -82,7 +82,7 @@ def test_a_walk_is_that_of_the_pipeline(parts, pipeline, options):
 @torch.no_grad()
 def test_pictures_are_those_of_the_pipeline(parts, pipeline):
     expected = theirs_of(pipeline, CAPTIONS, parts.first_noise(3, seed=3), "pt", **GUIDED)
-    ours = (latent.draw(parts, CAPTIONS, seed=3, **GUIDED) + 1) / 2
+    ours = (latent.generate(parts, CAPTIONS, seed=3, **GUIDED) + 1) / 2
     assert relative_error(ours, expected) < 1e-4 and float(expected.std()) > .1
 
 
@@ -90,7 +90,7 @@ def test_pictures_are_those_of_the_pipeline(parts, pipeline):
 def test_a_negative_prompt_is_that_of_the_pipeline(parts, pipeline):
     zT = parts.first_noise(1, seed=0)
     expected = theirs_of(pipeline, CAPTIONS[:1], zT, negative_prompt=["night"], **GUIDED)
-    *_, (_, z0) = latent.paint(parts, CAPTIONS[:1], zT, negative="night", **GUIDED)
+    *_, (_, z0) = latent.sample_latents(parts, CAPTIONS[:1], zT, negative="night", **GUIDED)
     assert relative_error(z0, expected) < 1e-4
     assert relative_error(theirs_of(pipeline, CAPTIONS[:1], zT, **GUIDED), expected) > 1e-3
 
@@ -106,7 +106,7 @@ def test_text_states_are_those_of_the_pipeline(parts, pipeline):
 def test_the_walk_is_the_one_that_was_frozen(parts):
     """Golden: the pipeline's latents, from diffusers 0.42.1, should it ever change or go."""
     frozen = json.loads((Path(__file__).parent / "golden" / "text_to_image.json").read_text())
-    *_, (_, z0) = latent.paint(parts, CAPTIONS, parts.first_noise(3, seed=3), **GUIDED)
+    *_, (_, z0) = latent.sample_latents(parts, CAPTIONS, parts.first_noise(3, seed=3), **GUIDED)
     assert relative_error(z0.flatten()[::29], torch.tensor(frozen["latents"])) < 1e-4
 
 
@@ -136,8 +136,8 @@ def test_the_loss_compares_noise_with_its_guess_in_context(parts):
 
 def test_a_seed_means_one_picture_however_many_are_drawn(parts):
     assert torch.equal(parts.first_noise(3, 5)[1:], parts.first_noise(2, 6))
-    both = latent.draw(parts, CAPTIONS[:1] * 2, seed=4, steps=3)
-    alone = latent.draw(parts, CAPTIONS[:1], seed=5, steps=3)
+    both = latent.generate(parts, CAPTIONS[:1] * 2, seed=4, steps=3)
+    alone = latent.generate(parts, CAPTIONS[:1], seed=5, steps=3)
     assert torch.allclose(both[1:], alone, atol=1e-5)
 
 
@@ -186,18 +186,18 @@ def test_bad_wishes_are_refused_before_anything_is_painted(parts, change, error,
     if isinstance(given["captions"], str):
         given["zT"] = parts.first_noise(len(given["captions"]), 0)
     with pytest.raises(error, match=words):
-        latent.paint(parts, **given)
+        latent.sample_latents(parts, **given)
 
 
 @pytest.mark.parametrize("seed, error", [(1.5, TypeError), ("3", TypeError), (True, TypeError),
                                          (-1, ValueError)])
 def test_a_seed_is_a_whole_number(parts, seed, error):
     with pytest.raises(error, match="A seed must"):
-        latent.draw(parts, CAPTIONS, seed=seed)
+        latent.generate(parts, CAPTIONS, seed=seed)
 
 
 def test_more_randomness_needs_a_generator_and_follows_it(parts):
-    walks = [latent.draw(parts, CAPTIONS[:1], steps=4, eta=1.,
+    walks = [latent.generate(parts, CAPTIONS[:1], steps=4, eta=1.,
                          generator=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
     assert torch.equal(walks[0], walks[1]) and not torch.equal(walks[0], walks[2])
 
@@ -206,7 +206,7 @@ def test_more_randomness_needs_a_generator_and_follows_it(parts):
 def test_stable_diffusion_ends_at_the_first_alpha_bar(parts):
     """Guards the two conventions of the walk: an offset of 1 and an end that is not clean."""
     zT, schedule = parts.first_noise(3, 0), parts.schedule
-    *_, (_, ours) = latent.paint(parts, CAPTIONS, zT, steps=5, guidance_scale=1.)
+    *_, (_, ours) = latent.sample_latents(parts, CAPTIONS, zT, steps=5, guidance_scale=1.)
     context = parts.context(CAPTIONS)
     *_, (_, clean) = ddim.sample(lambda z, t: parts.unet(z, t, context), zT, schedule, 5, offset=1)
     assert 1e-4 < relative_error(ours, clean) < .5
@@ -227,7 +227,7 @@ def test_the_shipped_weights_paint_the_same_picture_in_diffusers(exported):
     pipe.set_progress_bar_config(disable=True)
     shipped = weights.text_to_image()
     expected = theirs_of(pipe, CAPTIONS[:1], shipped.first_noise(1, 0), "pt", **GUIDED)
-    ours = latent.draw(shipped, CAPTIONS[:1], seed=0, **GUIDED)
+    ours = latent.generate(shipped, CAPTIONS[:1], seed=0, **GUIDED)
     assert float(((ours + 1) / 2 - expected).abs().max()) < 1e-4
 
 
@@ -276,7 +276,7 @@ def test_weights_of_another_config_name_the_first_difference():
 def test_a_seed_that_torch_would_take_for_another_is_refused(seed, error, says):
     """Its CPU generator reads 32 bits, so 2**32 painted the picture of seed 0."""
     with pytest.raises(error, match=says):
-        latent.whole(seed, "A seed")
+        latent.check_integer(seed, "A seed")
 
 
 def test_a_scale_that_overflows_writes_no_picture(tmp_path, capsys):

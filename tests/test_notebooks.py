@@ -48,7 +48,7 @@ def sample():
     cells = [text(title, notes="Ask what a beta is.", minutes=6),
              code("import torch", NUMBER), task("write"),
              code(weave.opened("def at(values, t):\n    return values[t]"),
-                  weave="gligen_lessons.schedule:at", exercise=dict(NUMBERS)),
+                  weave="gligen_lessons.schedule:extract", exercise=dict(NUMBERS)),
              code("at = checks.at(at)", NUMBER), task("predict"),
              code("1 + 1  # NBVAL_CHECK_OUTPUT", NUMBER), task("find"),
              code("def wrong_at(values):\n    return values", exercise_kind="find"),
@@ -163,7 +163,7 @@ def test_words_counts_prose(source, count):
 def test_defined_sees_what_a_cell_gives_the_notebook():
     cells = [code("if True:\n    def inside(): pass\nclass Net:\n    def forward(self): pass"),
              code("def outer():\n    def loss(): pass\nf = lambda x: x"),
-             code("", weave="gligen_lessons.schedule:at")]
+             code("", weave="gligen_lessons.schedule:extract")]
     names = [name for name, _ in notebook_parts.defined(nbformat.v4.new_notebook(cells=cells))]
     assert sorted(names) == ["Net", "inside", "outer"]
 

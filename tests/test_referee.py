@@ -55,7 +55,7 @@ def test_pictures_with_nan_are_refused():
 def test_labels_of_places_follow_the_panoptic_ids(tmp_path, monkeypatch):
     monkeypatch.setenv("GLIGEN_LESSONS_CACHE", str(tmp_path))
     data = labelled.labelled("referee-test", 3)
-    category, colour = labelled.places(data, torch.arange(3))
+    category, colour = labelled.cells(data, torch.arange(3))
     for row, seed in enumerate(data.renders.seeds):
         scene = world.scene(seed)
         ids = render(scene).ids

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gligen_lessons.schedule import Schedule, at, look_up, spread
+from gligen_lessons.schedule import Schedule, extract, look_up, expand_like
 
 BETA = st.floats(1e-6, .5)
 BETAS = st.lists(BETA, min_size=1, max_size=40)
@@ -98,7 +98,7 @@ def test_the_cosine_schedule_is_a_cosine_up_to_its_last_step(T):
 def test_at_finds_each_value_and_fits_its_picture(steps, dims, dtype, kind):
     values = torch.arange(10, dtype=torch.float64) / 8             # exact in every dtype
     like = torch.ones(len(steps), *range(2, 2 + dims), dtype=dtype)
-    found = at(values, torch.tensor(steps, dtype=kind), like)
+    found = extract(values, torch.tensor(steps, dtype=kind), like)
     assert found.shape == (len(steps), *[1] * dims) and found.dtype == dtype
     assert found.flatten().tolist() == [step / 8 for step in steps]
     assert (found * like).shape == like.shape
@@ -107,14 +107,14 @@ def test_at_finds_each_value_and_fits_its_picture(steps, dims, dtype, kind):
 @pytest.mark.parametrize("place", ["cpu", "meta"])
 def test_values_go_to_the_device_of_the_picture(place):
     like = torch.empty(2, 3, 4, 5, device=place)
-    assert at(Schedule.linear().betas, torch.tensor([3, 4]), like).device.type == place
-    assert spread(torch.ones(2, dtype=torch.float64), like).device.type == place
+    assert extract(Schedule.linear().betas, torch.tensor([3, 4]), like).device.type == place
+    assert expand_like(torch.ones(2, dtype=torch.float64), like).device.type == place
 
 
 def test_a_difference_is_taken_before_the_cast():
-    """float32 keeps four digits of 1 - alpha_bar at step 0; what `at` gets has sixteen."""
+    """float32 keeps four digits of 1 - alpha_bar at step 0; what `extract` gets has sixteen."""
     schedule, like = Schedule.linear(), torch.ones(1, 3, 2, 2)
-    noise = float(at(1 - schedule.alpha_bar, torch.tensor([0]), like))
+    noise = float(extract(1 - schedule.alpha_bar, torch.tensor([0]), like))
     assert math.isclose(noise, 1e-4, rel_tol=1e-7)
     rounded = float(1 - schedule.alpha_bar[0].float())
     assert not math.isclose(rounded, 1e-4, rel_tol=1e-5)
@@ -130,13 +130,13 @@ def test_a_difference_is_taken_before_the_cast():
     (torch.tensor(1), ValueError, "got shape ()")])
 def test_steps_that_no_picture_can_have_are_refused(t, error, words):
     with pytest.raises(error) as told:
-        at(Schedule.linear(10).betas, t, torch.zeros(2, 3, 4, 5))
+        extract(Schedule.linear(10).betas, t, torch.zeros(2, 3, 4, 5))
     assert words in str(told.value)
 
 
 def test_an_empty_batch_is_refused():
     with pytest.raises(ValueError, match="batch is empty"):
-        at(Schedule.linear(10).betas, torch.zeros(0, dtype=torch.long), torch.zeros(0, 3, 4, 5))
+        extract(Schedule.linear(10).betas, torch.zeros(0, dtype=torch.long), torch.zeros(0, 3, 4, 5))
 
 
 def test_look_up_keeps_64_bits():

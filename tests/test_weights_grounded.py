@@ -45,7 +45,7 @@ def test_a_grounded_picture_is_that_of_the_pipeline(parts, pipelines, tau):
     own, pipe = parts["gligen"], pipelines["gligen"]
     zT = own.first_noise(1, SEED)
     want = pipe(**asked(BOXES, tau, zT), output_type="pt").images
-    ours = grounded.draw_grounded(own, [CAPTION], [PHRASES], [BOXES], SEED, steps=STEPS, tau=tau)
+    ours = grounded.generate_grounded(own, [CAPTION], [PHRASES], [BOXES], SEED, steps=STEPS, tau=tau)
     assert float(((ours + 1) / 2 - want).abs().max()) < 1e-4
     other = pipe(**asked(BOXES[::-1], tau, zT), output_type="pt").images
     assert float((other - want).abs().max()) > 1e-2                # what is where counts
@@ -59,7 +59,7 @@ def test_a_filled_hole_is_that_of_the_pipeline(parts, pipelines, tau, monkeypatc
     image, x = picture()
     torch.manual_seed(3)                                           # of the encoder's draw, theirs
     eps = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(3))
-    z0, mask = latent.to_latents(own.vae, x, eps), inpaint.masks_of([BOXES], 16)
+    z0, mask = latent.to_latents(own.vae, x, eps), inpaint.masks_from_boxes([BOXES], 16)
 
     source = torch.Generator().manual_seed(SEED)
     zT = torch.randn(1, 4, 16, 16, generator=source)
@@ -67,7 +67,7 @@ def test_a_filled_hole_is_that_of_the_pipeline(parts, pipelines, tau, monkeypatc
         like.shape, generator=source))
     want = pipe(**asked(BOXES, tau, zT), gligen_inpaint_image=image, output_type="latent").images
     monkeypatch.undo()
-    walk = list(inpaint.repaint(own, [CAPTION], gligen.ground(own, [PHRASES], [BOXES]), z0, mask,
+    walk = list(inpaint.inpaint_grounded(own, [CAPTION], gligen.ground(own, [PHRASES], [BOXES]), z0, mask,
                                 SEED, STEPS, 5., tau))
     assert relative_error(walk[-1][1], want) < 1e-4
     assert relative_error(walk[-2][1], want) > 1e-2                # one step less is another

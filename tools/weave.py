@@ -192,7 +192,7 @@ def weave(notebook, root: Path = ROOT) -> list[str]:
 
 
 def weave_file(path: Path, check: bool, root: Path = ROOT) -> list[str]:
-    """Weave one notebook file; with `check` it is only compared. Returns the differences."""
+    """Weave one notebook file; with `check_boxes` it is only compared. Returns the differences."""
     try:
         notebook = nbformat.read(path, as_version=4)
         notes = weave(notebook, root)

@@ -4,7 +4,7 @@ import torch
 
 from .. import ddim
 from .. import dpm_solver as own
-from ..schedule import Schedule, spread
+from ..schedule import Schedule, expand_like
 from . import exercise, expect_close
 
 COARSE = Schedule.linear(10, .02, .3)                     # ten steps that differ a lot
@@ -19,7 +19,7 @@ def extrapolated_x0(attempt):
     kept = COARSE.alpha_bar
 
     def along(factor):
-        return x0_hat + spread(factor, x0_hat) * (x0_hat - x0_last)
+        return x0_hat + expand_like(factor, x0_hat) * (x0_hat - x0_last)
     ratio = (ahead - now) / (now - last)
     signal = [kept[i].log() for i in (t, t_last, t_prev)]
     wrongs = {
@@ -36,7 +36,7 @@ def extrapolated_x0(attempt):
             (x0_hat + x0_last) / 2,
         "The steps differ in length: the ratio of the two lengths is missing.": along(now * 0 + .5),
         "x0_last is the start of the line here. It starts at x0_hat, and x0_last only gives its "
-        "direction.": x0_last + spread(ratio / 2, x0_hat) * (x0_hat - x0_last),
+        "direction.": x0_last + expand_like(ratio / 2, x0_hat) * (x0_hat - x0_last),
         "lambda is the log of signal to NOISE: log of alpha_bar / (1 - alpha_bar), halved.":
             along((signal[2] - signal[0]) / (signal[0] - signal[1]) / 2)}
     told = attempt(x0_hat.clone(), x0_last.clone(), t.clone(), t_last.clone(), t_prev.clone(),

@@ -7,7 +7,7 @@ from torch import nn
 
 from .. import ddpm as own
 from ..ema import EMA
-from ..schedule import Schedule, spread
+from ..schedule import Schedule, expand_like
 from ..schedule import cosine_betas as own_betas
 from . import Wrong, exercise, expect_close
 
@@ -20,8 +20,8 @@ def from_velocity(attempt):
     x0, eps, v = (1.5 * torch.randn(3, 2, 4, 5) for _ in range(3))
     t = torch.tensor([1, 6, 11])
     xt, kept = own.q_sample(x0, t, eps, STEEP), STEEP.alpha_bar[t]
-    signal, noise = spread(kept.sqrt(), xt), spread((1 - kept).sqrt(), xt)
-    near, far = (spread(k[t].sqrt(), xt) for k in (STEEP.alphas, STEEP.betas))
+    signal, noise = expand_like(kept.sqrt(), xt), expand_like((1 - kept).sqrt(), xt)
+    near, far = (expand_like(k[t].sqrt(), xt) for k in (STEEP.alphas, STEEP.betas))
     want = signal * xt - noise * v, noise * xt + signal * v
     wrongs = {
         "The two are swapped: return x0 first, then eps.": want[::-1],

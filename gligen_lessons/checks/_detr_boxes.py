@@ -7,8 +7,8 @@ from .. import boxes as own_boxes
 from . import Wrong, exercise, expect_close
 
 
-@exercise("gligen_lessons.detr:cheapest_by_trying")
-def cheapest_by_trying(attempt):
+@exercise("gligen_lessons.detr:brute_force_assignment")
+def brute_force_assignment(attempt):
     """A square cost whose permutation is not its own inverse, and one with more rows."""
     square = torch.tensor([[6., 1, 8, 9], [7, 5, 2, 8], [6, 9, 7, 1], [2, 3, 6, 9]])
     long = torch.tensor([[4., 9, 3], [1, 2, 6], [5, 8, 1], [2, 7, 8], [9, 4, 5]])
@@ -19,7 +19,7 @@ def cheapest_by_trying(attempt):
         "This lists each row's column. The formula's sigma is the inverse: each COLUMN's row.":
             torch.tensor([1, 2, 3, 0]),
         "Rows are counted from 0 here, not from 1.": torch.tensor([4, 1, 2, 3]),
-        "This is the dearest assignment. The smallest sum is wanted.": dearest(square),
+        "This is the dearest assignment. The smallest sum is wanted.": most_expensive(square),
         "This is what the assignment costs. Which rows does it take?": torch.tensor(6.)}
     expect_close(told, torch.tensor([3, 0, 1, 2]), "Of all permutations, the one with the "
                  "smallest sum of costs.", wrongs=wrongs)
@@ -34,7 +34,7 @@ def cheapest_by_trying(attempt):
     return "finds the cheapest of 24 and of 60 assignments"
 
 
-def dearest(cost) -> torch.Tensor:
+def most_expensive(cost) -> torch.Tensor:
     """The most expensive assignment, each column's row."""
     rows, cols = linear_sum_assignment(cost.numpy(), maximize=True)
     return torch.from_numpy(rows[cols.argsort()])

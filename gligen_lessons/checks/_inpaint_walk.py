@@ -20,8 +20,8 @@ def a_hole() -> tuple[Tensor, Tensor]:
     return 1.5 * torch.randn(2, 3, 4, 5) + .6, mask
 
 
-@exercise("gligen_lessons.inpaint:keep_known")
-def keep_known(attempt):
+@exercise("gligen_lessons.inpaint:blend_known")
+def blend_known(attempt):
     """Two latents, each at a step of its own."""
     (z0, mask), t = a_hole(), torch.tensor([4, 33])
     zt, eps = torch.randn_like(z0), torch.randn_like(z0)
@@ -96,13 +96,13 @@ def walk(z0: Tensor, mask: Tensor, seed: int, *, keep: str = "before", renew: bo
     return tuple(found)
 
 
-def slips(z0: Tensor, mask: Tensor, seed: int) -> dict[str, tuple]:
+def mistakes(z0: Tensor, mask: Tensor, seed: int) -> dict[str, tuple]:
     """What walks give that do one thing wrong, by their message."""
     told = z0, mask, seed
     top = torch.full((2,), VISITED[0])
     last = walk(*told)
     return {
-        "Nothing is put back: before each guess, `keep_known`.": walk(*told, keep="never"),
+        "Nothing is put back: before each guess, `blend_known`.": walk(*told, keep="never"),
         "What is kept is put back AFTER each step. Then the guess has not seen it at this level: "
         "put it back before the guess.": walk(*told, keep="after"),
         "All steps put back the same noise. Draw it anew before each.": walk(*told, renew=False),
@@ -138,7 +138,7 @@ def inpaint_steps(attempt):
                         "one that was just left.")
         with torch.no_grad():
             got, want = tuple(z for _, z in made), walk(z0, mask, seed)
-            looks_like(got, slips(z0, mask, seed))
+            looks_like(got, mistakes(z0, mask, seed))
         error = expect_close(got, want, "Draw the first noise, then for each step: draw noise, put "
                              "back, guess, step down, yield.")
         largest = max(largest, error)

@@ -66,7 +66,7 @@ class Listener(nn.Module):
 
 
 def small_parts() -> TextToImage:
-    """A text-to-image model with everything that `paint` and `draw` ask of one."""
+    """A text-to-image model with everything that `sample_latents` and `generate` ask of one."""
     return TextToImage(small_vae(), Letters().requires_grad_(False),
                            Listener().requires_grad_(False), Letters.tokenizer, NOISE)
 

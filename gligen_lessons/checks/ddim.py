@@ -4,7 +4,7 @@ import torch
 
 from .. import ddim as own
 from ..ddpm import predict_x0, q_sample
-from ..schedule import spread
+from ..schedule import expand_like
 from . import Wrong, exercise, expect_close, expect_no_draw
 from ._ddim_paths import COARSE, extrapolated_x0, slerp
 
@@ -79,10 +79,10 @@ def ddim_step(attempt):
 
     def mixed(level, x0_hat, taken=sigma**2, z=sigma, direction=eps_hat):
         a, b = level.sqrt(), (1 - level - taken).clamp(min=0).sqrt()
-        return spread(a, xt) * x0_hat + spread(b, xt) * direction + spread(z, xt) * noise
+        return expand_like(a, xt) * x0_hat + expand_like(b, xt) * direction + expand_like(z, xt) * noise
     before, clipped = own.alpha_bar_at(t_prev, COARSE, END), guess.clamp(-1, 1)
     near, now, none = own.alpha_bar_at(t - 1, COARSE, END), COARSE.alpha_bar[t], 0 * sigma
-    again = (xt - spread(now.sqrt(), xt) * clipped) / spread((1 - now).sqrt(), xt)
+    again = (xt - expand_like(now.sqrt(), xt) * clipped) / expand_like((1 - now).sqrt(), xt)
     wrongs = {
         "sigma^2 is missing in the direction back to xt: what the fresh noise adds, the old noise "
         "must give up, or the clouds grow too wide.": mixed(before, clipped, none),
@@ -219,7 +219,7 @@ def ddim_ascend(attempt):
 
     def lifted(start, clip=False, goal=t_next, end=END):
         level = own.alpha_bar_at(start, COARSE, end)
-        guess = (xt - spread((1 - level).sqrt(), xt) * eps_hat) / spread(level.sqrt(), xt)
+        guess = (xt - expand_like((1 - level).sqrt(), xt) * eps_hat) / expand_like(level.sqrt(), xt)
         return q_sample(guess.clamp(-1, 1) if clip else guess, goal, eps_hat, COARSE)
     wrongs = {
         "The guess of x0 was read at t_next; xt stands at level t.": lifted(t_next),

@@ -4,7 +4,7 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 from .. import ddpm as own
-from ..schedule import Schedule, spread
+from ..schedule import Schedule, expand_like
 from . import Wrong, exercise, expect_close, expect_no_draw
 from ._ddpm_forms import (
     STEEP,
@@ -31,7 +31,7 @@ def pictures_to_noise(count: int) -> list[torch.Tensor]:
 
 def mixed(x, signal, eps, noise, t) -> torch.Tensor:
     """signal[t] x + noise[t] eps, from two lists (T,)."""
-    return spread(signal[t], x) * x + spread(noise[t], x) * eps
+    return expand_like(signal[t], x) * x + expand_like(noise[t], x) * eps
 
 
 @exercise("gligen_lessons.ddpm:q_step")
@@ -84,9 +84,9 @@ def posterior_by_precisions(x0, xt, now, before) -> tuple[torch.Tensor, torch.Te
     """Mean and variance of a product of two Gaussians in x_prev; now, before (b,) are alpha_bar."""
     alpha = now / before
     variance = 1 / (alpha / (1 - alpha) + 1 / (1 - before))
-    mean = spread(variance * alpha.sqrt() / (1 - alpha), xt) * xt
-    mean = mean + spread(variance * before.sqrt() / (1 - before), xt) * x0
-    return mean, spread(variance, xt)
+    mean = expand_like(variance * alpha.sqrt() / (1 - alpha), xt) * xt
+    mean = mean + expand_like(variance * before.sqrt() / (1 - before), xt) * x0
+    return mean, expand_like(variance, xt)
 
 
 @exercise("gligen_lessons.ddpm:posterior")
@@ -98,7 +98,7 @@ def posterior(attempt):
     swapped, _ = posterior_by_precisions(xt, x0, ALPHA_BAR[t], ALPHA_BAR[t - 1])
     wrongs = {
         "The variance is beta (fixed large). Equation 7 shrinks it by (1 - before) / (1 - now): "
-        "x0 is known here, and that narrows x_prev down.": (mean, spread(BETAS[t], xt)),
+        "x0 is known here, and that narrows x_prev down.": (mean, expand_like(BETAS[t], xt)),
         "This returns the standard deviation. Equation 7 is the variance, without a root.":
             (mean, variance.sqrt()),
         "The two weights are swapped: read in equation 7 which belongs to x0 and which to xt.":
@@ -121,7 +121,7 @@ def check_jumps(attempt, x0, xt) -> None:
     t, t_prev = torch.tensor([11, 9, 6]), torch.tensor([7, 1, 0])
     want = posterior_by_precisions(x0, xt, ALPHA_BAR[t], ALPHA_BAR[t_prev])
     one_step = posterior_by_precisions(x0, xt, ALPHA_BAR[t], ALPHA_BAR[t - 1])
-    beta, now, before = (spread(v, xt) for v in (BETAS[t], ALPHA_BAR[t], ALPHA_BAR[t_prev]))
+    beta, now, before = (expand_like(v, xt) for v in (BETAS[t], ALPHA_BAR[t], ALPHA_BAR[t_prev]))
     short = (before.sqrt() * beta / (1 - now) * x0
              + (1 - beta).sqrt() * (1 - before) / (1 - now) * xt, beta * (1 - before) / (1 - now))
     expect_close(attempt(x0.clone(), xt.clone(), t, STEEP, t_prev), want, "It is right for single "
@@ -136,8 +136,8 @@ def predict_x0(attempt):
     """Equation 4 solved for x0, at values beyond [-1, 1]."""
     eps, xt, x0 = pictures_to_noise(3)
     t = torch.tensor([2, 7, 11])
-    signal, noise = (spread(v[t], xt) for v in (ALPHA_BAR.sqrt(), (1 - ALPHA_BAR).sqrt()))
-    want, alpha = (xt - noise * eps) / signal, spread(ALPHAS[t], xt)
+    signal, noise = (expand_like(v[t], xt) for v in (ALPHA_BAR.sqrt(), (1 - ALPHA_BAR).sqrt()))
+    want, alpha = (xt - noise * eps) / signal, expand_like(ALPHAS[t], xt)
     wrongs = {
         "The noise is taken away, so it needs a minus.": (xt + noise * eps) / signal,
         "What is left is sqrt(alpha_bar) x0: divide by that root.": xt - noise * eps,
@@ -213,7 +213,7 @@ def ddpm_step(attempt):
         "The noise is scaled by the variance. Its square root, the standard deviation, belongs "
         "there.": mean + variance * z,
         "This is the variance beta (fixed large). Take the one that `posterior` returns.":
-            mean + spread(BETAS[t].sqrt(), xt) * z,
+            mean + expand_like(BETAS[t].sqrt(), xt) * z,
         "No noise is added: this returns the mean.": mean,
         "The noise is added with its full size; multiply it by sqrt(variance).": mean + z,
         "This returns the guess of x0. It is only where the step aims at.": x0_hat,

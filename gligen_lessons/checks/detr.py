@@ -3,7 +3,7 @@
 from .. import boxes as own_boxes
 from .. import detr as own
 from . import Wrong, exercise, expect_close, looks_like
-from ._detr_boxes import cheapest_by_trying, giou, some_answers
+from ._detr_boxes import brute_force_assignment, giou, some_answers
 from ._detr_loss import detection_loss, hungarian_loss, match, matching_cost
 from ._detr_network import DetrAttention, DetrDecoderLayer, sine_positions
 

@@ -102,8 +102,8 @@ def closing_slips(closing: int) -> dict[str, list[float]]:
         "The closing stage stands at one half; it should fall evenly.": [.5] * closing}
 
 
-@exercise("gligen_lessons.grounded:strengths")
-def strengths(attempt):
+@exercise("gligen_lessons.grounded:gate_schedule")
+def gate_schedule(attempt):
     """Three stages of ten steps, parts that no float holds exactly, and what must be refused."""
     full, closing, shut = [1.] * 3, [.75, .5, .25, 0.], [0.] * 3
     got = attempt(10, (.3, .4, .3))
@@ -135,7 +135,7 @@ def exact_parts(attempt, steps: int, stages: tuple[float, float, float]) -> floa
     if len(got) != steps:
         raise Wrong(f"{len(got)} strengths for {steps} steps. np.arange with a step that no float "
                     "holds exactly may count one too many: count whole numbers, then divide.")
-    want = own.strengths(steps, stages)
+    want = own.gate_schedule(steps, stages)
     if got.count(1.) < want.count(1.):
         raise Wrong(f"int({stages[0]} * {steps}) is {int(stages[0] * steps)}, since the product "
                     f"is {stages[0] * steps!r} as a float: add something tiny before `int`.")
@@ -157,7 +157,7 @@ class GuessedTwice:
         self.t = torch.tensor([600, 600])
 
     def call(self, context: Tensor, grounding: Grounding | None, beta: float = .5) -> Tensor:
-        with own.gates_at(self.unet, beta):
+        with own.gate_scale(self.unet, beta):
             return self.unet(self.xt, self.t, context, grounding)
 
     def wrongs(self, s: float) -> dict[str, Tensor]:
@@ -184,8 +184,8 @@ class GuessedTwice:
             "`guidance_scale` is ignored; this is the guess with caption and boxes.": yes}
 
 
-@exercise("gligen_lessons.grounded:grounded_guess")
-def grounded_guess(attempt):
+@exercise("gligen_lessons.grounded:grounded_eps")
+def grounded_eps(attempt):
     """Half-open gates at a scale of 3, shut ones, no guidance, and a detour."""
     team, strength = GuessedTwice(), {600: .5, 20: 0.}
 

@@ -4,7 +4,7 @@ import torch
 
 from .. import guidance as own
 from ..ddpm import posterior, predict_x0
-from ..schedule import Schedule, at
+from ..schedule import Schedule, extract
 from . import Wrong, exercise, expect_close
 from ._unet_parts import Attention, ResnetBlock2D  # noqa: F401
 
@@ -66,7 +66,7 @@ def classifier_eps(attempt):
     """Three steps, one of them the last."""
     eps_hat, gradient, *_ = four_draws()
     t, scale = torch.tensor([0, 4, 9]), 2.5
-    noise, signal = (at(level.sqrt(), t, eps_hat)
+    noise, signal = (extract(level.sqrt(), t, eps_hat)
                      for level in (1 - SHORT.alpha_bar, SHORT.alpha_bar))
     wrongs = {
         "The sign is turned. eps points to the noise and the gradient to the data, so the gradient "
@@ -81,7 +81,7 @@ def classifier_eps(attempt):
             eps_hat - scale * gradient / noise,
         "The guidance scale is missing.": eps_hat - noise * gradient,
         "This uses betas; the noise that xt holds is that of all steps, 1 - alpha_bar.":
-            eps_hat - scale * at(SHORT.betas.sqrt(), t, eps_hat) * gradient}
+            eps_hat - scale * extract(SHORT.betas.sqrt(), t, eps_hat) * gradient}
     got = attempt(eps_hat.clone(), gradient.clone(), t, SHORT, scale)
     error = expect_close(got, eps_hat - scale * noise * gradient, "Compare with the derivation: "
                          "eps_hat minus s times sqrt(1 - alpha_bar) times the gradient.",
@@ -141,7 +141,7 @@ def classifier_ddpm_step(attempt):
         "The mean was not moved at all.": moved(clipped, s=0),
         "The guess of x0 was moved, not the mean.": mean + variance.sqrt() * noise,
         "betas stand where the posterior's variance belongs.":
-            moved(clipped, lambda v: at(SHORT.betas, t, xt))}
+            moved(clipped, lambda v: extract(SHORT.betas, t, xt))}
     got = attempt(eps_hat.clone(), xt.clone(), t, SHORT, noise.clone(), gradient.clone(), scale,
                   True)
     error = expect_close(got, moved(clipped), "Compare with algorithm 1: the posterior's mean, "

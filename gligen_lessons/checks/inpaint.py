@@ -10,7 +10,7 @@ from .. import inpaint as own
 from ..ddpm import q_sample
 from ..unet import UNet
 from . import Wrong, exercise, expect_close
-from ._inpaint_walk import inpaint_steps, keep_known
+from ._inpaint_walk import inpaint_steps, blend_known
 from ._instructions import instructions
 from ._small import NOISE, loss_slips
 from .gligen import Attentive, small_unet, what_it_reads
@@ -39,8 +39,8 @@ def as_sizes(corners: Tensor) -> Tensor:
     return torch.cat([corners[:, :2], corners[:, :2] + corners[:, 2:]], 1)
 
 
-@exercise("gligen_lessons.inpaint:masks_of")
-def masks_of(attempt):
+@exercise("gligen_lessons.inpaint:masks_from_boxes")
+def masks_from_boxes(attempt):
     """Three pictures: two boxes, one, none; edges between places and on them."""
     boxes = [[[.12, .47, .38, .93], [.55, .08, .87, .5]], [[.26, .34, .77, .58]], []]
     last, all_ = [place[-1:] for place in boxes], sum(boxes, [])
@@ -74,15 +74,15 @@ def masks_of(attempt):
     expect_close(nearly, holed([[[.2, .3, .5, .8]]]), "A box that ends on the edge of a place, but "
                  "for rounding, does not touch the next: take off 1e-4 before you go up.")
     refuses(lambda: attempt([[[.5, .2, .4, .6]]], SIDE), "a box came whose left edge lies right of "
-            "its right one (`boxes_.check` knows such boxes)")
+            "its right one (`boxes_.check_boxes` knows such boxes)")
     return f"cuts 3 boxes into 100 places (largest difference {error:.0e})"
 
 
-@exercise("gligen_lessons.inpaint:widen")
-def widen(attempt):
+@exercise("gligen_lessons.inpaint:expand_conv_in")
+def expand_conv_in(attempt):
     """A network of three channels, in 64 bits; one that is wide already; what comes back."""
     plain = small_unet().double()
-    wide = own.widen(copy.deepcopy(plain))
+    wide = own.expand_conv_in(copy.deepcopy(plain))
     inputs = what_it_reads(plain, torch.float64)
     guess, old = plain(*inputs[:3]), copy.deepcopy(plain.conv_in)
     got = attempt(plain)
@@ -146,8 +146,8 @@ def slots_for(copies: int) -> tuple:
             torch.randn(b, 5, 7), 2.)
 
 
-@exercise("gligen_lessons.inpaint:with_known")
-def with_known(attempt):
+@exercise("gligen_lessons.inpaint:concat_inpainting_inputs")
+def concat_inpainting_inputs(attempt):
     """Two pictures, shown once and twice over as guidance asks."""
     largest = 0.
     for copies in (1, 2):
@@ -218,7 +218,7 @@ class Wide(nn.Module):
     def forward(self, zt: Tensor, t=None, context=None, grounding=None) -> Tensor:
         if zt.shape[1] != 7:
             raise Wrong(f"the network was shown {zt.shape[1]} channels, not 7: the latent's three, "
-                        "three that are kept, and the mask. `with_known` shows them.")
+                        "three that are kept, and the mask. `concat_inpainting_inputs` shows them.")
         return self.inner(2 * self.mix(zt), t, context, grounding)
 
 

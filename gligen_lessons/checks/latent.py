@@ -213,8 +213,8 @@ def ends_of_slips(parts: TextToImage, captions: list[str], zT: Tensor) -> dict[s
         "All pictures got the first caption.": end(one)}
 
 
-@exercise("gligen_lessons.latent:paint")
-def paint(attempt):
+@exercise("gligen_lessons.latent:sample_latents")
+def sample_latents(attempt):
     """Six of forty steps with everything set, a plain walk, and what must be refused."""
     parts, captions = small_parts(), ["a cat", "a red fish"]
     zT = 1.5 * torch.randn(2, 3, 4, 4)
@@ -222,7 +222,7 @@ def paint(attempt):
     def walk(call):
         return call(parts, captions, zT.clone(), 6, 3., "dark", .5,
                     torch.Generator().manual_seed(3))
-    want, state = list(walk(own.paint)), torch.get_rng_state()
+    want, state = list(walk(own.sample_latents)), torch.get_rng_state()
     got = walk(attempt)
     got = got if got is None else list(got)
     if not torch.equal(torch.get_rng_state(), state):
@@ -232,24 +232,24 @@ def paint(attempt):
     error = expect_walk(got, want, "Contexts of captions and negative, classifier_free, then "
                         "ddim.sample with Stable Diffusion's offset and end.", {})
     expect_walk(attempt(parts, captions, zT.clone(), steps=3),
-                list(own.paint(parts, captions, zT, steps=3)), "Without options: scale 5, an empty "
+                list(own.sample_latents(parts, captions, zT, steps=3)), "Without options: scale 5, an empty "
                 "negative, eta 0.", {})
     refuses(lambda: list(attempt(parts, captions, zT, steps=NOISE.T)), "as many steps as T came")
     refuses(lambda: list(attempt(parts, captions, zT[:1])), "one noise came for two captions")
     return f"walks as Stable Diffusion does for 6 + 3 steps (largest difference {error:.0e})"
 
 
-@exercise("gligen_lessons.latent:draw")
-def draw(attempt):
+@exercise("gligen_lessons.latent:generate")
+def generate(attempt):
     """Two captions with every option set, and one caption alone."""
     parts, captions = small_parts(), ["a cat", "a red fish"]
     options = {"steps": 4, "guidance_scale": 2.5, "negative": "dark"}
     zT = parts.first_noise(2, 7)
-    walk = list(own.paint(parts, captions, zT, **options))
+    walk = list(own.sample_latents(parts, captions, zT, **options))
     z0 = walk[-1][1]
 
     def shown(zT, **options):
-        *_, (_, z) = own.paint(parts, captions, zT, **options)
+        *_, (_, z) = own.sample_latents(parts, captions, zT, **options)
         return own.to_pictures(parts.vae, z)
     wrongs = {
         "These are latents: decode them, with `to_pictures`.": z0,
@@ -258,7 +258,7 @@ def draw(attempt):
         "This is the picture after the FIRST step; go to the end of the walk.":
             own.to_pictures(parts.vae, walk[0][1]),
         "This decodes the noise that the walk starts from.": own.to_pictures(parts.vae, zT),
-        "The options (steps, guidance_scale, ...) did not reach `paint`.": shown(zT),
+        "The options (steps, guidance_scale, ...) did not reach `sample_latents`.": shown(zT),
         "`seed` is ignored: this is the picture of seed 0.":
             shown(parts.first_noise(2, 0), **options),
         "All pictures start from one and the same noise; ask first_noise for one a caption.":
@@ -268,7 +268,7 @@ def draw(attempt):
         "These are shown pictures, in 0..1; draw returns the model side, [-1, 1].":
             (shown(zT, **options) + 1) / 2}
     error = expect_close(attempt(parts, captions, 7, **options), shown(zT, **options),
-                         "first_noise, the whole walk of `paint`, to_pictures.", wrongs=wrongs)
+                         "first_noise, the whole walk of `sample_latents`, to_pictures.", wrongs=wrongs)
     alone = attempt(parts, captions[1:], seed=8, **options)
     error = max(error, expect_close(alone, shown(zT, **options)[1:], "Picture i of seed s must be "
                                     "the only picture of seed s + i."))

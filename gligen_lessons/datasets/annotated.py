@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..boxes import cxcywh_from_xyxy
 from ..world.vocabulary import BASE
-from .labelled import labelled, places
+from .labelled import labelled, cells
 
 SMALLEST = .03                                            # a side of a box that counts, 4 px
 
@@ -54,5 +54,5 @@ def lists(labels: Tensor, boxes_xyxy: Tensor) -> tuple[list[Tensor], list[Tensor
 
 def base_places(data, rows: Tensor) -> Tensor:
     """The base category at each of the 16 x 16 places, (b,16,16); len(BASE) where none is."""
-    shown = places(data, rows)[0]
+    shown = cells(data, rows)[0]
     return torch.where(shown < len(BASE), shown, len(BASE))

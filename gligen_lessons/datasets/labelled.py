@@ -48,7 +48,7 @@ def pictures(data: Labelled, rows: Tensor) -> Tensor:
     return to_model(torch.from_numpy(data.renders.images[rows.numpy()]))
 
 
-def places(data: Labelled, rows: Tensor) -> tuple[Tensor, Tensor]:
+def cells(data: Labelled, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Category and colour at the middle of each place of 8 px, (b,s/8,s/8) each."""
     ids = torch.from_numpy(data.renders.ids[rows.numpy(), 4::8, 4::8]).long()
     slot = (ids - THING_ID).clamp(min=0)
@@ -100,12 +100,12 @@ def labels_of(split: str, count: int) -> Tensor:
 NOTHING = -1                                              # the code of a place without a thing
 
 
-def place_codes(data: Labelled, rows: Tensor, side: int = 16) -> Tensor:
+def cell_codes(data: Labelled, rows: Tensor, side: int = 16) -> Tensor:
     """What each place of some scenes shows: category times 10 plus colour, or NOTHING.
 
     (b,side*side) for pictures of 8 * side px or a multiple of it; a coarse place shows a thing if
     one of its fine places does.
     """
-    category, colour = places(data, rows)                                   # (b,s/8,s/8) twice
+    category, colour = cells(data, rows)                                   # (b,s/8,s/8) twice
     codes = torch.where(category == BACKGROUND, NOTHING, category * len(COLOURS) + colour)
     return F.max_pool2d(codes[:, None].float(), codes.shape[-1] // side).long().flatten(1)

@@ -81,7 +81,7 @@ class Example:
         return captions(replace(self.scene, things=things))[kind]
 
     def codes(self) -> Tensor:
-        """Category and colour of each place as one number (`helpers.place_codes`), (s*s,)."""
+        """Category and colour of each place as one number (`helpers.cell_codes`), (s*s,)."""
         table = [CATEGORIES.index(t.category) * len(COLOURS) + list(COLOURS).index(t.colour)
                  for t in self.scene.things] + [NOTHING]
         return torch.tensor(table)[self.slots.long().flatten()]

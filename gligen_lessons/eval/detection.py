@@ -10,12 +10,12 @@ from ..datasets.labelled import labelled, pictures
 from ..detr import DETR, detect, match
 from ..images import to_model
 from ..metrics import detection_precision
-from ..resnet import PlaceNamer
+from ..resnet import DenseClassifier
 from ..world.vocabulary import BASE, CATEGORIES
 
 
 @torch.no_grad()
-def backbone_report(model: PlaceNamer, count: int) -> dict:
+def backbone_report(model: DenseClassifier, count: int) -> dict:
     """How often a place is named right, where there is a thing and where there is none."""
     data, where = labelled("grounding-test", count), next(model.parameters()).device
     right = []

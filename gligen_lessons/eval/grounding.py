@@ -9,8 +9,8 @@ from .. import device, weights
 from ..datasets.annotated import tidy
 from ..datasets.instructions import Instruction, instruction
 from ..datasets.labelled import labelled, pictures
-from ..grounded import draw_grounded
-from ..latent import TextToImage, draw
+from ..grounded import generate_grounded
+from ..latent import TextToImage, generate
 from ..metrics import feature_distances
 from ..referee import judge_boxes, judge_scenes
 from ..world import scene
@@ -47,9 +47,9 @@ class Held:
         for i in range(0, len(self.asked), batch):
             few = self.asked[i:i + batch]
             texts = [one.caption for one in few]
-            made.append(draw_grounded(parts, texts, [one.phrases for one in few],
+            made.append(generate_grounded(parts, texts, [one.phrases for one in few],
                                       [one.boxes_xyxy for one in few], i, **options)
-                        if grounded else draw(parts, texts, i, **options))
+                        if grounded else generate(parts, texts, i, **options))
         return torch.cat(made)
 
     def hits(self, x: Tensor) -> Tensor:

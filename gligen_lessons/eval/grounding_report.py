@@ -11,7 +11,7 @@ from ..latent import TextToImage
 from ..metrics import detection_precision
 from ..world.vocabulary import BASE, CATEGORIES, COLOURS, CONTROL, HELD_OUT, NOVEL
 from .grounding import Held, figures, three_sets
-from .inpainting import holes
+from .inpainting import inpainting_report
 
 TAUS = (0., .2, .3, .5, 1.)
 # of which things an open-set split asks, by category and colour; the rest only keep them company
@@ -41,7 +41,7 @@ def grounding_report(parts: TextToImage, inpainter: TextToImage, count: int = 10
     both, alone = open_set(parts, few, **options)
     report["open set"] = {"base": report["boxes right, grounded"]} | both
     report["open set, category alone"] = {"base": report["category right, grounded"]} | alone
-    report["inpainted"] = holes(inpainter, few, **options)
+    report["inpainted"] = inpainting_report(inpainter, few, **options)
     return report | {"layouts": count, "layouts of tau, words and holes": few, "steps": steps,
                      "guidance scale": guidance_scale}
 
@@ -82,7 +82,7 @@ def open_set(parts: TextToImage, count: int, **options) -> tuple[dict, dict]:
     both, alone = {}, {}
     for name, (split, asks) in ASKED.items():
         held = Held.of(count, split)
-        rows = asked_boxes(held, asks)
+        rows = requested_boxes(held, asks)
         x = held.painted(parts, True, **options)
         shown = {name: x} | ({"chance": x.roll(1, 0)} if name == "control" else {})
         for kind, pictured in shown.items():
@@ -93,7 +93,7 @@ def open_set(parts: TextToImage, count: int, **options) -> tuple[dict, dict]:
     return both, alone
 
 
-def asked_boxes(held: Held, asks: Callable[[str, str], bool]) -> Tensor:
+def requested_boxes(held: Held, asks: Callable[[str, str], bool]) -> Tensor:
     """Of all boxes of the layouts, which hold what `asks(category, colour)`, (boxes,)."""
     used, colours = held.category >= 0, list(COLOURS)
     return torch.tensor([asks(CATEGORIES[thing], colours[colour]) for thing, colour in

@@ -7,12 +7,12 @@ from torch import Tensor
 from ..datasets.instructions import Instruction
 from ..datasets.labelled import labelled, pictures
 from ..gligen import ground
-from ..inpaint import masks_of, paste, repaint
+from ..inpaint import masks_from_boxes, paste, inpaint_grounded
 from ..latent import TextToImage, to_pictures
 from .grounding import Held
 
 
-def holes(parts: TextToImage, count: int, batch: int = 8, **options) -> dict:
+def inpainting_report(parts: TextToImage, count: int, batch: int = 8, **options) -> dict:
     """One thing of each scene is masked and painted again from its phrase and true box."""
     held = one_each(Held.of(count), torch.Generator().manual_seed(0))
     data, given, made = labelled(held.split, count), [], []
@@ -41,8 +41,8 @@ def filled(parts: TextToImage, x: Tensor, asked: list[Instruction], seed: int,
     with torch.no_grad():
         mean, _ = parts.vae.encode(x.to(parts.device))
         z0 = parts.vae.scaling_factor * mean                                # (b,4,h/8,w/8)
-    mask = masks_of(boxes, z0.shape[-1], touched=True)
-    *_, (_, z) = repaint(parts, [one.caption for one in asked], ground(parts, phrases, boxes),
+    mask = masks_from_boxes(boxes, z0.shape[-1], touched=True)
+    *_, (_, z) = inpaint_grounded(parts, [one.caption for one in asked], ground(parts, phrases, boxes),
                          z0, mask.to(z0), seed, **options)
     with torch.no_grad():
         painted = to_pictures(parts.vae, z).cpu()

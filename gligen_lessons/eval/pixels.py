@@ -14,7 +14,7 @@ from ..weights import load
 from ..world.vocabulary import CATEGORIES, WORDS
 
 
-def paint_pixels(model, count: int, steps: int, seed: int = 0, batch: int = 64) -> Tensor:
+def sample_pixels(model, count: int, steps: int, seed: int = 0, batch: int = 64) -> Tensor:
     """`count` samples (n,3,32,32) in [-1, 1], on the CPU: DDIM from seeded noise."""
     g, device = torch.Generator().manual_seed(seed), next(model.parameters()).device
     done = []
@@ -32,7 +32,7 @@ def ddpm_report(model, count: int = 500, steps: int = 50) -> dict:
     """
     judge = load("referee-scene", next(model.parameters()).device)
     real = judge_scenes(judge, small_pictures("single-test", 2 * count))
-    fake = judge_scenes(judge, paint_pixels(model, count, steps))
+    fake = judge_scenes(judge, sample_pixels(model, count, steps))
     floor = feature_distances(real[1][count:], real[1][:count])
     return feature_distances(fake[1], real[1][:count]) | {
         f"{name} floor": value for name, value in floor.items()} | {
@@ -61,7 +61,7 @@ def classifier_report(model: NoisyClassifier, count: int) -> dict:
     return made | {"scenes": count}
 
 
-def paint_labels(model: LabelledUNet, labels: Tensor, guidance_scale: float, steps: int = 30,
+def sample_labels(model: LabelledUNet, labels: Tensor, guidance_scale: float, steps: int = 30,
                  seed: int = 0, batch: int = 50) -> Tensor:
     """Pictures (n,3,32,32) in [-1, 1] of labels (n,2), on the CPU: DDIM, classifier-free."""
     g, where = torch.Generator().manual_seed(seed), next(model.parameters()).device
@@ -86,15 +86,15 @@ def labelled_report(model: LabelledUNet, count: int, steps: int = 30,
                     scales: tuple[float, ...] = (0, 1, 2, 4, 8)) -> dict:
     """Fidelity and diversity against the guidance scale, from the same noise.
 
-    `obeyed` is the referee's verdict, `spread` the mean distance of its features from their mean
+    `obeyed` is the referee's verdict, `expand_like` the mean distance of its features from their mean
     within one label (a single label, many noises), `frechet` compares with held-out renders.
     """
     judge, labels = load("referee-scene"), labels_of("single-test", count)
     real = judge_scenes(judge, small_pictures("single-test", 2 * count))[1]
     same, rows = labels[:1].expand(count // 4, 2), []
     for scale in scales:
-        share, features = obeyed(judge, paint_labels(model, labels, scale, steps), labels)
-        alike = judge_scenes(judge, paint_labels(model, same, scale, steps))[1]
+        share, features = obeyed(judge, sample_labels(model, labels, scale, steps), labels)
+        alike = judge_scenes(judge, sample_labels(model, same, scale, steps))[1]
         rows.append({"scale": scale, "obeyed": share, **feature_distances(features, real[:count]),
                      "spread": float((alike - alike.mean(0)).norm(dim=1).mean())})
     floor = feature_distances(real[count:], real[:count])

@@ -8,7 +8,7 @@ from torch import Tensor
 from .. import device, weights
 from ..datasets.labelled import labelled, pictures
 from ..images import SIDE
-from ..latent import TextToImage, draw
+from ..latent import TextToImage, generate
 from ..metrics import feature_distances
 from ..referee import found_beside, judge_scenes
 from ..world import captions, scene, seeds
@@ -33,7 +33,7 @@ def is_small(parts: TextToImage) -> bool:
     return parts.unet.config["sample_size"] < SIDE // 8
 
 
-def wished(found: list[Scene], counts: Callable = lambda thing: True) -> Tensor:
+def named_things(found: list[Scene], counts: Callable = lambda thing: True) -> Tensor:
     """What a caption that names everything asks for: category in colour, (n,18,10) of 0 and 1.
 
     Only of the things that count.
@@ -66,11 +66,11 @@ def ldm_report(parts: TextToImage, count: int = 1000, steps: int = 30,
     report = {}
     for name, (found, features) in made.items():
         report |= {f"named, {what}, {name}": value
-                   for what, value in found_beside(found, wished(scenes_)).items()}
+                   for what, value in found_beside(found, named_things(scenes_)).items()}
         report |= {f"{what}, {name}": x for what, x in feature_distances(features, others).items()}
     for name, (split, counts) in ALONE.items() if not small else ():
         few = [scene(seed) for seed in seeds(split, max(8, count // 5))]
-        told = found_beside(judge_captions(parts, few, **options)[0], wished(few, counts))
+        told = found_beside(judge_captions(parts, few, **options)[0], named_things(few, counts))
         report |= {f"named, {what}, {name}": value for what, value in told.items()}
     return report | {"captions": count, "steps": steps, "guidance scale": guidance_scale}
 
@@ -78,6 +78,6 @@ def ldm_report(parts: TextToImage, count: int = 1000, steps: int = 30,
 def judge_captions(parts: TextToImage, found: list[Scene], batch: int = 16, **options) -> tuple:
     """The scene referee's findings (n,18,10) and features (n,64) of scenes painted by caption."""
     texts = [captions(one)[0] for one in found]
-    x = torch.cat([draw(parts, texts[i:i + batch], seed=i, **options)
+    x = torch.cat([generate(parts, texts[i:i + batch], seed=i, **options)
                    for i in range(0, len(texts), batch)])
     return judge_scenes(weights.load("referee-scene", device.pick()), x)

@@ -148,7 +148,7 @@ def run(steps: int, batch: int, count: int) -> dict:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line of `experiment ablations`."""
-    full = device.dial() == "full"
+    full = device.compute_budget() == "full"
     parser = OneLineParser(prog="gligen-lessons experiment ablations",
                                      description=__doc__)
     add = parser.add_argument

@@ -16,7 +16,7 @@ from ..world.cache import Renders, renders
 class Recipe:
     """What `train` needs to make one model.
 
-    `draw(step)` gives the whole batch of a step, `loss(model, *batch)` its mean loss;
+    `generate(step)` gives the whole batch of a step, `loss(model, *batch)` its mean loss;
     `sample(model, step)` what the log shows of the model at `milestones` (parts of the run);
     `report(model)` the metrics on the model's card; `learned(model)` what its config gains from
     training; `kept(model)` names the tensors to save where others come from another model's file;
@@ -47,7 +47,7 @@ def scenes(split: str, steps: int, batch: int, most: int | None = None,
 
     20,000 unless given, 80,000 on a GPU.
     """
-    most = most or (80_000 if device.dial() == "full" else 20_000)
+    most = most or (80_000 if device.compute_budget() == "full" else 20_000)
     return renders(split, min(most, batch * steps), size)
 
 

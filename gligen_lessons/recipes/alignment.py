@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..boxes import coverage
 from ..ddpm import q_sample
 from ..gligen import Grounding, transformer_blocks
-from ..schedule import Schedule, at
+from ..schedule import Schedule, extract
 from ..unet import UNet
 from .helpers import step_weight
 
@@ -60,7 +60,7 @@ def weighted_loss(unet: UNet, z0: Tensor, t: Tensor, eps: Tensor, context: Tenso
     error = (unet(zt, t, context, grounding) - eps).square()
     inside = covered(grounding, z0.shape[-1]).amax(1, keepdim=True)         # (b,1,h,w)
     every = step_weight(schedule.alpha_bar)                                 # (T,)
-    step = at(every / every.mean(), t, error)                               # (b,1,1,1)
+    step = extract(every / every.mean(), t, error)                               # (b,1,1,1)
     weight = (1 + strength * (step - 1)) * (1 + strength * INSIDE * inside)
     return (weight * error).mean()
 

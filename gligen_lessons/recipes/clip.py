@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .. import bpe, device
 from ..clip import CLIP, clamp_scale, hard_negative_loss, initialise, similarity
-from ..datasets.labelled import place_codes, with_labels
+from ..datasets.labelled import cell_codes, with_labels
 from ..datasets.negatives import exchanged
 from ..eval.image_text import clip_report
 from ..fit import step_generator
@@ -20,7 +20,7 @@ from ..world import scene, seeds
 from ..world.language import captions
 from ..world.scene import Scene
 from . import Recipe, on_device, scenes
-from .helpers import Helped, PlaceHead, help_at, outputs_of, place_loss
+from .helpers import Helped, CellHead, help_at, outputs_of, cell_loss
 
 WIDTH = 256
 TOKENS = 40                                               # of a caption, the special ones too
@@ -79,7 +79,7 @@ def pairs(steps: int, batch: int, small: bool = False) -> Pairs:
     drawn = [scenes(split, steps, batch, size=64 if small else 128)
              for split in ("train", "single-train")[small:]]
     found = [scene(seed) for d in drawn for seed in d.seeds]
-    codes = [place_codes(with_labels(d), torch.arange(len(d.seeds)), 8) for d in drawn]
+    codes = [cell_codes(with_labels(d), torch.arange(len(d.seeds)), 8) for d in drawn]
     return Pairs(found, torch.cat([on_device(d.images) for d in drawn]), torch.cat(codes),
                  0 if small else len(drawn[0].seeds))
 
@@ -93,7 +93,7 @@ def clip(steps: int | None = None, batch: int | None = None, small: bool = False
     2210.01936). A head on the patches names what they show, and is thrown away. With `small` all
     pictures show one thing, at 64 px.
     """
-    full = device.dial() == "full"
+    full = device.compute_budget() == "full"
     steps, batch = steps or (1_200 if small else 4_000 if full else 3_600), batch or (
         1024 if full else 48)
     read = tokenizer(TOKENS)
@@ -105,7 +105,7 @@ def clip(steps: int | None = None, batch: int | None = None, small: bool = False
     model = initialise(CLIP(**made), torch.Generator().manual_seed(5))
     told = "" if small else "train and "
     return Recipe(
-        name="clip", model=Helped(model, PlaceHead(WIDTH)), config=made,
+        name="clip", model=Helped(model, CellHead(WIDTH)), config=made,
         data=f"{len(data.scenes)} scenes of {told}single-train at {data.images.shape[1]} px",
         draw=drawing_pairs(data, read, steps, batch), loss=contrast_loss, steps=steps, lr=RATE,
         report=report,
@@ -153,6 +153,6 @@ def contrast_loss(helped: Helped, ids: Tensor, wrong: Tensor, images: Tensor, co
     loss = hard_negative_loss(torch.cat([among, logits[:, b:]], 1))
     if not bool(help_weight.any()):
         return loss
-    return loss + HELP * (help_weight * place_loss(helped.head, states[0][:, 1:], codes)).mean()
+    return loss + HELP * (help_weight * cell_loss(helped.head, states[0][:, 1:], codes)).mean()
 
 

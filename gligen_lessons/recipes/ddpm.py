@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ..datasets.labelled import small_pictures
 from ..ddpm import l_simple
-from ..eval.pixels import ddpm_report, paint_pixels
+from ..eval.pixels import ddpm_report, sample_pixels
 from ..fit import step_generator
 from ..images import sheet
 from ..muon import groups
@@ -61,6 +61,6 @@ def unet_groups(model: nn.Module, lr: float = RATE) -> list[dict]:
 
 def log_sample(model, step: int) -> dict:
     """Twelve samples from the same noise at every milestone, as one small PNG in base64."""
-    return {"png": sheet(paint_pixels(model, 12, 30), 6, 32, "PNG")}
+    return {"png": sheet(sample_pixels(model, 12, 30), 6, 32, "PNG")}
 
 

@@ -14,7 +14,7 @@ from ..detr import DETR, detection_loss
 from ..eval.detection import backbone_report, detection_figures, detr_report, matches
 from ..fit import step_generator
 from ..images import crops, to_model
-from ..resnet import PlaceNamer
+from ..resnet import DenseClassifier
 from ..weights import load
 from ..world.vocabulary import BASE
 from . import Recipe, on_device, scenes, seeded
@@ -60,7 +60,7 @@ def detr(steps: int | None = None, batch: int | None = None) -> Recipe:
 
     Its backbone learns at a fifth of the rate, as it knows something already (the paper: a tenth).
     """
-    full = device.dial() == "full"
+    full = device.compute_budget() == "full"
     steps, batch = steps or (60_000 if full else 20_000), batch or (64 if full else 8)
     data = annotated("grounding-train", len(scenes("grounding-train", steps, batch).images))
     images, val = on_device(data.images), annotated("grounding-val", 200)
@@ -103,7 +103,7 @@ def backbone_slower(model: DETR) -> list[dict]:
 
 def detr_backbone(steps: int | None = None, batch: int | None = None) -> Recipe:
     """The backbone's first school: the category at each of 16 x 16 places, or none."""
-    full = device.dial() == "full"
+    full = device.compute_budget() == "full"
     steps, batch = steps or (6_000 if full else 2_000), batch or (128 if full else 16)
     data = labelled("grounding-train", len(scenes("grounding-train", steps, batch).images))
     config = {key: SMALL_DETR[key] for key in ("num_labels", "backbone_config")}
@@ -123,7 +123,7 @@ def detr_backbone(steps: int | None = None, batch: int | None = None) -> Recipe:
         return backbone_report(model, min(500, 8 + steps))
 
     return Recipe(
-        name="detr-backbone", model=seeded(PlaceNamer, **config), config=config,
+        name="detr-backbone", model=seeded(DenseClassifier, **config), config=config,
         data=f"{len(data.category)} grounding-train scenes at 128 px", draw=draw, loss=loss,
         steps=steps, lr=1e-3, report=report, options={"ema": .998, "weight_decay": 1e-2})
 

@@ -12,7 +12,7 @@ from ..fit import step_generator
 from ..gligen import add_gates, freeze, gate_names, phrase_features
 from ..grounded import gate_attention, gates
 from ..images import sheet
-from ..inpaint import with_known
+from ..inpaint import concat_inpainting_inputs
 from ..latent import TextToImage
 from ..muon import split
 from ..nets import record_attention
@@ -38,7 +38,7 @@ def gligen(steps: int | None = None, batch: int | None = None, small: bool = Fal
 
     With `small` the scenes are those of 64 px with one thing, those of novel categories left out.
     """
-    big = device.dial() == "full"
+    big = device.compute_budget() == "full"
     steps = steps or (1_500 if small else 12_000 if big else 6_000)
     batch = batch or (256 if big else 32)
     parts = weights.text_to_image(device.pick())
@@ -99,7 +99,7 @@ def grounding_loss(parts: TextToImage, attention: Callable = gate_attention) -> 
         with torch.no_grad():
             context = parts.text(caption).float()                           # (b,n,d)
         grounding = slots(table, phrases, boxes_xyxy)
-        shown = model if mask is None else with_known(model, z0, mask)
+        shown = model if mask is None else concat_inpainting_inputs(model, z0, mask)
         with record_attention(gates(model), attention) as maps:
             painting = weighted_loss(shown, z0, t, eps, context, grounding, parts.schedule,
                                      strength)

@@ -30,7 +30,7 @@ def labelled(steps: int | None = None, batch: int | None = None) -> Recipe:
     It starts from lesson 1's weights where names and shapes agree. A tenth of the pictures lose
     both labels, and a tenth each one of them, so that it also knows "red" alone.
     """
-    full = device.dial() == "full"
+    full = device.compute_budget() == "full"
     steps, batch = steps or (20_000 if full else 6_000), batch or (128 if full else 32)
     count, schedule = min(20_000, batch * steps), Schedule.linear()
     data, labels = small_pictures("single-train", count), labels_of("single-train", count)
@@ -69,7 +69,7 @@ def begin_with(model: torch.nn.Module, tensors: dict[str, Tensor]) -> None:
 
 def noisy_classifier(steps: int | None = None, batch: int | None = None) -> Recipe:
     """The classifier for guidance: pictures of lesson 1 noised to any step."""
-    full = device.dial() == "full"
+    full = device.compute_budget() == "full"
     steps, batch = steps or (8_000 if full else 6_000), batch or (256 if full else 64)
     count, schedule = min(20_000, batch * steps), Schedule.linear()
     data, labels = small_pictures("single-train", count), labels_of("single-train", count)

@@ -36,7 +36,7 @@ def bare(module: nn.Module) -> nn.Module:
     return module.model if isinstance(module, Helped) else module
 
 
-class PlaceHead(nn.Module):
+class CellHead(nn.Module):
     """Names the category (or none) and the colour at each place from states (b,places,d)."""
 
     def __init__(self, d: int, hidden: int = 128):
@@ -50,7 +50,7 @@ class PlaceHead(nn.Module):
         return both[..., :BACKGROUND + 1], both[..., BACKGROUND + 1:]
 
 
-def place_loss(head: PlaceHead, states: Tensor, codes: Tensor) -> Tensor:
+def cell_loss(head: CellHead, states: Tensor, codes: Tensor) -> Tensor:
     """Cross-entropy of category and colour at each place, (b,), for states (b,places,d)."""
     by_category, by_colour = head(states)
     thing = codes != NOTHING                                                # (b,places)

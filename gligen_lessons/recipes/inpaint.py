@@ -5,10 +5,10 @@ from torch import Tensor
 
 from .. import device, weights
 from ..datasets.instructions import layouts
-from ..eval.inpainting import holes
+from ..eval.inpainting import inpainting_report
 from ..fit import step_generator
 from ..gligen import freeze
-from ..inpaint import inpainting_names, masks_of, widen
+from ..inpaint import inpainting_names, masks_from_boxes, expand_conv_in
 from ..unet import UNet
 from . import Recipe, scenes
 from .gligen import HELPERS, RATE, drawing, gate_groups, grounding_loss
@@ -23,10 +23,10 @@ def gligen_inpaint(steps: int | None = None, batch: int | None = None) -> Recipe
 
     Each picture has some of its things masked, cut out by their boxes.
     """
-    big = device.dial() == "full"
+    big = device.compute_budget() == "full"
     steps, batch = steps or (6_000 if big else 2_500), batch or (256 if big else 32)
     parts = weights.text_to_image(device.pick(), weights.load("gligen"))
-    unet = learn_inpainting(widen(parts.unet))
+    unet = learn_inpainting(expand_conv_in(parts.unet))
     data = layouts(parts, scenes("grounding-train", steps, batch, 80_000 if big else 24_000))
     drawn, walk = drawing(data, parts, steps, batch, 13), min(30, 1 + steps)
 
@@ -36,7 +36,7 @@ def gligen_inpaint(steps: int | None = None, batch: int | None = None) -> Recipe
         return *given, phrases, boxes_xyxy, counts, mask
 
     def report(model) -> dict:
-        return holes(parts_with(parts, model), min(48, 4 + steps), steps=walk)
+        return inpainting_report(parts_with(parts, model), min(48, 4 + steps), steps=walk)
 
     return Recipe(
         name="gligen-inpaint", model=unet, config=LATENT_UNET,
@@ -76,6 +76,6 @@ def with_holes(phrases: Tensor, boxes_xyxy: Tensor, side: int,
     luck = torch.rand(real.shape, generator=g).masked_fill(~real, 2.)
     hit = real & ((luck < P_MASKED) | (luck == luck.amin(1, keepdim=True)))
     masked = [boxes[row] for boxes, row in zip(boxes_xyxy, hit, strict=True)]
-    mask = masks_of(masked, side, touched=True)
+    mask = masks_from_boxes(masked, side, touched=True)
     alone = torch.rand(len(phrases), 1, generator=g) < P_ALONE
     return mask, phrases.masked_fill(alone & ~hit, -1)

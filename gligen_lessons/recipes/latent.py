@@ -8,17 +8,17 @@ from torch import Tensor
 from .. import device, weights
 from ..datasets.latent_scenes import Example, LatentScenes, full_scene, slot_masks, window
 from ..ddpm import q_sample
-from ..eval.text_to_image import SHOWN, is_small, judge_captions, ldm_report, wished
+from ..eval.text_to_image import SHOWN, is_small, judge_captions, ldm_report, named_things
 from ..fit import step_generator
 from ..images import sheet
-from ..latent import TextToImage, cross_attentions, draw, l_ldm
+from ..latent import TextToImage, cross_attentions, generate, l_ldm
 from ..nets import attention_map, record_attention
 from ..referee import recall
 from ..unet import UNet
 from ..world import scene, seeds
 from . import Recipe, seeded
 from .ddpm import RATE, unet_groups
-from .helpers import OFF, Helped, PlaceHead, help_at, outputs_of, place_loss, step_weight
+from .helpers import OFF, Helped, CellHead, help_at, outputs_of, cell_loss, step_weight
 
 LATENT_UNET = {
     "sample_size": 16, "in_channels": 4, "out_channels": 4, "layers_per_block": 2,
@@ -43,7 +43,7 @@ def ldm(steps: int | None = None, batch: int | None = None, small: bool = False)
     that of the paper, alone, on whole pictures. With `small` all pictures are of 64 px and
     show one thing.
     """
-    full, made = device.dial() == "full", LATENT_UNET | ({"sample_size": 8} if small else {})
+    full, made = device.compute_budget() == "full", LATENT_UNET | ({"sample_size": 8} if small else {})
     steps = steps or (3_000 if small else 6_000 if full else 16_000)
     batch = batch or (256 if full else 32)
     most = min(SCENES, SMALL * batch * steps)
@@ -62,7 +62,7 @@ def ldm(steps: int | None = None, batch: int | None = None, small: bool = False)
     def report(model) -> dict:
         return ldm_report(parts_with(parts, model), min(200, 8 + steps), walk)
 
-    helped = Helped(parts.unet, seeded(PlaceHead, LATENT_UNET["block_out_channels"][1]))
+    helped = Helped(parts.unet, seeded(CellHead, LATENT_UNET["block_out_channels"][1]))
     return Recipe(
         name="ldm", model=helped, config=made, data=told, draw=batch_of, loss=helped_loss(parts),
         steps=steps, lr=RATE, report=report, sample=log_sample,
@@ -145,7 +145,7 @@ def helped_loss(parts: TextToImage) -> Callable:
         error = (eps_hat.float() - eps).square().mean((1, 2, 3))            # (b,)
         kept = alpha_bar.to(t.device)[t]                                    # (b,)
         weight = help_weight * step_weight(kept) / usual + 1 - help_weight
-        named = place_loss(helped.head, states[0].flatten(2).transpose(1, 2), codes)
+        named = cell_loss(helped.head, states[0].flatten(2).transpose(1, 2), codes)
         read = [one.mean(1) for calls in maps.values() for one in calls]    # (b,n_pixels,n) each
         aligned = word_alignment_loss(read, slots, words)
         helpers = help_weight * kept.sqrt() * (HELP * named + ALIGN * aligned)
@@ -172,12 +172,12 @@ def word_alignment_loss(maps: list[Tensor], slots: Tensor, words: Tensor) -> Ten
 
 def held_sample(parts: TextToImage, steps: int, count: int) -> dict:
     """For the log: a sheet, and what the referee finds in held-out scenes of several and of one."""
-    made = {"png": sheet(draw(parts, list(SHOWN), steps=steps))}
+    made = {"png": sheet(generate(parts, list(SHOWN), steps=steps))}
     for name, split in (("several", "test"), ("single", "single-test"))[is_small(parts):]:
         found = [one for one in map(scene, seeds(split, 4 * count))
                  if name == "single" or len(one.things) > 1][:count]
         seen = judge_captions(parts, found, steps=steps)[0]
-        made[f"found, {name}"] = recall(seen, wished(found))
+        made[f"found, {name}"] = recall(seen, named_things(found))
     return made
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import device
-from ..datasets.labelled import Labelled, labelled, pictures, places, truth
+from ..datasets.labelled import Labelled, labelled, pictures, cells, truth
 from ..datasets.nothing import KINDS, decoded_noise, nothing
 from ..eval.referees import crop_judged, crop_report, rubbish_report, scene_judged, scene_report
 from ..fit import step_generator
@@ -156,7 +156,7 @@ def referee_scene(steps: int | None = None, batch: int = 40) -> Recipe:
         g = step_generator(2, step)
         rows = torch.randint(scenes, (batch,), generator=g)
         x = torch.cat([seen.shown(rows[:-none], g), seen.empty(none, g)])
-        category, colour = places(seen.data, rows)
+        category, colour = cells(seen.data, rows)
         present = truth(seen.data, rows)
         category[-none:], colour[-none:], present[-none:] = BACKGROUND, -1, 0
         if torch.rand(1, generator=g) < .5:

@@ -38,7 +38,7 @@ def vae(steps: int | None = None, batch: int | None = None, small: bool = False)
     most of them (as Stable Diffusion's was finished, sd-vae-ft-mse). With `small` all pictures
     are whole ones of single things, of 64 px.
     """
-    full = device.dial() == "full"
+    full = device.compute_budget() == "full"
     steps, batch = steps or (5_000 if small else 20_000 if full else 18_000), batch or (
         64 if full else 8)
     renders = scenes("single-train" if small else "train", steps, batch, size=64 if small else 128)

@@ -24,9 +24,9 @@ PAPER = 256                                               # pixels of the still'
 def grounding_canvas(paint: Callable, caption: str = "", phrases: Sequence[str] = (),
                      boxes: Sequence = (), seed: int = 0, tau: float = 1.,
                      limit: int = 8) -> "GroundingCanvas":
-    """A canvas to draw boxes on and write a phrase in each, and what `paint` makes of them.
+    """A canvas to draw boxes on and write a phrase in each, and what `sample_latents` makes of them.
 
-    `paint(caption, phrases, boxes_xyxy, seed, tau)` gives a picture (h,w,3) uint8; phrases are n
+    `sample_latents(caption, phrases, boxes_xyxy, seed, tau)` gives a picture (h,w,3) uint8; phrases are n
     strings, boxes_xyxy (n,4) in 0..1, and tau in 0..1 is the part of the steps that is grounded.
     Boxes to begin with need a phrase each, which may be empty. No more than `limit` can be drawn.
     Raises TypeError for what cannot paint, ValueError for phrases and boxes that do not fit.
@@ -39,7 +39,7 @@ def grounding_canvas(paint: Callable, caption: str = "", phrases: Sequence[str] 
         raise ValueError(f"{len(phrases)} phrases and {len(boxes)} boxes: give each box a phrase, "
                          "which may be empty.")
     if boxes:
-        boxes_.check(boxes)
+        boxes_.check_boxes(boxes)
     _few(boxes, limit)
     return GroundingCanvas(paint, caption=caption, phrases=list(phrases), boxes=boxes, seed=seed,
                            tau=tau, limit=limit)
@@ -50,7 +50,7 @@ class GroundingCanvas(BoxCanvas):
 
     `caption`, `phrases`, `boxes` (xyxy), `seed` and `tau` can be read and set: the page follows.
     `picture` is the last one as a PNG (none yet: empty), `painted` what it was painted of, and
-    `message` what kept the last from being painted. With `repaint` it paints anew whenever a box is
+    `message` what kept the last from being painted. With `inpaint_grounded` it paints anew whenever a box is
     moved or removed; `over` lays the boxes over the picture. `painting` is true while it paints;
     the page raises `asked` by one to have it painted. For scripts: CSS classes
     "grounding-canvas", "grounding-caption", "grounding-phrase", "grounding-add",
@@ -105,7 +105,7 @@ class GroundingCanvas(BoxCanvas):
             self.painting = False
 
     def _checked(self) -> tuple[str, list[str], Tensor, int, float]:
-        """What `paint` is given; ValueError says what is wrong with which box."""
+        """What `sample_latents` is given; ValueError says what is wrong with which box."""
         from ..gligen import checked
 
         if not self.boxes and not self.caption.strip():
@@ -168,7 +168,7 @@ def _few(boxes: Sequence, limit: int) -> None:
 
 
 def _picture(image) -> np.ndarray:
-    """What `paint` gave, if it is a picture (h,w,3) uint8."""
+    """What `sample_latents` gave, if it is a picture (h,w,3) uint8."""
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"paint must give a picture (h,w,3) uint8, it gave {image.dtype} "

@@ -8,7 +8,7 @@ import torch
 from gligen_lessons import ddim as own
 from gligen_lessons.ddpm import predict_x0, q_sample
 from gligen_lessons.dpm_solver import half_log_snr
-from gligen_lessons.schedule import at, spread
+from gligen_lessons.schedule import extract, expand_like
 
 # alpha_bar_at
 
@@ -139,18 +139,18 @@ def stepper(sigma_taken=2, aim=lambda t, t_prev: t_prev, clips=True, again=False
             x0_hat = x0_hat.clamp(-1, 1)
         if again:
             now = schedule.alpha_bar[t]
-            direction = (xt - spread(now.sqrt(), xt) * x0_hat) / spread((1 - now).sqrt(), xt)
+            direction = (xt - expand_like(now.sqrt(), xt) * x0_hat) / expand_like((1 - now).sqrt(), xt)
         taken = sigma**sigma_taken if sigma_taken else 0
-        x = spread(level.sqrt(), xt) * x0_hat
-        x = x + spread((1 - level - taken).clamp(min=0).sqrt(), xt) * direction
-        return x if noise is None or not power else x + spread(sigma**power, xt) * noise
+        x = expand_like(level.sqrt(), xt) * x0_hat
+        x = x + expand_like((1 - level - taken).clamp(min=0).sqrt(), xt) * direction
+        return x if noise is None or not power else x + expand_like(sigma**power, xt) * noise
     return step
 
 
 def without_roots(eps_hat, xt, t, t_prev, schedule, eta=0., noise=None, clip=False, end=1.):
     level = own.alpha_bar_at(t_prev, schedule, end)
     x0_hat = predict_x0(eps_hat, xt, t, schedule)
-    return spread(level, xt) * x0_hat + spread(1 - level, xt) * eps_hat
+    return expand_like(level, xt) * x0_hat + expand_like(1 - level, xt) * eps_hat
 
 
 def forgets_to_return(eps_hat, xt, t, t_prev, schedule, eta=0., noise=None, clip=False, end=1.):
@@ -175,7 +175,7 @@ def step_in_three_parts(eps_hat, xt, t, t_prev, schedule, eta=0., noise=None, cl
     before = own.alpha_bar_at(t_prev, schedule, end)
     parts = [(before**.5, guess), ((1 - before - sigma**2).clamp(min=0)**.5, eps_hat)]
     parts += [(sigma, noise)] if noise is not None else []
-    return sum(spread(factor, xt) * part for factor, part in parts)
+    return sum(expand_like(factor, xt) * part for factor, part in parts)
 
 
 # timesteps
@@ -397,7 +397,7 @@ def lift(start=lambda t, t_next, T: t, goal=lambda t, t_next: t_next, ends=True,
     """A ddim_ascend with a slip in one place."""
     def climb(eps_hat, xt, t, t_next, schedule, clip=False, end=1.):
         level = own.alpha_bar_at(start(t, t_next, schedule.T), schedule, end if ends else 1.)
-        guess = (xt - spread((1 - level).sqrt(), xt) * eps_hat) / spread(level.sqrt(), xt)
+        guess = (xt - expand_like((1 - level).sqrt(), xt) * eps_hat) / expand_like(level.sqrt(), xt)
         guess = guess.clamp(-1, 1) if clip and clips else guess
         return q_sample(xt if bare else guess, goal(t, t_next), eps_hat, schedule)
     return climb
@@ -417,8 +417,8 @@ def ascend_by_euler(eps_hat, xt, t, t_next, schedule, clip=False, end=1.):
         return own.ddim_ascend(eps_hat, xt, t, t_next, schedule, clip, end)
     low, high = own.alpha_bar_at(t, schedule, end), schedule.alpha_bar[t_next]
     further = ((1 - high) / high).sqrt() - ((1 - low) / low).sqrt()
-    scaled = xt / spread(low.sqrt(), xt) + spread(further, xt) * eps_hat
-    return scaled * spread(high.sqrt(), xt)
+    scaled = xt / expand_like(low.sqrt(), xt) + expand_like(further, xt) * eps_hat
+    return scaled * expand_like(high.sqrt(), xt)
 
 
 # invert
@@ -470,7 +470,7 @@ def gone(change):
     """An extrapolated_x0 whose factor is `change(ahead, behind)`, whole lengths in lambda."""
     def follow(x0_hat, x0_last, t, t_last, t_prev, schedule):
         now, last, next_ = (half_log_snr(i, schedule) for i in (t, t_last, t_prev))
-        factor = spread(change(next_ - now, now - last), x0_hat)
+        factor = expand_like(change(next_ - now, now - last), x0_hat)
         return x0_hat + factor * (x0_hat - x0_last)
     return follow
 
@@ -484,7 +484,7 @@ def mean_of_both(x0_hat, x0_last, t, t_last, t_prev, schedule):
 
 
 def in_steps(x0_hat, x0_last, t, t_last, t_prev, schedule):
-    return x0_hat + spread((t - t_prev) / (t_last - t) / 2, x0_hat) * (x0_hat - x0_last)
+    return x0_hat + expand_like((t - t_prev) / (t_last - t) / 2, x0_hat) * (x0_hat - x0_last)
 
 
 def from_the_last(x0_hat, x0_last, t, t_last, t_prev, schedule):
@@ -493,20 +493,20 @@ def from_the_last(x0_hat, x0_last, t, t_last, t_prev, schedule):
 
 
 def in_log_signal(x0_hat, x0_last, t, t_last, t_prev, schedule):
-    now, last, next_ = (at(schedule.alpha_bar.log(), i, x0_hat) for i in (t, t_last, t_prev))
+    now, last, next_ = (extract(schedule.alpha_bar.log(), i, x0_hat) for i in (t, t_last, t_prev))
     return x0_hat + (next_ - now) / (now - last) / 2 * (x0_hat - x0_last)
 
 
 def with_r_of_the_paper(x0_hat, x0_last, t, t_last, t_prev, schedule):
     now, last, next_ = (half_log_snr(i, schedule) for i in (t, t_last, t_prev))
-    r = spread((now - last) / (next_ - now), x0_hat)
+    r = expand_like((now - last) / (next_ - now), x0_hat)
     return (1 + 1 / (2 * r)) * x0_hat - 1 / (2 * r) * x0_last
 
 
 def with_lerp(x0_hat, x0_last, t, t_last, t_prev, schedule):
     now, last, next_ = (half_log_snr(i, schedule) for i in (t, t_last, t_prev))
     middle = now + (next_ - now) / 2
-    return torch.lerp(x0_last, x0_hat, spread((middle - last) / (now - last), x0_hat))
+    return torch.lerp(x0_last, x0_hat, expand_like((middle - last) / (now - last), x0_hat))
 
 
 def a_row_at_a_time(x0_hat, x0_last, t, t_last, t_prev, schedule):

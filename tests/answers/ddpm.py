@@ -9,29 +9,29 @@ from torch.optim.swa_utils import get_ema_avg_fn
 
 from gligen_lessons import ddpm as own
 from gligen_lessons.metrics import unbiased_mmd as own_mmd
-from gligen_lessons.schedule import at, cosine_betas, spread
+from gligen_lessons.schedule import extract, cosine_betas, expand_like
 
 # q_step
 
 def step_with_alpha_bar(x_prev, t, eps, schedule):
-    keep = at(schedule.alpha_bar.sqrt(), t, x_prev)
-    return keep * x_prev + at(schedule.betas.sqrt(), t, x_prev) * eps
+    keep = extract(schedule.alpha_bar.sqrt(), t, x_prev)
+    return keep * x_prev + extract(schedule.betas.sqrt(), t, x_prev) * eps
 
 
 def step_without_roots(x_prev, t, eps, schedule):
-    return at(schedule.alphas, t, x_prev) * x_prev + at(schedule.betas, t, x_prev) * eps
+    return extract(schedule.alphas, t, x_prev) * x_prev + extract(schedule.betas, t, x_prev) * eps
 
 
 def step_with_variance_for_deviation(x_prev, t, eps, schedule):
-    return at(schedule.alphas.sqrt(), t, x_prev) * x_prev + at(schedule.betas, t, x_prev) * eps
+    return extract(schedule.alphas.sqrt(), t, x_prev) * x_prev + extract(schedule.betas, t, x_prev) * eps
 
 
 def step_with_alpha_for_its_root(x_prev, t, eps, schedule):
-    return at(schedule.alphas, t, x_prev) * x_prev + at(schedule.betas.sqrt(), t, x_prev) * eps
+    return extract(schedule.alphas, t, x_prev) * x_prev + extract(schedule.betas.sqrt(), t, x_prev) * eps
 
 
 def step_that_never_shrinks(x_prev, t, eps, schedule):
-    return x_prev + at(schedule.betas.sqrt(), t, x_prev) * eps
+    return x_prev + extract(schedule.betas.sqrt(), t, x_prev) * eps
 
 
 def step_counted_from_one(x_prev, t, eps, schedule):
@@ -43,13 +43,13 @@ def step_without_return(x_prev, t, eps, schedule):
 
 
 def step_from_betas(x_prev, t, eps, schedule):
-    beta = at(schedule.betas, t, x_prev)
+    beta = extract(schedule.betas, t, x_prev)
     return (1 - beta)**.5 * x_prev + beta**.5 * eps
 
 
 def step_in_place(x_prev, t, eps, schedule):
-    x_prev *= at(schedule.alphas.sqrt(), t, x_prev)
-    eps *= at(schedule.betas.sqrt(), t, eps)
+    x_prev *= extract(schedule.alphas.sqrt(), t, x_prev)
+    eps *= extract(schedule.betas.sqrt(), t, eps)
     return x_prev.add_(eps)
 
 
@@ -73,22 +73,22 @@ def one_step_for_all(x0, t, eps, schedule):
 
 
 def jump_without_roots(x0, t, eps, schedule):
-    kept = at(schedule.alpha_bar, t, x0)
+    kept = extract(schedule.alpha_bar, t, x0)
     return kept * x0 + (1 - kept) * eps
 
 
 def jump_with_variance_for_deviation(x0, t, eps, schedule):
-    kept = at(schedule.alpha_bar, t, x0)
+    kept = extract(schedule.alpha_bar, t, x0)
     return kept.sqrt() * x0 + (1 - kept) * eps
 
 
 def jump_with_a_root_for_noise_only(x0, t, eps, schedule):
-    kept = at(schedule.alpha_bar, t, x0)
+    kept = extract(schedule.alpha_bar, t, x0)
     return kept * x0 + (1 - kept).sqrt() * eps
 
 
 def jump_swapped(x0, t, eps, schedule):
-    kept = at(schedule.alpha_bar, t, x0)
+    kept = extract(schedule.alpha_bar, t, x0)
     return (1 - kept).sqrt() * x0 + kept.sqrt() * eps
 
 
@@ -135,7 +135,7 @@ def weights_of(t, schedule, t_prev=None):
 
 def posterior_fixed_large(x0, xt, t, schedule, t_prev=None):
     mean, variance = own.posterior(x0, xt, t, schedule, t_prev)
-    return mean, at(schedule.betas, t, xt)
+    return mean, extract(schedule.betas, t, xt)
 
 
 def posterior_with_deviation(x0, xt, t, schedule, t_prev=None):
@@ -158,25 +158,25 @@ def posterior_without_t_prev(x0, xt, t, schedule, t_prev=None):
 def posterior_with_one_step_s_beta(x0, xt, t, schedule, t_prev=None):
     now, before, _ = weights_of(t, schedule, t_prev)
     beta = schedule.betas[t]
-    to_x0 = spread(before.sqrt() * beta / (1 - now), xt)
-    to_xt = spread((1 - beta).sqrt() * (1 - before) / (1 - now), xt)
-    return to_x0 * x0 + to_xt * xt, spread(beta * (1 - before) / (1 - now), xt)
+    to_x0 = expand_like(before.sqrt() * beta / (1 - now), xt)
+    to_xt = expand_like((1 - beta).sqrt() * (1 - before) / (1 - now), xt)
+    return to_x0 * x0 + to_xt * xt, expand_like(beta * (1 - before) / (1 - now), xt)
 
 
 def posterior_with_index_minus_one(x0, xt, t, schedule, t_prev=None):
     t_prev = t - 1 if t_prev is None else t_prev
     now, before = schedule.alpha_bar[t], schedule.alpha_bar[t_prev]
     alpha = now / before
-    to_x0 = spread(before.sqrt() * (1 - alpha) / (1 - now), xt)
-    to_xt = spread(alpha.sqrt() * (1 - before) / (1 - now), xt)
-    return to_x0 * x0 + to_xt * xt, spread((1 - alpha) * (1 - before) / (1 - now), xt)
+    to_x0 = expand_like(before.sqrt() * (1 - alpha) / (1 - now), xt)
+    to_xt = expand_like(alpha.sqrt() * (1 - before) / (1 - now), xt)
+    return to_x0 * x0 + to_xt * xt, expand_like((1 - alpha) * (1 - before) / (1 - now), xt)
 
 
 def posterior_without_roots(x0, xt, t, schedule, t_prev=None):
     now, before, alpha = weights_of(t, schedule, t_prev)
-    to_x0 = spread(before * (1 - alpha) / (1 - now), xt)
-    to_xt = spread(alpha * (1 - before) / (1 - now), xt)
-    return to_x0 * x0 + to_xt * xt, spread((1 - alpha) * (1 - before) / (1 - now), xt)
+    to_x0 = expand_like(before * (1 - alpha) / (1 - now), xt)
+    to_xt = expand_like(alpha * (1 - before) / (1 - now), xt)
+    return to_x0 * x0 + to_xt * xt, expand_like((1 - alpha) * (1 - before) / (1 - now), xt)
 
 
 def posterior_through_eps(x0, xt, t, schedule, t_prev=None):
@@ -184,20 +184,20 @@ def posterior_through_eps(x0, xt, t, schedule, t_prev=None):
     now, before, alpha = weights_of(t, schedule, t_prev)
     variance = (1 - alpha) * (1 - before) / (1 - now)
     eps = own.predict_eps(x0, xt, t, schedule)
-    back = spread((1 - before - variance).clamp(min=0).sqrt(), xt)
-    return spread(before.sqrt(), xt) * x0 + back * eps, spread(variance, xt)
+    back = expand_like((1 - before - variance).clamp(min=0).sqrt(), xt)
+    return expand_like(before.sqrt(), xt) * x0 + back * eps, expand_like(variance, xt)
 
 
 def posterior_by_adding_precisions(x0, xt, t, schedule, t_prev=None):
     now, before, alpha = weights_of(t, schedule, t_prev)
     variance = 1 / (alpha / (1 - alpha) + 1 / (1 - before))
-    mean = spread(variance * alpha.sqrt() / (1 - alpha), xt) * xt
+    mean = expand_like(variance * alpha.sqrt() / (1 - alpha), xt) * xt
     to_x0 = torch.where(before == 1, 1, variance * before.sqrt() / (1 - before))
-    return mean + spread(to_x0, xt) * x0, spread(variance, xt)
+    return mean + expand_like(to_x0, xt) * x0, expand_like(variance, xt)
 
 
 def posterior_in_three_lines_of_the_paper(x0, xt, t, schedule, t_prev=None):
-    now, before, alpha = (spread(v, xt.double()) for v in weights_of(t, schedule, t_prev))
+    now, before, alpha = (expand_like(v, xt.double()) for v in weights_of(t, schedule, t_prev))
     beta, shrunk = 1 - alpha, (1 - before) / (1 - now)
     mean = before**.5 * beta / (1 - now) * x0 + alpha**.5 * shrunk * xt
     return mean.float(), (shrunk * beta).float()
@@ -206,7 +206,7 @@ def posterior_in_three_lines_of_the_paper(x0, xt, t, schedule, t_prev=None):
 # velocity and back
 
 def factors(xt, t, schedule):
-    return at(schedule.alpha_bar.sqrt(), t, xt), at((1 - schedule.alpha_bar).sqrt(), t, xt)
+    return extract(schedule.alpha_bar.sqrt(), t, xt), extract((1 - schedule.alpha_bar).sqrt(), t, xt)
 
 
 def v_swapped(v_hat, xt, t, schedule):
@@ -238,7 +238,7 @@ def v_as_eps(v_hat, xt, t, schedule):
 
 
 def v_of_one_step(v_hat, xt, t, schedule):
-    a = at(schedule.alphas, t, xt)
+    a = extract(schedule.alphas, t, xt)
     return a**.5 * xt - (1 - a)**.5 * v_hat, (1 - a)**.5 * xt + a**.5 * v_hat
 
 
@@ -427,20 +427,20 @@ def x0_with_plus(eps_hat, xt, t, schedule):
 
 
 def x0_not_divided(eps_hat, xt, t, schedule):
-    return xt - at((1 - schedule.alpha_bar).sqrt(), t, xt) * eps_hat
+    return xt - extract((1 - schedule.alpha_bar).sqrt(), t, xt) * eps_hat
 
 
 def x0_divided_by_the_square(eps_hat, xt, t, schedule):
-    return x0_not_divided(eps_hat, xt, t, schedule) / at(schedule.alpha_bar, t, xt)
+    return x0_not_divided(eps_hat, xt, t, schedule) / extract(schedule.alpha_bar, t, xt)
 
 
 def x0_without_brackets(eps_hat, xt, t, schedule):
-    signal = at(schedule.alpha_bar.sqrt(), t, xt)
-    return xt / signal - at((1 - schedule.alpha_bar).sqrt(), t, xt) * eps_hat
+    signal = extract(schedule.alpha_bar.sqrt(), t, xt)
+    return xt / signal - extract((1 - schedule.alpha_bar).sqrt(), t, xt) * eps_hat
 
 
 def x0_one_step_away(eps_hat, xt, t, schedule):
-    alpha = at(schedule.alphas, t, xt)
+    alpha = extract(schedule.alphas, t, xt)
     return (xt - (1 - alpha).sqrt() * eps_hat) / alpha.sqrt()
 
 
@@ -450,7 +450,7 @@ def x0_clipped(eps_hat, xt, t, schedule):
 
 def x0_by_ratio(eps_hat, xt, t, schedule):
     kept = schedule.alpha_bar
-    return at(kept**-.5, t, xt) * xt - at((1 / kept - 1).sqrt(), t, xt) * eps_hat
+    return extract(kept**-.5, t, xt) * xt - extract((1 / kept - 1).sqrt(), t, xt) * eps_hat
 
 
 def x0_in_float64(eps_hat, xt, t, schedule):
@@ -466,7 +466,7 @@ def x0_by_einsum(eps_hat, xt, t, schedule):
 # eps, the mixture's
 
 def mixture_score(self, xt, t, schedule):
-    return -self_eps(self, xt, t, schedule) / at((1 - schedule.alpha_bar).sqrt(), t, xt)
+    return -self_eps(self, xt, t, schedule) / extract((1 - schedule.alpha_bar).sqrt(), t, xt)
 
 
 self_eps = own.Mixture.eps
@@ -477,21 +477,21 @@ def mixture_sign(self, xt, t, schedule):
 
 
 def mixture_without_root(self, xt, t, schedule):
-    return self_eps(self, xt, t, schedule) * at((1 - schedule.alpha_bar).sqrt(), t, xt)
+    return self_eps(self, xt, t, schedule) * extract((1 - schedule.alpha_bar).sqrt(), t, xt)
 
 
 def mixture_from_logits(self, xt, t, schedule, change):
     means, variance = self.noised(t, schedule, xt)
     logits = change((xt[:, None] - means).square().sum(-1), variance)
     mean = (torch.softmax(logits, 1)[..., None] * means).sum(1)
-    return at((1 - schedule.alpha_bar).sqrt(), t, xt) * (xt - mean) / variance
+    return extract((1 - schedule.alpha_bar).sqrt(), t, xt) * (xt - mean) / variance
 
 
 def mixture_of_the_nearest(self, xt, t, schedule):
     means, variance = self.noised(t, schedule, xt)
     near = (xt[:, None] - means).norm(dim=-1).argmin(1)
     away = xt - means[torch.arange(len(xt)), near]
-    return at((1 - schedule.alpha_bar).sqrt(), t, xt) * away / variance
+    return extract((1 - schedule.alpha_bar).sqrt(), t, xt) * away / variance
 
 
 def mixture_of_all_alike(self, xt, t, schedule):
@@ -508,7 +508,7 @@ def mixture_softmax_of_distance(self, xt, t, schedule):
 
 def mixture_without_its_own_width(self, xt, t, schedule):
     _, variance = self.noised(t, schedule, xt)
-    return self_eps(self, xt, t, schedule) * variance / at(1 - schedule.alpha_bar, t, xt)
+    return self_eps(self, xt, t, schedule) * variance / extract(1 - schedule.alpha_bar, t, xt)
 
 
 def mixture_of_the_wrong_axis(self, xt, t, schedule):
@@ -516,7 +516,7 @@ def mixture_of_the_wrong_axis(self, xt, t, schedule):
     distance = (xt[:, None] - means).square().sum(-1)
     weights = torch.softmax(-distance / (2 * variance), dim=0)
     mean = (weights[..., None] * means).sum(1)
-    return at((1 - schedule.alpha_bar).sqrt(), t, xt) * (xt - mean) / variance
+    return extract((1 - schedule.alpha_bar).sqrt(), t, xt) * (xt - mean) / variance
 
 
 def mixture_by_autograd(self, xt, t, schedule):
@@ -524,7 +524,7 @@ def mixture_by_autograd(self, xt, t, schedule):
     x = xt.clone().requires_grad_()
     log = torch.logsumexp(-(x[:, None] - means).square().sum(-1) / (2 * variance), 1)
     score, = torch.autograd.grad(log.sum(), x)
-    return -at((1 - schedule.alpha_bar).sqrt(), t, xt) * score
+    return -extract((1 - schedule.alpha_bar).sqrt(), t, xt) * score
 
 
 def mixture_with_exp(self, xt, t, schedule):
@@ -532,7 +532,7 @@ def mixture_with_exp(self, xt, t, schedule):
     distance = (xt[:, None] - means).square().sum(-1)
     likely = torch.exp(-distance / (2 * variance))
     mean = torch.einsum("bk,bkd->bd", likely, means) / likely.sum(1, keepdim=True)
-    return (xt - mean) / variance * at((1 - schedule.alpha_bar).sqrt(), t, xt)
+    return (xt - mean) / variance * extract((1 - schedule.alpha_bar).sqrt(), t, xt)
 
 
 def mixture_a_point_at_a_time(self, xt, t, schedule):
@@ -570,7 +570,7 @@ def step_scaled_by_the_variance(eps_hat, xt, t, schedule, noise, t_prev=None, cl
 
 def step_fixed_large(eps_hat, xt, t, schedule, noise, t_prev=None, clip=False):
     _, mean, _ = parts_of(eps_hat, xt, t, schedule, t_prev, clip)
-    return mean + at(schedule.betas.sqrt(), t, xt) * noise
+    return mean + extract(schedule.betas.sqrt(), t, xt) * noise
 
 
 def step_without_noise(eps_hat, xt, t, schedule, noise, t_prev=None, clip=False):

@@ -12,7 +12,7 @@ from gligen_lessons import boxes as own_boxes
 from gligen_lessons import detr as own
 from gligen_lessons import transformer
 
-# cheapest_by_trying
+# brute_force_assignment
 
 def column_of_each_row(cost):
     rows, cols = linear_sum_assignment(cost.numpy())
@@ -20,15 +20,15 @@ def column_of_each_row(cost):
 
 
 def sigma_from_one(cost):
-    return own.cheapest_by_trying(cost) + 1
+    return own.brute_force_assignment(cost) + 1
 
 
 def sigma_of_the_dearest(cost):
-    return own.cheapest_by_trying(-cost)
+    return own.brute_force_assignment(-cost)
 
 
 def sigma_and_its_cost(cost):
-    sigma = own.cheapest_by_trying(cost)
+    sigma = own.brute_force_assignment(cost)
     return sigma, cost[sigma, torch.arange(len(sigma))].sum()
 
 
@@ -37,11 +37,11 @@ def sigma_greedy(cost):
     for column in cost.T.tolist():
         free = [row for row in range(len(column)) if row not in sigma]
         sigma.append(min(free, key=column.__getitem__))
-    return torch.tensor(sigma) if cost.shape[0] > cost.shape[1] else own.cheapest_by_trying(cost)
+    return torch.tensor(sigma) if cost.shape[0] > cost.shape[1] else own.brute_force_assignment(cost)
 
 
 def sigma_sharing_rows(cost):
-    return cost.argmin(0) if cost.shape[0] > cost.shape[1] else own.cheapest_by_trying(cost)
+    return cost.argmin(0) if cost.shape[0] > cost.shape[1] else own.brute_force_assignment(cost)
 
 
 def sigma_of_the_first_rows(cost):
@@ -572,7 +572,7 @@ def kept_by_a_mask(logits, boxes, threshold=0.):
 
 
 WRONG = {
-    "cheapest_by_trying": [
+    "brute_force_assignment": [
         (column_of_each_row, "each COLUMN's row"), (sigma_from_one, "counted from 0"),
         (sigma_of_the_dearest, "dearest"), (sigma_and_its_cost, "rows alone"),
         (sigma_greedy, "greedy choice"), (sigma_sharing_rows, "may not share"),
@@ -637,7 +637,7 @@ WRONG = {
         (softmax_of_things, "softmax leaves 'nothing' out"), (as_tuples, "come as `Detections")],
 }
 RIGHT = {
-    "cheapest_by_trying": [sigma_by_scipy, sigma_by_a_loop],
+    "brute_force_assignment": [sigma_by_scipy, sigma_by_a_loop],
     "giou": [giou_from_the_parts, giou_by_one_frame],
     "matching_cost": [cost_by_one_hot, cost_by_exponents],
     "match": [match_one_by_one, match_by_targets_first],

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from gligen_lessons import gligen as own
 from gligen_lessons.clip import pool
 from gligen_lessons.ddpm import q_sample
-from gligen_lessons.schedule import at
+from gligen_lessons.schedule import extract
 
 # fourier
 
@@ -323,7 +323,7 @@ def arguments_exchanged(unet, z0, t, eps, context, grounding, schedule):
 
 
 def by_hand(unet, z0, t, eps, context, grounding, schedule):
-    level = at(schedule.alpha_bar, t, z0)
+    level = extract(schedule.alpha_bar, t, z0)
     guess = unet(level.sqrt() * z0 + (1 - level).sqrt() * eps, t, context, grounding)
     return (guess - eps).pow(2).mean()
 

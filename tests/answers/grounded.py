@@ -69,7 +69,7 @@ def one_group_each(unet):
             for n in gate_names(unet)]
 
 
-# strengths
+# gate_schedule
 
 def staged(fall=lambda n: [1 - (i + 1) / n for i in range(n)], count=lambda part, steps:
            int(part * steps + 1e-6), near=lambda x: abs(x - 1) < 1e-6, order=lambda a, b, c:
@@ -112,7 +112,7 @@ def one_by_one(steps, stages):
     return found
 
 
-# grounded_guess
+# grounded_eps
 
 def guesser(contexts=lambda null, context: (null, context), grounds=lambda g: (g.none(), g),
             beta=lambda strength, t: strength[int(t[0])], scale=lambda s: s, detour=True,
@@ -125,7 +125,7 @@ def guesser(contexts=lambda null, context: (null, context), grounds=lambda g: (g
 
         def guided(xt, t):
             level = beta(strength, t)
-            with own.gates_at(unet, level):
+            with own.gate_scale(unet, level):
                 away, towards = (call(xt, t, c, g if level else None) for c, g in zip(
                     contexts(null_context, context), grounds(grounding), strict=True))
             return mix(away, towards, scale(guidance_scale))
@@ -139,7 +139,7 @@ def null_without_gates(g):
 
 def gates_left_half_shut(unet, context, null_context, grounding, guidance_scale, strength,
                          through=None):
-    right = own.grounded_guess(unet, context, null_context, grounding, guidance_scale, strength,
+    right = own.grounded_eps(unet, context, null_context, grounding, guidance_scale, strength,
                                through)
 
     def guided(xt, t):
@@ -151,7 +151,7 @@ def gates_left_half_shut(unet, context, null_context, grounding, guidance_scale,
 
 
 def never_shut(unet, context, null_context, grounding, guidance_scale, strength, through=None):
-    return own.grounded_guess(unet, context, null_context, grounding, guidance_scale,
+    return own.grounded_eps(unet, context, null_context, grounding, guidance_scale,
                               {t: beta or 1. for t, beta in strength.items()}, through)
 
 
@@ -310,7 +310,7 @@ WRONG = {
         (grouper(scalar, take=lambda net, n: n), "these are names"),
         (grouper(scalar, take=lambda net, n: net.get_parameter(n).clone()), "no copy of it"),
         (overlapping, "stands in both"), (no_groups, "list of dicts")],
-    "strengths": [
+    "gate_schedule": [
         (staged(lambda n: [1 - i / n for i in range(n)]), "begins at 1"),
         (staged(lambda n: [1 - (i + 1) / (n + 1) for i in range(n)]), "never gets to 0"),
         (staged(lambda n: np.linspace(1, 0, n)), "both ends"),
@@ -324,7 +324,7 @@ WRONG = {
         (staged(count=lambda part, steps: int(part * steps)), "something tiny"),
         (staged(count=lambda part, steps: round(part * steps)), "cut the number"),
         (never_refuses, "docstring promises")],
-    "grounded_guess": [
+    "grounded_eps": [
         (guesser(grounds=lambda g: (g, g)), "both guesses are grounded"),
         (guesser(grounds=lambda g: (g, g.none())), "groundings have changed"),
         (guesser(grounds=lambda g: (g.none(), g.none())), "without boxes"),
@@ -373,8 +373,8 @@ WRONG = {
 
 RIGHT = {
     "fast_gates": [slow_first, by_modules, one_group_each],
-    "strengths": [as_array, one_by_one],
-    "grounded_guess": [guesser(), guesser(mix=by_extrapolation)],
+    "gate_schedule": [as_array, one_by_one],
+    "grounded_eps": [guesser(), guesser(mix=by_extrapolation)],
     "bootstrap": [by_torch, by_counts, resampler()],
     "gate_attention": [pixels_ask_alone, by_hand],
     "attention_concentration": [on_a_fine_grid, focuser()],

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from gligen_lessons import guidance as own
 from gligen_lessons import nets
 from gligen_lessons.ddpm import ddpm_step, posterior, predict_eps, predict_x0
-from gligen_lessons.schedule import at, look_up, spread
+from gligen_lessons.schedule import extract, look_up, expand_like
 
 # classifier_gradient
 
@@ -81,15 +81,15 @@ def with_a_vector_of_ones(log_prob, xt, t):
 # classifier_eps
 
 def plus_the_gradient(eps_hat, gradient, t, schedule, guidance_scale):
-    return eps_hat + guidance_scale * at((1 - schedule.alpha_bar).sqrt(), t, eps_hat) * gradient
+    return eps_hat + guidance_scale * extract((1 - schedule.alpha_bar).sqrt(), t, eps_hat) * gradient
 
 
 def root_missing(eps_hat, gradient, t, schedule, guidance_scale):
-    return eps_hat - guidance_scale * at(1 - schedule.alpha_bar, t, eps_hat) * gradient
+    return eps_hat - guidance_scale * extract(1 - schedule.alpha_bar, t, eps_hat) * gradient
 
 
 def signal_for_noise(eps_hat, gradient, t, schedule, guidance_scale):
-    return eps_hat - guidance_scale * at(schedule.alpha_bar.sqrt(), t, eps_hat) * gradient
+    return eps_hat - guidance_scale * extract(schedule.alpha_bar.sqrt(), t, eps_hat) * gradient
 
 
 def factor_missing(eps_hat, gradient, t, schedule, guidance_scale):
@@ -97,7 +97,7 @@ def factor_missing(eps_hat, gradient, t, schedule, guidance_scale):
 
 
 def divided(eps_hat, gradient, t, schedule, guidance_scale):
-    return eps_hat - guidance_scale * gradient / at((1 - schedule.alpha_bar).sqrt(), t, eps_hat)
+    return eps_hat - guidance_scale * gradient / extract((1 - schedule.alpha_bar).sqrt(), t, eps_hat)
 
 
 def unscaled_eps(eps_hat, gradient, t, schedule, guidance_scale):
@@ -105,7 +105,7 @@ def unscaled_eps(eps_hat, gradient, t, schedule, guidance_scale):
 
 
 def betas_for_noise(eps_hat, gradient, t, schedule, guidance_scale):
-    return eps_hat - guidance_scale * at(schedule.betas.sqrt(), t, eps_hat) * gradient
+    return eps_hat - guidance_scale * extract(schedule.betas.sqrt(), t, eps_hat) * gradient
 
 
 def eps_in_float64(eps_hat, gradient, t, schedule, guidance_scale):
@@ -114,9 +114,9 @@ def eps_in_float64(eps_hat, gradient, t, schedule, guidance_scale):
 
 
 def eps_by_spread(eps_hat, gradient, t, schedule, guidance_scale):
-    score = -eps_hat / spread((1 - look_up(schedule.alpha_bar, t))**.5, eps_hat)
+    score = -eps_hat / expand_like((1 - look_up(schedule.alpha_bar, t))**.5, eps_hat)
     score = score + guidance_scale * gradient
-    return -score * spread((1 - look_up(schedule.alpha_bar, t))**.5, eps_hat)
+    return -score * expand_like((1 - look_up(schedule.alpha_bar, t))**.5, eps_hat)
 
 
 # guide
@@ -191,7 +191,7 @@ def guess_moved(eps_hat, xt, t, schedule, noise, gradient, guidance_scale, clip=
 
 def betas_for_variance(eps_hat, xt, t, schedule, noise, gradient, guidance_scale, clip=False):
     step = ddpm_step(eps_hat, xt, t, schedule, noise, clip=clip)
-    return step + guidance_scale * at(schedule.betas, t, xt) * gradient
+    return step + guidance_scale * extract(schedule.betas, t, xt) * gradient
 
 
 def ddpm_step_then_shift(eps_hat, xt, t, schedule, noise, gradient, guidance_scale, clip=False):
@@ -412,7 +412,7 @@ def guided_with_a_typo(model, log_prob, schedule, guidance_scale):
 
 
 def by_scores(model, log_prob, schedule, s, xt, t):
-    noise = at((1 - schedule.alpha_bar).sqrt(), t, xt)
+    noise = extract((1 - schedule.alpha_bar).sqrt(), t, xt)
     score = -model(xt, t) / noise + s * own.classifier_gradient(log_prob, xt, t)
     return -noise * score
 

@@ -11,9 +11,9 @@ from gligen_lessons import ddim, ddpm
 from gligen_lessons import inpaint as own
 from gligen_lessons.datasets.instructions import Instruction
 from gligen_lessons.experiments.detector_grounding import arms
-from gligen_lessons.schedule import at
+from gligen_lessons.schedule import extract
 
-# masks_of
+# masks_from_boxes
 
 
 def cutter(low=torch.floor, high=lambda edge, touched: (edge - 1e-4 * touched).ceil() if touched
@@ -25,7 +25,7 @@ def cutter(low=torch.floor, high=lambda edge, touched: (edge - 1e-4 * touched).c
         for i, places in enumerate(boxes):
             found = torch.tensor(sum(boxes, []) if all_ else places).reshape(-1, 4)
             if checked:
-                boxes_.check(found)
+                boxes_.check_boxes(found)
             for box in (found[-1:] if only_last else found) * side:
                 first, last = low(box[:2]), high(box[:2] + box[2:] if sizes else box[2:], touched)
                 (x0, y0), (x1, y1) = first.int().tolist(), last.int().tolist()
@@ -43,7 +43,7 @@ def by_comparing(boxes, side, touched=False):
     """No loop over places: a place is painted when it lies between a box's edges."""
     masks, place = torch.ones(len(boxes), 1, side, side), torch.arange(side)
     for i, found in enumerate(boxes):
-        places = boxes_.check(torch.tensor(found, dtype=torch.float32).reshape(-1, 4)) * side
+        places = boxes_.check_boxes(torch.tensor(found, dtype=torch.float32).reshape(-1, 4)) * side
         for x0, y0, x1, y1 in places:
             ends = [torch.ceil(e - 1e-4) if touched else torch.floor(e) for e in (x1, y1)]
             across = (place >= torch.floor(x0)) & (place < ends[0])
@@ -52,7 +52,7 @@ def by_comparing(boxes, side, touched=False):
     return masks
 
 
-# widen
+# expand_conv_in
 
 
 def widener(old_place=lambda w, old, c: w[:, :c].copy_(old), rest=0., config=True, bias=True,
@@ -81,7 +81,7 @@ def widener(old_place=lambda w, old, c: w[:, :c].copy_(old), rest=0., config=Tru
 
 def random_new_channels(unet):
     old = unet.conv_in
-    own.widen(unet)
+    own.expand_conv_in(unet)
     with torch.no_grad():
         unet.conv_in.weight[:, old.in_channels:] = .1 * torch.randn(old.out_channels,
                                                                     old.in_channels + 1, 3, 3)
@@ -99,7 +99,7 @@ def by_joining(unet):
     return unet
 
 
-# with_known
+# concat_inpainting_inputs
 
 
 def shower(order=lambda zt, kept, mask: [zt, kept, mask], kept=lambda z0, mask: z0 * mask,
@@ -131,7 +131,7 @@ def by_tiling(unet, z0, mask):
     return told
 
 
-# keep_known
+# blend_known
 
 
 def keeper(known=ddpm.q_sample, join=lambda known, zt, mask: known * mask + zt * (1 - mask),
@@ -149,7 +149,7 @@ def into_zt(zt, z0, mask, t, eps, schedule):
 
 
 def by_choosing(zt, z0, mask, t, eps, schedule):
-    level = at(schedule.alpha_bar, t, z0)
+    level = extract(schedule.alpha_bar, t, z0)
     return torch.where(mask.bool(), level.sqrt() * z0 + (1 - level).sqrt() * eps, zt)
 
 
@@ -183,7 +183,7 @@ def by_index(painted, x, mask):
 # l_inpaint
 
 
-def loss_of(target=lambda z0, zt, eps: eps, noised=ddpm.q_sample, shown=own.with_known,
+def loss_of(target=lambda z0, zt, eps: eps, noised=ddpm.q_sample, shown=own.concat_inpainting_inputs,
             kept=lambda z0, zt: z0, hole=lambda mask: mask, given=lambda y: y,
             measure=lambda a, b, mask: F.mse_loss(a, b)):
     """A loss with a slip in one place."""
@@ -200,7 +200,7 @@ def without_the_mask(unet, z0, t, eps, context, grounding, mask, schedule):
 
 def hole_noised_only(unet, z0, t, eps, context, grounding, mask, schedule):
     zt = torch.where(mask > 0, z0, ddpm.q_sample(z0, t, eps, schedule))
-    return F.mse_loss(own.with_known(unet, z0, mask)(zt, t, context, grounding), eps)
+    return F.mse_loss(own.concat_inpainting_inputs(unet, z0, mask)(zt, t, context, grounding), eps)
 
 
 def all_shown(unet, z0, t, eps, context, grounding, mask, schedule):
@@ -214,7 +214,7 @@ def hole_mean(guess, eps, mask):
 
 
 def by_hand(unet, z0, t, eps, context, grounding, mask, schedule):
-    level = at(schedule.alpha_bar, t, z0)
+    level = extract(schedule.alpha_bar, t, z0)
     zt = level.sqrt() * z0 + (1 - level).sqrt() * eps
     guess = unet(torch.cat([zt, z0 * mask, mask], 1), t, context, grounding)
     return (guess - eps).pow(2).mean()
@@ -226,7 +226,7 @@ def picture_by_picture(unet, z0, t, eps, context, grounding, mask, schedule):
         one = slice(i, i + 1)
         said = grounding.each(lambda x, one=one: x[one])
         zt = ddpm.q_sample(z0[one], t[one], eps[one], schedule)
-        guess = own.with_known(unet, z0[one], mask[one])(zt, t[one], context[one], said)
+        guess = own.concat_inpainting_inputs(unet, z0[one], mask[one])(zt, t[one], context[one], said)
         off.append((eps[one] - guess).square().mean())
     return torch.stack(off).mean()
 
@@ -241,7 +241,7 @@ def walker(keep="before", renew=True, end=None, each=True, level=0, down=None, s
         sources = [torch.Generator().manual_seed(seed + i * count) for i in range(len(z0))]
 
         def drawn():
-            return own.fresh(z0, sources) if each else torch.randn(z0.shape, generator=sources[0])
+            return own.fresh_noise(z0, sources) if each else torch.randn(z0.shape, generator=sources[0])
         zt, eps = drawn(), None
         zt = zt if start is None else start(z0, zt, visited[0], schedule)
         for step in visited:
@@ -249,14 +249,14 @@ def walker(keep="before", renew=True, end=None, each=True, level=0, down=None, s
             if keep != "never":
                 eps = drawn() if renew or eps is None else eps
             if keep in ("before", "at last"):
-                zt = own.keep_known(zt, z0, mask, (t + level).clamp(min=0), eps, schedule)
+                zt = own.blend_known(zt, z0, mask, (t + level).clamp(min=0), eps, schedule)
             with torch.set_grad_enabled(not free):
                 eps_hat = model(zt, t)
             t_prev = t - (down or schedule.T // len(visited))
             last = float(schedule.alpha_bar[0]) if end is None else end
             zt = ddim.ddim_step(eps_hat, zt, t, t_prev, schedule, end=last)
             if keep == "after":
-                zt = own.keep_known(zt, z0, mask, t, eps, schedule)
+                zt = own.blend_known(zt, z0, mask, t, eps, schedule)
             if keep == "at last" and step == visited[-1]:
                 zt = z0 * mask + zt * (1 - mask)
             if not once or step == visited[-1]:
@@ -276,10 +276,10 @@ def hands_back_the_end(model, z0, mask, schedule, visited, seed):
 @torch.no_grad()
 def as_a_list(model, z0, mask, schedule, visited, seed):
     found, sources = [], [torch.Generator().manual_seed(seed + i) for i in range(len(z0))]
-    zt, gap = own.fresh(z0, sources), schedule.T // len(visited)
+    zt, gap = own.fresh_noise(z0, sources), schedule.T // len(visited)
     for step in visited:
         t = torch.tensor([step] * len(z0))
-        known = ddpm.q_sample(z0, t, own.fresh(z0, sources), schedule)
+        known = ddpm.q_sample(z0, t, own.fresh_noise(z0, sources), schedule)
         zt = torch.where(mask > .5, known, zt)
         zt = ddim.ddim_step(model(zt, t), zt, t, t - gap, schedule,
                             end=schedule.alpha_bar[0].item())
@@ -293,7 +293,7 @@ def one_noise_at_a_time(model, z0, mask, schedule, visited, seed):
     for step in visited:
         t = torch.full((len(z0),), step)
         eps = torch.stack([torch.randn(z0.shape[1:], generator=g) for g in sources])
-        zt = own.keep_known(zt, z0, mask, t, eps, schedule)
+        zt = own.blend_known(zt, z0, mask, t, eps, schedule)
         with torch.no_grad():
             guess = model(zt, t)
         zt = ddim.ddim_step(guess, zt, t, t - schedule.T // len(visited), schedule,
@@ -394,7 +394,7 @@ def others_in_another_order(one, seen):
 
 
 WRONG = {
-    "masks_of": [
+    "masks_from_boxes": [
         (cutter(inside=1.), "upside down"), (cutter(turned=True), "y counts rows"),
         (cutter(torch.round, lambda edge, _: edge.round()), "rounded to the nearest"),
         (cutter(high=lambda edge, _: edge.ceil()), "rounded up although"),
@@ -403,7 +403,7 @@ WRONG = {
         (cutter(all_=True), "boxes of all"), (cutter(channel=False), "with a channel"),
         (cutter(high=lambda edge, _: edge.floor()), "makes no difference"),
         (cutter(high=up_when_touched), "take off 1e-4"), (cutter(checked=False), "left edge lies")],
-    "widen": [
+    "expand_conv_in": [
         (widener(apart=True), "another network"), (widener(returned=False), "returned None"),
         (widener(lambda w, old, c: w[:, -c:].copy_(old)), "read the LAST"),
         (random_new_channels, "fresh layer is full"), (widener(rest=.01), "begin at zero"),
@@ -413,7 +413,7 @@ WRONG = {
         (widener(checked=False), "wide already came"), (widener(tracked=False), "cannot learn"),
         (widener(lambda w, old, c: w[:, :c].copy_(old / 2)), "are not the old ones"),
         (lambda unet: unet, "as many channels as before")],
-    "with_known": [
+    "concat_inpainting_inputs": [
         (shower(lambda zt, kept, mask: [zt, mask, kept]), "stands before the kept latent"),
         (shower(lambda zt, kept, mask: [kept, mask, zt]), "noisy latent comes first"),
         (shower(kept=lambda z0, mask: z0), "must be hidden"),
@@ -422,7 +422,7 @@ WRONG = {
         (shower(again=lambda x, n: x.repeat_interleave(n, 0)), "not `repeat_interleave`"),
         (shower(rest=False), "did not reach the network"), (not_repeated, "stopped with"),
         (called_at_once, "no function")],
-    "keep_known": [
+    "blend_known": [
         (keeper(join=lambda known, zt, mask: known * (1 - mask) + zt * mask), "changed places"),
         (keeper(lambda z0, t, eps, schedule: z0), "without noise"),
         (keeper(lambda z0, t, eps, schedule: z0 + eps), "q_sample mixes"),
@@ -479,10 +479,10 @@ WRONG = {
         (lambda one, seen: list(arms.instructions(one, seen).values()), "the keys A, B")],
 }
 RIGHT = {
-    "masks_of": [by_comparing, cutter()],
-    "widen": [by_joining, widener()],
-    "with_known": [by_tiling, shower()],
-    "keep_known": [by_choosing, by_difference],
+    "masks_from_boxes": [by_comparing, cutter()],
+    "expand_conv_in": [by_joining, widener()],
+    "concat_inpainting_inputs": [by_tiling, shower()],
+    "blend_known": [by_choosing, by_difference],
     "paste": [by_arithmetic, by_index],
     "l_inpaint": [by_hand, picture_by_picture],
     "inpaint_steps": [as_a_list, one_noise_at_a_time],

@@ -9,7 +9,7 @@ from gligen_lessons import ddim, nets
 from gligen_lessons import latent as own
 from gligen_lessons.ddpm import q_sample
 from gligen_lessons.guidance import classifier_free, guide
-from gligen_lessons.schedule import at
+from gligen_lessons.schedule import extract
 from gligen_lessons.vae import reparameterise
 
 # to_latents
@@ -124,7 +124,7 @@ def noise_added(unet, z0, t, eps, context, schedule):
 
 
 def without_roots(unet, z0, t, eps, context, schedule):
-    level = at(schedule.alpha_bar, t, z0)
+    level = extract(schedule.alpha_bar, t, z0)
     return F.mse_loss(unet(level * z0 + (1 - level) * eps, t, context), eps)
 
 
@@ -315,7 +315,7 @@ def one_map_at_a_time(maps, side):
     return torch.stack(words, 1)
 
 
-# paint
+# sample_latents
 
 def painter(swapped=False, negative=None, scale=lambda s: s, eta=lambda e: e, first=False,
             seeded=True, **options):
@@ -339,12 +339,12 @@ def painter(swapped=False, negative=None, scale=lambda s: s, eta=lambda e: e, fi
 def unchecked_steps(parts, captions, zT, steps=30, guidance_scale=5., negative="", eta=0.,
                     generator=None):
     steps = min(steps, parts.schedule.T - 1)
-    return own.paint(parts, captions, zT, steps, guidance_scale, negative, eta, generator)
+    return own.sample_latents(parts, captions, zT, steps, guidance_scale, negative, eta, generator)
 
 
 def unchecked_noise(parts, captions, zT, *options, **named):
     zT = zT.expand(len(captions), -1, -1, -1)
-    return own.paint(parts, captions, zT, *options, **named)
+    return own.sample_latents(parts, captions, zT, *options, **named)
 
 
 def painted_by_hand(parts, captions, zT, steps=30, guidance_scale=5., negative="", eta=0.,
@@ -363,13 +363,13 @@ def painted_by_hand(parts, captions, zT, steps=30, guidance_scale=5., negative="
         yield step, z
 
 
-# draw
+# generate
 
 def drawer(decode=own.to_pictures, which=-1, seeded=True, options=True, noise=None):
     """A draw with a slip in one place."""
     def drawn(parts, captions, seed=0, **named):
         zT = (noise or own.TextToImage.first_noise)(parts, len(captions), seed if seeded else 0)
-        walk = list(own.paint(parts, captions, zT, **(named if options else {})))
+        walk = list(own.sample_latents(parts, captions, zT, **(named if options else {})))
         return decode(parts.vae, walk[which][1])
     return drawn
 
@@ -397,7 +397,7 @@ def noise_decoded(parts, captions, seed=0, **options):
 
 def drawn_in_a_loop(parts, captions, seed=0, **options):
     z = parts.first_noise(len(captions), seed)
-    for _, step in own.paint(parts, captions, z, **options):
+    for _, step in own.sample_latents(parts, captions, z, **options):
         z = step
     with torch.inference_mode():
         return own.to_pictures(parts.vae, z).cpu()
@@ -445,7 +445,7 @@ WRONG = {
         (mapper(still_in_a_row), "still have the pixels in one row"),
         (mapper(words_last), "words come before"), (mapper(each_to_one), "largest value"),
         (silent, "nothing was said"), (stacks_nothing, "stopped with RuntimeError")],
-    "paint": [
+    "sample_latents": [
         (painter(swapped=True), "AWAY from the caption"),
         (painter(negative=""), "`negative` is ignored"), (painter(offset=0), "are not moved"),
         (painter(end=1.), "alpha_bar[0]"), (painter(offset=0, end=1.), "walk of lesson 2"),
@@ -455,7 +455,7 @@ WRONG = {
         (painter(offset=0, spacing="trailing"), "spaced in another way"),
         (painter(first=True), "the first caption"), (painter(seeded=False), "a seed means no"),
         (unchecked_steps, "as many steps as T"), (unchecked_noise, "one noise came")],
-    "draw": [
+    "generate": [
         (drawer(decode=lambda vae, z: z), "these are latents"),
         (drawer(decode=without_scaling), "not divided by the scaling factor"),
         (drawer(which=0), "after the FIRST step"), (noise_decoded, "the noise that the walk"),
@@ -470,6 +470,6 @@ RIGHT = {
     "l_ldm": [by_hand, mean_of_means],
     "attention_map": [by_einsum, head_by_head],
     "token_maps": [running_mean, one_map_at_a_time],
-    "paint": [painted_by_hand, painter()],
-    "draw": [drawn_in_a_loop, drawn_one_by_one],
+    "sample_latents": [painted_by_hand, painter()],
+    "generate": [drawn_in_a_loop, drawn_one_by_one],
 }

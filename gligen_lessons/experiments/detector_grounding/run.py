@@ -22,7 +22,7 @@ from ...arguments import OneLineParser, count_of, file_of, scale_of, seed_of
 from ...datasets.instructions import Instruction
 from ...gligen import ground
 from ...images import crops
-from ...inpaint import masks_of, paste, repaint
+from ...inpaint import masks_from_boxes, paste, inpaint_grounded
 from ...interop import import_pretrained
 from ...interop.preprocess import ClipClassifier, Detector, ImageTransform
 from ...latent import TextToImage, to_pictures
@@ -80,7 +80,7 @@ def colours(namer: ClipClassifier | None, names: list[str], x: Tensor, boxes_xyx
 def inpainting_masks(painter: TextToImage, some: list[InpaintingCase]) -> tuple[Tensor, Tensor]:
     """The masks of the targets' true boxes: of latents (b,1,h,w), and the same of pixels."""
     side = painter.unet.config["sample_size"]
-    mask = masks_of([one.box[None] for one in some], side, touched=True)
+    mask = masks_from_boxes([one.box[None] for one in some], side, touched=True)
     finer = some[0].image.shape[-1] // side
     return mask, mask.repeat_interleave(finer, 2).repeat_interleave(finer, 3)
 
@@ -96,13 +96,13 @@ def inpainted(painter: TextToImage, some: list[InpaintingCase], said: list[Instr
     """What one arm paints, (b,3,h,w), not yet pasted into what was there.
 
     All noise of picture i is that of seed first + i, whichever arm paints; `options` go
-    to `inpaint.repaint`.
+    to `inpaint.inpaint_grounded`.
     """
     z0 = encoded(painter, torch.stack([one.image for one in some]))
     mask, _ = inpainting_masks(painter, some)
     grounding = ground(painter, [one.phrases for one in said],
                        [one.boxes_xyxy for one in said])
-    *_, (_, z) = repaint(painter, [one.caption for one in said], grounding, z0,
+    *_, (_, z) = inpaint_grounded(painter, [one.caption for one in said], grounding, z0,
                          mask.to(z0), seed=first, **options)
     with torch.no_grad():
         return to_pictures(painter.vae, z).cpu()
@@ -180,7 +180,7 @@ class Setup:
 
 def world_setup(args: argparse.Namespace, where: torch.device) -> Setup:
     """The course's own models, and held-out scenes, twice as many as are painted."""
-    count = args.count or COUNTS[device.dial()]
+    count = args.count or COUNTS[device.compute_budget()]
     return Setup(shipped_models(where), inpainting_cases(2 * count, SPLIT), list(BASE), count)
 
 
@@ -197,7 +197,7 @@ def coco_setup(args: argparse.Namespace, where: torch.device) -> Setup:
     namer = import_pretrained.read_clip(args.clip, where) if args.clip else None
     models = Models(painter, import_pretrained.read_detector(args.detector, where), namer)
     records = replace(records, size=8 * painter.unet.config["sample_size"])
-    count = args.count or min(COUNTS[device.dial()], len(records) // 2)
+    count = args.count or min(COUNTS[device.compute_budget()], len(records) // 2)
     if len(records) < 2 * count:
         raise ValueError(f"{args.data} holds {len(records)} pictures; --count {count} needs twice "
                          f"as many, {2 * count}: as many to compare with.")
