@@ -9,7 +9,7 @@ from diffusers.utils import logging as diffusers_logging
 
 from gligen_lessons import device, weights
 from gligen_lessons.gligen import LIMIT, Grounding, freeze, gate_names, ground
-from gligen_lessons.grounded import paint_grounded
+from gligen_lessons.grounded import sample_grounded
 from gligen_lessons.latent import to_pictures
 
 from .nets import inputs
@@ -95,7 +95,7 @@ def whole_rows(steps: int = 5, batch: int = 8) -> list[tuple]:
 
     def ours():
         told = ground(parts, [PHRASES], [BOXES]).each(lambda x: x.expand(batch, *x.shape[1:]))
-        *_, (_, z) = paint_grounded(parts, captions, told, zT, steps, guidance_scale=5.)
+        *_, (_, z) = sample_grounded(parts, captions, told, zT, steps, guidance_scale=5.)
         with torch.no_grad():
             return (to_pictures(parts.vae, z).cpu() + 1) / 2
 

@@ -68,6 +68,6 @@ def whole_rows(steps: int = 10, batch: int = 4) -> list[tuple]:
                     output_type="pt").images.cpu()
 
     def ours():
-        return (latent.draw(parts, captions, steps=steps, guidance_scale=5.) + 1) / 2
+        return (latent.generate(parts, captions, steps=steps, guidance_scale=5.) + 1) / 2
 
     return [same(f"text to picture, {steps} guided steps", theirs, ours)]

@@ -17,14 +17,14 @@ class OneLineParser(argparse.ArgumentParser):
         self.exit(2, f"error: {' '.join(message.split())} (see {self.prog} --help)\n")
 
 
-def number(text: str, kind: type, least: float, complaint: str, most: float = inf) -> float:
+def number(text: str, kind: type, least: float, violation: str, most: float = inf) -> float:
     """A finite number of a kind, `least` to `most`; ArgumentTypeError complains of another."""
     try:
         value = kind(text)
     except ValueError:
         value = least - 1
     if not least <= value < inf:
-        raise argparse.ArgumentTypeError(f"{complaint}, got {text!r}")
+        raise argparse.ArgumentTypeError(f"{violation}, got {text!r}")
     if value > most:
         raise argparse.ArgumentTypeError(f"it must be at most {most:,}, got {text!r}")
     return value

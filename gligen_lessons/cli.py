@@ -152,21 +152,21 @@ def export_model(options) -> int:
     return 0
 
 
-def generate(options) -> int:
-    from . import drawing
+def generate_pictures(options) -> int:
+    from . import generate
 
     if options.command == "draw":
-        print("note: `generate` is called `generate` now; the old name goes with the next release.")
+        print("note: `draw` is called `generate` now; the old name goes with the next release.")
     take_weights(options.weights)
-    drawing.generate_files(options)
+    generate.generate_files(options)
     return 0
 
 
-def add_drawing(add) -> None:
+def add_generation(add) -> None:
     """What `generate` takes beside the caption."""
     add("--box", action="append", type=words_of, metavar="PHRASE:x0,y0,x1,y1",
-        help="what goes where, in parts of the picture; as often as there are boxes")
-    add("--tau", type=float, help="with boxes: the part of the steps that hears them (default: 1)")
+        help="what goes where, in normalised coordinates 0..1; as often as there are boxes")
+    add("--tau", type=float, help="with boxes: the part of the steps that is grounded (default: 1)")
     add("--out", type=file_of, required=True, help="the picture to write, .png or .jpg")
     add("--seed", type=seed_of, default=0, help="which noise to begin with (default: 0)")
     add("--steps", type=count_of, default=50, help="steps of DDIM (default: 50)")
@@ -194,8 +194,8 @@ def parser() -> argparse.ArgumentParser:
         one = add(name, help=purpose)
         one.add_argument("caption", type=words_of,
                          help='such as "a red car on the snow at night"; "" for any')
-        one.set_defaults(run=generate)
-        add_drawing(one.add_argument)
+        one.set_defaults(run=generate_pictures)
+        add_generation(one.add_argument)
 
     for name in FORWARDED:                             # each has a parser of its own
         add(name, help=FORWARDED[name][1], add_help=False)

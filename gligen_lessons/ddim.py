@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .ddpm import levels, predict_x0, q_sample
-from .schedule import Schedule, look_up, expand_like
+from .schedule import Schedule, expand_like, look_up
 
 SPACINGS = ("leading", "trailing", "linspace")
 
@@ -37,8 +37,8 @@ def ddim_step(eps_hat: Tensor, xt: Tensor, t: Tensor, t_prev: Tensor,
               clip: bool = False, end: float = 1.) -> Tensor:
     """One step from t to t_prev, any distance apart (DDIM, eq. 12).
 
-    The guess of x0, the direction back to xt, and `eta` times the noise of DDPM. t and
-    t_prev (b,) long; t_prev < 0 means x0. `clip` clamps the guess of x0 and leaves
+    The prediction of x0, the direction back to xt, and `eta` times the noise of DDPM. t and
+    t_prev (b,) long; t_prev < 0 means x0. `clip` clamps the prediction of x0 and leaves
     eps_hat as it is, as diffusers does. Without `noise` eta must be 0.
     """
     x0_hat = predict_x0(eps_hat, xt, t, schedule)                  # (b,c,h,w)
@@ -74,7 +74,7 @@ def sample(model: Callable, xT: Tensor, schedule: Schedule, steps: int, eta: flo
     """Walk from noise to pictures in few steps.
 
     Yields (t, x) after each step, t the step that was left. The step aimed at is
-    t - T // steps, as in diffusers. `model(xt, t)` guesses eps; the caller binds
+    t - T // steps, as in diffusers. `model(xt, t)` predicts eps; the caller binds
     whatever else it needs. Noise (for eta > 0) is drawn on the CPU from `generator`.
     """
     visited, xt = timesteps(schedule.T, steps, spacing, offset), xT
@@ -95,8 +95,8 @@ def ddim_ascend(eps_hat: Tensor, xt: Tensor, t: Tensor, t_next: Tensor,
                 schedule: Schedule, clip: bool = False, end: float = 1.) -> Tensor:
     """One step up, from t (below 0 means x0) to a noisier t_next: eq. 12, backwards.
 
-    The guess of x0 at level t is noised to level t_next with the same eps_hat, so that
-    ddim_step with that eps_hat returns. `clip` clamps the guess (and breaks that law).
+    The prediction of x0 at level t is noised to level t_next with the same eps_hat, so that
+    ddim_step with that eps_hat returns. `clip` clamps the prediction (and breaks that law).
     """
     alpha_bar = alpha_bar_at(t, schedule, end)                     # (b,)
     signal, noise = expand_like(alpha_bar.sqrt(), xt), expand_like((1 - alpha_bar).sqrt(), xt)
@@ -111,9 +111,9 @@ def invert(model: Callable, x0: Tensor, schedule: Schedule, steps: int,
            end: float = 1., upto: int | None = None) -> Iterator[tuple[int, Tensor]]:
     """Encode pictures as noise: the same ODE, walked upwards (DDIM, section 4.3).
 
-    Yields (t, x) after each step, t the step reached. The guess of eps is made for the
+    Yields (t, x) after each step, t the step reached. The prediction of eps is made for the
     step that is aimed at, as diffusers' DDIMInverseScheduler does; walking back down
-    guesses at slightly different places, so the round trip has an error that falls with
+    predictions at slightly different places, so the round trip has an error that falls with
     more steps. `upto` stops after so many steps.
     """
     visited, xt = timesteps(schedule.T, steps, spacing, offset), x0

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .schedule import Schedule, extract, look_up, expand_like
+from .schedule import Schedule, expand_like, extract, look_up
 
 
 def q_sample(x0: Tensor, t: Tensor, eps: Tensor, schedule: Schedule) -> Tensor:
@@ -29,14 +29,14 @@ def q_step(x_prev: Tensor, t: Tensor, eps: Tensor, schedule: Schedule) -> Tensor
 
 
 def predict_x0(eps_hat: Tensor, xt: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
-    """The clean picture that a guess of the noise implies: eq. 4 solved for x0."""
+    """The clean picture that a prediction of the noise implies: eq. 4 solved for x0."""
     signal = extract(schedule.alpha_bar.sqrt(), t, xt)                # (b,1,1,1)
     noise = extract((1 - schedule.alpha_bar).sqrt(), t, xt)           # (b,1,1,1)
     return (xt - noise * eps_hat) / signal
 
 
 def predict_eps(x0_hat: Tensor, xt: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
-    """The noise that a guess of the clean picture implies: eq. 4 solved for eps."""
+    """The noise that a prediction of the clean picture implies: eq. 4 solved for eps."""
     signal = extract(schedule.alpha_bar.sqrt(), t, xt)                # (b,1,1,1)
     noise = extract((1 - schedule.alpha_bar).sqrt(), t, xt)           # (b,1,1,1)
     return (xt - signal * x0_hat) / noise
@@ -96,7 +96,7 @@ def ddpm_step(eps_hat: Tensor, xt: Tensor, t: Tensor, schedule: Schedule, noise:
               t_prev: Tensor | None = None, clip: bool = False) -> Tensor:
     """One step of the reverse process, from t to t_prev (DDPM, algorithm 2).
 
-    The guess of x0 is clipped to [-1, 1] if asked, then x_prev is drawn from the
+    The prediction of x0 is clipped to [-1, 1] if asked, then x_prev is drawn from the
     posterior with the posterior's own variance ("fixed small"); that is 0 at the last
     step, which so adds no noise.
     """
@@ -109,7 +109,7 @@ def ddpm_step(eps_hat: Tensor, xt: Tensor, t: Tensor, schedule: Schedule, noise:
 
 def l_simple(model: Callable, x0: Tensor, t: Tensor, eps: Tensor,
              schedule: Schedule) -> Tensor:
-    """The mean squared error between true and guessed noise (DDPM, eq. 14)."""
+    """The mean squared error between true and predicted noise (DDPM, eq. 14)."""
     xt = q_sample(x0, t, eps, schedule)                          # (b,c,h,w)
     return F.mse_loss(model(xt, t), eps)
 
@@ -154,7 +154,7 @@ class Mixture:
     """Gaussians of equal weight on a ring: data of which every noised density is known.
 
     Data noised to step t are again a mixture, with means sqrt(alpha_bar) mu_k and
-    variance alpha_bar s^2 + 1 - alpha_bar, so the best possible guess of eps is a
+    variance alpha_bar s^2 + 1 - alpha_bar, so the best possible prediction of eps is a
     formula and not a network: samplers can be proved right before anything is trained.
     """
 

@@ -65,9 +65,9 @@ class DetrModel(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         features = self.input_projection(self.backbone["model"](x))     # (b,d,h',w')
-        place = sine_positions(*features.shape[2:], features.shape[1]).to(features)
-        memory = self.encoder(features.flatten(2).transpose(1, 2), place)
-        return self.decoder(self.query_position_embeddings.weight, memory, place)
+        position = sine_positions(*features.shape[2:], features.shape[1]).to(features)
+        memory = self.encoder(features.flatten(2).transpose(1, 2), position)
+        return self.decoder(self.query_position_embeddings.weight, memory, position)
 
 
 class BoxHead(nn.Module):

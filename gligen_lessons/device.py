@@ -15,9 +15,9 @@ DIALS = ("small", "normal", "full")
 
 def pick() -> torch.device:
     """The device to compute on: GLIGEN_LESSONS_DEVICE if set, else CUDA, Apple's MPS, the CPU."""
-    asked = os.environ.get("GLIGEN_LESSONS_DEVICE")
-    if asked:
-        return torch.device(asked)
+    requested = os.environ.get("GLIGEN_LESSONS_DEVICE")
+    if requested:
+        return torch.device(requested)
     if torch.cuda.is_available():
         return torch.device("cuda")
     if torch.backends.mps.is_available():
@@ -32,10 +32,11 @@ def compute_budget() -> str:
     any other word.
     """
     default = "full" if pick().type == "cuda" else "normal"
-    asked = os.environ.get("GLIGEN_LESSONS_DIAL", default)
-    if asked not in DIALS:
-        raise ValueError(f"GLIGEN_LESSONS_DIAL is {asked!r}; it must be one of {', '.join(DIALS)}.")
-    return asked
+    requested = os.environ.get("GLIGEN_LESSONS_DIAL", default)
+    if requested not in DIALS:
+        raise ValueError(f"GLIGEN_LESSONS_DIAL is {requested!r}; it must be one of "
+                         f"{', '.join(DIALS)}.")
+    return requested
 
 
 def steps(cpu: int, gpu: int) -> int:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .ddim import alpha_bar_at
 from .ddpm import predict_eps, predict_x0
-from .schedule import Schedule, look_up, expand_like
+from .schedule import Schedule, expand_like, look_up
 
 
 def half_log_snr(t: Tensor, schedule: Schedule) -> Tensor:

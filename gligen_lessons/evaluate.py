@@ -47,9 +47,9 @@ def ddim_figures(count: int, steps: tuple[int, ...] = DDIM_STEPS) -> dict:
     rows = []
     for number in steps:
         start = monotonic()
-        painted = sample_pixels(model, count, number)
+        generated = sample_pixels(model, count, number)
         seconds = (monotonic() - start) / count
-        fake = judge_scenes(judge, painted)[1]
+        fake = judge_scenes(judge, generated)[1]
         rows.append({"steps": number, "frechet": frechet_distance(fake, real[:count]),
                      "kid": kernel_distance(fake, real[:count]), "seconds a picture": seconds})
         print(rows[-1], flush=True)
@@ -97,9 +97,9 @@ def gligen_figures(count: int) -> dict:
     where, eight = device.pick(), Held.of(8)
     parts, inpainter = (weights.text_to_image(where, weights.load(name, where))
                         for name in ("gligen", "gligen-inpaint"))
-    eight.painted(parts, True, steps=2)                       # the first call warms up
+    eight.generated(parts, True, steps=2)                       # the first call warms up
     start = monotonic()
-    eight.painted(parts, True, steps=30)
+    eight.generated(parts, True, steps=30)
     seconds = monotonic() - start
     return grounding_report(parts, inpainter, count) | {
         "seconds for 8 grounded pictures in 30 guided steps": seconds,
@@ -181,13 +181,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--count", type=compared_of, help="pictures a section, instead of its own")
     parser.add_argument("--out", type=folder_of, help="folder for report.json and .md (default: "
                         "the shipped report, with --count runs/report)")
-    asked = parser.parse_args(arguments)
-    file = (asked.out or (Path("runs", "report") if asked.count else FOLDER)) / "report.json"
+    requested = parser.parse_args(arguments)
+    file = (requested.out
+            or (Path("runs", "report") if requested.count else FOLDER)) / "report.json"
     report = json_object(file) if file.exists() else {}
-    for name in asked.only:
+    for name in requested.only:
         measure, count = SECTIONS[name]
         print(f"{name} ...", flush=True)
-        report[name] = measure(asked.count or count)
+        report[name] = measure(requested.count or count)
         report = {key: report[key] for key in SECTIONS if key in report}
         files.atomic_write(file, json.dumps(report, indent=1) + "\n")
         files.atomic_write(file.with_suffix(".md"), table(report))

@@ -279,9 +279,9 @@ def _revision() -> str:
     """The git revision of the course's own code, or "unknown" outside a checkout."""
     command = ["git", "rev-parse", "--verify", "--quiet", "HEAD"]
     try:
-        asked = subprocess.run(
+        requested = subprocess.run(
             command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
         )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return asked.stdout.strip()
+    return requested.stdout.strip()

@@ -37,7 +37,8 @@ class Interrupted(SystemExit):
 
 
 def fit(
-    model: torch.nn.Module, loss: Callable[..., torch.Tensor], draw: Callable[[int], tuple], *,
+    model: torch.nn.Module, loss: Callable[..., torch.Tensor],
+    sample_batch: Callable[[int], tuple], *,
     steps: int, lr: float, warmup: int | None = None, weight_decay: float = 0.0,
     betas: tuple[float, float] = (0.9, 0.999), clip: float | None = 1.0,
     ema: float | None = 0.999, seed: int = 0, device: torch.device | str | None = None,
@@ -68,10 +69,10 @@ def fit(
     """
     plan = {"steps": steps, "lr": lr, "warmup": steps // 20 if warmup is None else warmup,
             "weight_decay": weight_decay, "betas": list(betas), "clip": clip, "ema": ema,
-            "seed": seed, "optimizer": optimizer, "batch": _size(draw(0))}
+            "seed": seed, "optimizer": optimizer, "batch": _size(sample_batch(0))}
     _check(plan, folder, resume)
     plan = {key: _as_python(value) for key, value in plan.items()}
-    run = _Run(model, loss, draw, plan, torch.device(device or pick()), groups, folder)
+    run = _Run(model, loss, sample_batch, plan, torch.device(device or pick()), groups, folder)
     if resume and (saved := load_checkpoint(folder)):
         run.restore(saved)
     return _states(run, minutes, save_every, log_every, sample, set(milestones))
@@ -112,9 +113,9 @@ def progress(states: Iterable[dict], total: int) -> Iterator[dict]:
 class _Run:
     """What a checkpoint holds, and the one step that moves it on."""
 
-    def __init__(self, model, loss, draw, plan, device, groups, folder):
+    def __init__(self, model, loss, sample_batch, plan, device, groups, folder):
         self.processes, self.device = _processes(device)
-        self.model, self.loss, self.draw = model.to(self.device), loss, draw
+        self.model, self.loss, self.sample_batch = model.to(self.device), loss, sample_batch
         if self.processes.num_processes > 1:  # all start from the weights of the first
             for value in model.state_dict().values():
                 torch.distributed.broadcast(value, 0)
@@ -161,7 +162,7 @@ class _Run:
         """The loss of this process's share of the batch, in bf16 where that is fast."""
         seed, rank = self.plan["seed"], self.processes.process_index
         torch.manual_seed(step_seed(seed, self.done))
-        whole = self.draw(self.done)
+        whole = self.sample_batch(self.done)
         _size(whole, count := self.processes.num_processes)
         batch = [x[rank::count].to(self.device, non_blocking=True) for x in whole]
         torch.manual_seed(step_seed(seed, self.done, 1 + rank))  # or dropout repeats `generate`'s
@@ -207,11 +208,11 @@ class _Run:
 
     def restore(self, saved: dict) -> None:
         """Go on from a checkpoint, if it is one of this run."""
-        for name, asked in self.plan.items():
-            if saved["config"].get(name) != asked:
+        for name, requested in self.plan.items():
+            if saved["config"].get(name) != requested:
                 raise ValueError(
                     f"The checkpoint in {self.folder} has {name}={saved['config'].get(name)}, this "
-                    f"run asks for {name}={asked}: ask for the same, or take another folder.")
+                    f"run asks for {name}={requested}: ask for the same, or take another folder.")
         try:
             self.model.load_state_dict(saved["model"])
             for one, state in zip(self.optimizers, saved["optimizers"], strict=True):
@@ -301,10 +302,11 @@ def _processes(device: torch.device):
     """Accelerate's view of the processes (torchrun's, or this one alone), and our device."""
     from accelerate import PartialState
 
-    processes, asked = PartialState(cpu=device.type == "cpu"), int(os.environ.get("WORLD_SIZE", 1))
-    if processes.num_processes != asked:
-        raise ValueError(f"{asked} processes on {device.type} do not work: set device to cpu.")
-    return processes, device if asked == 1 else processes.device
+    processes, requested = PartialState(cpu=device.type == "cpu"), int(os.environ.get("WORLD_SIZE",
+                                                                                      1))
+    if processes.num_processes != requested:
+        raise ValueError(f"{requested} processes on {device.type} do not work: set device to cpu.")
+    return processes, device if requested == 1 else processes.device
 
 
 def _size(batch: tuple[torch.Tensor, ...], processes: int = 1) -> int:

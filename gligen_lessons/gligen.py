@@ -55,8 +55,8 @@ def fourier(boxes: Tensor) -> Tensor:
     """
     rates = TEMPERATURE ** (torch.arange(FREQUENCIES) / FREQUENCIES)    # (8,)
     angles = boxes[..., None] * rates.to(boxes)                 # (b,n,4,8)
-    waves = torch.stack([angles.sin(), angles.cos()], dim=-1)   # (b,n,4,8,2)
-    return waves.permute(0, 1, 3, 4, 2).flatten(2)              # (b,n,8*2*4)
+    sinusoids = torch.stack([angles.sin(), angles.cos()], dim=-1)   # (b,n,4,8,2)
+    return sinusoids.permute(0, 1, 3, 4, 2).flatten(2)              # (b,n,8*2*4)
 
 
 class PositionNet(nn.Module):
@@ -185,7 +185,8 @@ def phrase_features(parts: TextToImage, phrases: list[str]) -> Tensor:
 def checked(words: list[str], places, i: int, limit: int) -> tuple[list[str], Tensor]:
     """Picture i's phrases and boxes, no more than `limit`, or one sentence on a fault."""
     places = torch.as_tensor(places, dtype=torch.float32)
-    places = boxes_.check_boxes(places if places.numel() else places.reshape(0, 4), f"Picture {i}: boxes")
+    places = boxes_.check_boxes(places if places.numel() else places.reshape(0, 4),
+                                f"Picture {i}: boxes")
     if len(words) != len(places):
         raise ValueError(f"Picture {i} has {len(words)} phrases and {len(places)} boxes: each box "
                          "needs one phrase.")

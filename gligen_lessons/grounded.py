@@ -10,7 +10,7 @@ from . import ddim
 from .boxes import coverage
 from .gligen import GatedSelfAttentionDense, Grounding, ground, transformer_blocks
 from .guidance import check_scale, guide
-from .latent import STEPS_OFFSET, TextToImage, to_pictures, token_maps, check_integer
+from .latent import STEPS_OFFSET, TextToImage, check_integer, to_pictures, token_maps
 from .nets import attention_map
 from .schedule import Schedule
 from .unet import UNet
@@ -44,7 +44,7 @@ def gate_scale(unet: UNet, strength: float) -> Iterator[None]:
             gate.scale = 1.
 
 
-def step_strengths(schedule: Schedule, steps: int, tau: float) -> dict[int, float]:
+def gate_scales(schedule: Schedule, steps: int, tau: float) -> dict[int, float]:
     """How far the gates are open at each step t that is visited: tau of eq. 10."""
     check_integer(steps, "The number of steps")
     if not 1 <= steps < schedule.T:
@@ -58,12 +58,12 @@ def step_strengths(schedule: Schedule, steps: int, tau: float) -> dict[int, floa
 
 
 def grounded_eps(unet: UNet, context: Tensor, null_context: Tensor,
-                   grounding: Grounding, guidance_scale: float,
-                   strength: dict[int, float],
-                   through: Callable | None = None) -> Callable:
+                 grounding: Grounding, guidance_scale: float,
+                 strength: dict[int, float],
+                 through: Callable | None = None) -> Callable:
     """A function eps_hat = f(xt, t), guided by caption and grounding at once.
 
-    `strength` says for each step how far the gates are open. The guess that guidance
+    `strength` says for each step how far the gates are open. The prediction that guidance
     leads away from has the null caption and no grounding. `through` calls the network
     where it is shown more than xt.
     """
@@ -85,8 +85,8 @@ def grounded_eps(unet: UNet, context: Tensor, null_context: Tensor,
 
 
 def sample_grounded(parts: TextToImage, captions: list[str], grounding: Grounding,
-                   zT: Tensor, steps: int = 30, guidance_scale: float = 5.,
-                   tau: float = 1., negative: str = "") -> Iterator[tuple[int, Tensor]]:
+                    zT: Tensor, steps: int = 30, guidance_scale: float = 5.,
+                    tau: float = 1., negative: str = "") -> Iterator[tuple[int, Tensor]]:
     """Caption and boxes to latents: `latent.sample_latents`, gates open in the first steps.
 
     tau in 0..1 is the part of the steps in which grounding is heard (paper, eq. 10).
@@ -94,11 +94,11 @@ def sample_grounded(parts: TextToImage, captions: list[str], grounding: Groundin
     another tau.
     """
     check_inputs(parts.unet, captions, grounding, zT)
-    strength = step_strengths(parts.schedule, steps, tau)
+    strength = gate_scales(parts.schedule, steps, tau)
     context = parts.context(captions)                           # (b,n,d)
     null_context = parts.context([negative]).expand_as(context)
     model = grounded_eps(parts.unet, context, null_context, grounding,
-                           guidance_scale, strength)
+                         guidance_scale, strength)
     return ddim.sample(model, zT, parts.schedule, steps, offset=STEPS_OFFSET,
                        end=float(parts.schedule.alpha_bar[0]))
 
@@ -114,7 +114,7 @@ def check_inputs(unet: UNet, captions: list[str], grounding: Grounding, z: Tenso
 
 
 def generate_grounded(parts: TextToImage, captions: list[str], phrases: list[list[str]],
-                  boxes: list, seed: int = 0, **options) -> Tensor:
+                      boxes: list, seed: int = 0, **options) -> Tensor:
     """Captions with boxes to pictures (b,3,h,w) in [-1, 1], on the CPU.
 
     Picture i starts from the noise of seed + i; see `sample_grounded` for options.
@@ -150,9 +150,9 @@ def entity_maps(maps: dict[str, list[Tensor]], grounding: Grounding,
     Of calls that guidance doubled only the half with grounding counts; slots that are
     not used are zero. ValueError where no gate has side x side pixels.
     """
-    asked = {name: [m[-len(grounding.masks):] for m in calls]
-             for name, calls in maps.items()}
-    return token_maps(asked, side) * grounding.masks.cpu()[..., None, None]
+    requested = {name: [m[-len(grounding.masks):] for m in calls]
+                 for name, calls in maps.items()}
+    return token_maps(requested, side) * grounding.masks.cpu()[..., None, None]
 
 
 def attention_concentration(maps: Tensor, boxes_xyxy: Tensor) -> Tensor:

@@ -69,7 +69,7 @@ def classifier_eps(eps_hat: Tensor, gradient: Tensor, t: Tensor, schedule: Sched
 
 
 def guide(eps_uncond: Tensor, eps_cond: Tensor, guidance_scale: float) -> Tensor:
-    """From the guess without condition towards that with it, and past (Ho, eq. 6)."""
+    """From the prediction without condition towards that with it, and past (Ho, eq. 6)."""
     return eps_uncond + guidance_scale * (eps_cond - eps_uncond)
 
 
@@ -89,7 +89,7 @@ def classifier_free(model: Callable, cond: Tensor, null_cond: Tensor,
     """A function eps_hat = f(xt, t) that guides model(xt, t, cond) (Ho, algorithm 2).
 
     cond and null_cond (b,...). A negative prompt is nothing but another null_cond. Both
-    guesses are made in one call, the empty condition first; a scale of 1 makes one.
+    predictions are made in one call, the empty condition first; a scale of 1 makes one.
     """
     def guided(xt: Tensor, t: Tensor) -> Tensor:
         if guidance_scale == 1:
@@ -132,8 +132,8 @@ class NoisyClassifier(nn.Module):
 
     def forward(self, xt: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of the category (b,categories) and of the colour (b,colours)."""
-        waves = timestep_embedding(t, self.conv_in.out_channels)
-        temb = self.time_embedding(waves.to(xt.dtype))          # (b,4c)
+        sinusoids = timestep_embedding(t, self.conv_in.out_channels)
+        temb = self.time_embedding(sinusoids.to(xt.dtype))          # (b,4c)
         x = self.conv_in(xt)                                    # (b,c,h,w)
         for resnet, downsample in zip(self.resnets, self.downsamplers, strict=True):
             x = downsample(resnet(x, temb))                     # (b,c,h/2,w/2)

@@ -16,7 +16,7 @@ from . import ddim
 from .ddpm import q_sample
 from .device import noise
 from .gligen import Grounding, add_gates, gate_names
-from .grounded import grounded_eps, check_inputs, step_strengths
+from .grounded import check_inputs, gate_scales, grounded_eps
 from .latent import TextToImage
 from .schedule import Schedule
 from .unet import UNet
@@ -91,19 +91,19 @@ def l_inpaint(unet: Callable, z0: Tensor, t: Tensor, eps: Tensor, context: Tenso
 
 
 def blend_known(zt: Tensor, z0: Tensor, mask: Tensor, t: Tensor, eps: Tensor,
-               schedule: Schedule) -> Tensor:
+                schedule: Schedule) -> Tensor:
     """Before a step: outside the mask's zeros zt becomes z0, noised to step t."""
     return q_sample(z0, t, eps, schedule) * mask + zt * (1 - mask)
 
 
-def paste(painted: Tensor, x: Tensor, mask: Tensor) -> Tensor:
+def paste(generated: Tensor, x: Tensor, mask: Tensor) -> Tensor:
     """The painted picture inside, the given one outside, exactly: (b,3,h,w)."""
-    return torch.where(mask > .5, x, painted)
+    return torch.where(mask > .5, x, generated)
 
 
 def inpaint_grounded(parts: TextToImage, captions: list[str], grounding: Grounding, z0: Tensor,
-            mask: Tensor, seed: int = 0, steps: int = 30, guidance_scale: float = 5.,
-            tau: float = 1., negative: str = "") -> Iterator[tuple[int, Tensor]]:
+                     mask: Tensor, seed: int = 0, steps: int = 30, guidance_scale: float = 5.,
+                     tau: float = 1., negative: str = "") -> Iterator[tuple[int, Tensor]]:
     """Paint latents z0 (b,4,h,w) anew where mask (b,1,h,w) is 0, as grounding says.
 
     Before each step what is kept is put back with fresh noise, as GLIGEN does; nothing
@@ -113,17 +113,17 @@ def inpaint_grounded(parts: TextToImage, captions: list[str], grounding: Groundi
     check_inputs(parts.unet, captions, grounding, z0)
     check_latents(parts.unet, z0)
     check_mask(mask, z0)
-    strength = step_strengths(parts.schedule, steps, tau)
+    strength = gate_scales(parts.schedule, steps, tau)
     context = parts.context(captions)                           # (b,n,d)
     null_context = parts.context([negative]).expand_as(context)
     model = grounded_eps(parts.unet, context, null_context, grounding, guidance_scale,
-                           strength, concat_inpainting_inputs(parts.unet, z0, mask))
+                         strength, concat_inpainting_inputs(parts.unet, z0, mask))
     return inpaint_steps(model, z0, mask, parts.schedule, list(strength), seed)
 
 
 def inpaint_steps(model: Callable, z0: Tensor, mask: Tensor, schedule: Schedule,
                   visited: list[int], seed: int) -> Iterator[tuple[int, Tensor]]:
-    """The walk over the steps `visited`: put back what is kept, guess, step down."""
+    """The walk over the steps `visited`: put back what is kept, predict, step down."""
     sources = [torch.Generator().manual_seed(seed + i) for i in range(len(z0))]
     zt, end = fresh_noise(z0, sources), float(schedule.alpha_bar[0])
     for step in visited:

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from . import evaluate, files, weights
 from .datasets.labelled import labelled, pictures
-from .eval.autoencoder import round_trip
+from .eval.autoencoder import reconstruct
 from .eval.grounding import Held
 from .images import mosaic
 from .models import MODELS
@@ -178,9 +178,10 @@ def small_report(out: Path, count: int) -> dict:
     held = Held.of(count, "single-test", 64)
     x = pictures(labelled("single-test", count, 64), torch.arange(count))
     bare = held.without_captions()
-    made = {"caption and box": held.painted(parts, True), "box alone": bare.painted(parts, True),
-            "caption alone": held.painted(parts, False)}
-    rows = [x, round_trip(parts.vae, x[:SHOWN]), made["caption alone"], made["caption and box"]]
+    made = {"caption and box": held.generated(parts, True),
+            "box alone": bare.generated(parts, True),
+            "caption alone": held.generated(parts, False)}
+    rows = [x, reconstruct(parts.vae, x[:SHOWN]), made["caption alone"], made["caption and box"]]
     mosaic(torch.cat([row[:SHOWN] for row in rows]), SHOWN, 96).save(out / "sheet.png")
     report = {name: held.right(pictured, BASE) for name, pictured in made.items()} | {
         "renders": held.right(x, BASE), "boxes": int(held.asks(BASE).sum())}

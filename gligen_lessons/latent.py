@@ -93,9 +93,9 @@ def check_integer(value, what: str) -> None:
 
 
 def sample_latents(parts: TextToImage, captions: list[str], zT: Tensor, steps: int = 30,
-          guidance_scale: float = 5., negative: str = "",
-          eta: float = 0., generator: torch.Generator | None = None,
-          ) -> Iterator[tuple[int, Tensor]]:
+                   guidance_scale: float = 5., negative: str = "",
+                   eta: float = 0., generator: torch.Generator | None = None,
+                   ) -> Iterator[tuple[int, Tensor]]:
     """Text to latents: DDIM with classifier-free guidance, as Stable Diffusion walks.
 
     zT (b,4,h,w) is noise, one for each of the b captions. Yields (t, z) after each

@@ -80,8 +80,8 @@ class TimestepEmbedding(nn.Module):
         self.linear_1 = nn.Linear(width, time_width)
         self.linear_2 = nn.Linear(time_width, time_width)
 
-    def forward(self, waves: Tensor) -> Tensor:
-        return self.linear_2(F.silu(self.linear_1(waves)))      # (b,time_width)
+    def forward(self, sinusoids: Tensor) -> Tensor:
+        return self.linear_2(F.silu(self.linear_1(sinusoids)))      # (b,time_width)
 
 
 class ResnetBlock2D(nn.Module):

@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("name", nargs="+", choices=list(MODELS), metavar="NAME", help=", ".join(MODELS))
     add("--source", type=Path, default=Path("runs"), help="where the weights lie (default: runs)")
     add("--force", action="store_true", help="also where the figure on the card got worse")
-    asked = parser.parse_args(arguments)
-    for name in asked.name:
-        print(f"shipped {name}; {ship(name, asked.source, force=asked.force)}")
+    requested = parser.parse_args(arguments)
+    for name in requested.name:
+        print(f"shipped {name}; {ship(name, requested.source, force=requested.force)}")
     return 0

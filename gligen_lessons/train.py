@@ -49,8 +49,8 @@ def train(name: str, steps: int | None = None, minutes: float | None = None,
     if state["step"] < recipe.steps:
         print(f"Stopped after {state['step']} of {recipe.steps} steps; go on with --resume.")
         return None
-    asked = (f" --batch {batch}" if batch else "") + (f" --small --out {out}" if small else "")
-    return publish(recipe, target, folder, state["seconds"] / 60, asked)
+    requested = (f" --batch {batch}" if batch else "") + (f" --small --out {out}" if small else "")
+    return publish(recipe, target, folder, state["seconds"] / 60, requested)
 
 
 def make_room(folder: Path, target: Path, restart: bool) -> None:
@@ -72,7 +72,8 @@ def make_room(folder: Path, target: Path, restart: bool) -> None:
 def fitted(recipe: recipes.Recipe, folder: Path, resume: bool, minutes: float | None) -> dict:
     """Run `fit` with a bar to its end or for some minutes; returns its last state."""
     marks = sorted({max(1, round(part * recipe.steps)) for part in recipe.milestones})
-    states = fit.fit(recipe.model, recipe.loss, recipe.draw, steps=recipe.steps, lr=recipe.lr,
+    states = fit.fit(recipe.model, recipe.loss, recipe.sample_batch, steps=recipe.steps,
+                     lr=recipe.lr,
                      folder=folder, resume=resume, minutes=minutes,
                      sample=lambda model, step: recipe.sample(bare(model), step),
                      milestones=marks if recipe.sample else (), **recipe.options)
@@ -101,10 +102,10 @@ def alone(folder: Path):
 
 
 def publish(recipe: recipes.Recipe, target: Path, folder: Path, minutes: float,
-            asked: str = "") -> Path:
+            requested: str = "") -> Path:
     """Write a finished model with the card that says how it was made and how well it does."""
     model = bare(recipe.model).eval()
-    command = f"python course.py train {recipe.name} --steps {recipe.steps}{asked}"
+    command = f"python course.py train {recipe.name} --steps {recipe.steps}{requested}"
     where = device.pick()
     how = {"optimizer": recipe.options.get("optimizer", "adamw"), "helper losses": recipe.helpers,
            "precision": "bfloat16" if device.bf16(where) else "float32"}
@@ -134,31 +135,32 @@ def main(arguments: list[str] | None = None) -> int:
     add("--hours", type=duration_of, help="with all and small: stop after so long; the same "
         "command goes on")
     add("--small", action="store_true", help="one model as `small` trains it; needs --out")
-    asked = parser.parse_args(arguments)
-    check_words(parser, asked)
-    if asked.name in ("all", "small"):
-        run = ladder.train_all if asked.name == "all" else ladder.train_small
-        return run(asked.out, asked.hours, asked.steps)
-    made = train(asked.name, asked.steps, asked.minutes, asked.out or RUNS, asked.resume,
-                 asked.batch, asked.small, asked.restart)
+    requested = parser.parse_args(arguments)
+    check_words(parser, requested)
+    if requested.name in ("all", "small"):
+        run = ladder.train_all if requested.name == "all" else ladder.train_small
+        return run(requested.out, requested.hours, requested.steps)
+    made = train(requested.name, requested.steps, requested.minutes, requested.out or RUNS,
+                 requested.resume,
+                 requested.batch, requested.small, requested.restart)
     if made:
-        print(f"Wrote {made}; python course.py ship {asked.name} takes it into the course.")
+        print(f"Wrote {made}; python course.py ship {requested.name} takes it into the course.")
     return 0
 
 
-def check_words(parser: OneLineParser, asked: Namespace) -> None:
+def check_words(parser: OneLineParser, requested: Namespace) -> None:
     """Refuse options that do not belong together, before anything is drawn."""
-    several = asked.name in ("all", "small")
-    if not several and asked.name not in MODELS:
-        parser.error(f"there is no model {asked.name!r}; choose from {', '.join(MODELS)}, all, "
+    several = requested.name in ("all", "small")
+    if not several and requested.name not in MODELS:
+        parser.error(f"there is no model {requested.name!r}; choose from {', '.join(MODELS)}, all, "
                      "small")
     alone = ("batch", "minutes", "resume", "restart", "small") if several else ("hours",)
     for name in alone:
-        if getattr(asked, name) not in (None, False):
-            parser.error(f"--{name} does not go with {asked.name}")
-    if asked.resume and asked.restart:
+        if getattr(requested, name) not in (None, False):
+            parser.error(f"--{name} does not go with {requested.name}")
+    if requested.resume and requested.restart:
         parser.error("--resume goes on and --restart begins again: choose one")
-    if asked.small and (asked.out is None or asked.name not in ladder.SMALL):
+    if requested.small and (requested.out is None or requested.name not in ladder.SMALL):
         parser.error(f"--small trains {', '.join(ladder.SMALL)}, into a folder of your own: name "
                      "it with --out")
 

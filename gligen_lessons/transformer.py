@@ -19,12 +19,12 @@ def sine_positions(h: int, w: int, d: int) -> Tensor:
     powers = torch.arange(d // 2).double() // 2 * 2 / (d // 2)  # 0, 0, 2, 2 ... of d/2
     rates = 10000.**powers                                      # (d/2,)
 
-    def waves(n: int) -> Tensor:
+    def sinusoids(n: int) -> Tensor:
         count = torch.arange(1, n + 1).double()[:, None]        # (n,1)
         angles = 2 * math.pi * count / (n + 1e-6) / rates       # (n,d/2)
         return torch.stack([angles[:, ::2].sin(), angles[:, 1::2].cos()], 2).flatten(1)
 
-    y, x = waves(h)[:, None].expand(h, w, -1), waves(w)[None].expand(h, w, -1)
+    y, x = sinusoids(h)[:, None].expand(h, w, -1), sinusoids(w)[None].expand(h, w, -1)
     return torch.cat([y, x], dim=2).flatten(0, 1)               # (h*w,d)
 
 

@@ -175,7 +175,7 @@ class UpBlock(nn.Module):
 
 
 class UNet(nn.Module):
-    """Guess the noise in a picture (DDPM, section 4; the U is Ronneberger et al. 2015).
+    """Predict the noise in a picture (DDPM, section 4; the U is Ronneberger et al. 2015).
 
     `config` is the dict of keys it was built from. `position_net` is an empty slot:
     lesson 8 fills it, and the `fuser` of every transformer block, with GLIGEN's parts.
@@ -208,8 +208,8 @@ class UNet(nn.Module):
         objs = None
         if grounding is not None:
             objs = self.position_net(**vars(grounding))         # (b,m,d_objs)
-        waves = timestep_embedding(t, self.conv_in.out_channels)
-        temb = self.time_embedding(waves.to(xt.dtype))          # (b,4c)
+        sinusoids = timestep_embedding(t, self.conv_in.out_channels)
+        temb = self.time_embedding(sinusoids.to(xt.dtype))          # (b,4c)
         x = self.conv_in(xt)                                    # (b,c,h,w)
         skips = [x]
         for block in (*self.down_blocks, self.mid_block, *self.up_blocks):

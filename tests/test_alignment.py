@@ -12,7 +12,7 @@ from gligen_lessons.inpaint import concat_inpainting_inputs
 from gligen_lessons.nets import record_attention
 from gligen_lessons.recipes import alignment
 from gligen_lessons.recipes import inpaint as recipe
-from gligen_lessons.recipes.gligen import fast_gates, gate_groups
+from gligen_lessons.recipes.gligen import gate_groups, gate_parameter_groups
 from gligen_lessons.recipes.helpers import step_weight
 from gligen_lessons.schedule import Schedule
 from gligen_lessons.unet import UNet
@@ -35,7 +35,7 @@ def unet() -> UNet:
 
 
 @pytest.fixture
-def asked() -> Grounding:
+def requested() -> Grounding:
     """Two pictures with three slots: two things that share some places, and one thing."""
     boxes = torch.tensor([[[0., 0, .5, .5], [.25, .25, 1, 1], [0, 0, 0, 0]],
                           [[.5, .125, .75, 1], [0, 0, 0, 0], [0, 0, 0, 0]]])
@@ -50,34 +50,34 @@ def open_all(unet: UNet) -> UNet:
     return unet
 
 
-def test_first_weights_leave_the_network_as_it_was_and_tell_tokens_apart(unet, asked):
+def test_first_weights_leave_the_network_as_it_was_and_tell_tokens_apart(unet, requested):
     given = noise(2, 4, 16, 16), torch.tensor([3, 900]), noise(2, 5, 24)
 
     def likeness() -> float:
-        tokens = unet.position_net(asked.boxes, asked.masks, asked.features)[0]
+        tokens = unet.position_net(requested.boxes, requested.masks, requested.features)[0]
         return float(torch.cosine_similarity(tokens[0], tokens[1], dim=0))
 
     with torch.no_grad():
-        before, alike = unet(*given, asked), likeness()
+        before, alike = unet(*given, requested), likeness()
         alignment.initialise_gates(unet)
-        assert torch.equal(unet(*given, asked), before)
+        assert torch.equal(unet(*given, requested), before)
         assert likeness() < alike - .2
-        empty = unet.position_net(asked.boxes, torch.zeros(2, 3), asked.features)
+        empty = unet.position_net(requested.boxes, torch.zeros(2, 3), requested.features)
     assert not empty.any()
 
 
-def test_covered_counts_the_part_of_each_place_that_lies_in_the_box(asked):
-    got = alignment.covered(asked, 4)
+def test_covered_counts_the_part_of_each_place_that_lies_in_the_box(requested):
+    got = alignment.covered(requested, 4)
     assert got.shape == (2, 3, 4, 4)
-    fine = alignment.covered(asked, 256).view(2, 3, 4, 64, 4, 64).mean((3, 5))
+    fine = alignment.covered(requested, 256).view(2, 3, 4, 64, 4, 64).mean((3, 5))
     torch.testing.assert_close(got, fine)
     assert got[1, 0].tolist() == [[0, 0, .5, 0]] + [[0, 0, 1, 0]] * 3
     assert not got[:, 2].any() and not got[1, 1].any()
 
 
-def test_without_its_weights_the_loss_is_that_of_the_paper(unet, asked):
+def test_without_its_weights_the_loss_is_that_of_the_paper(unet, requested):
     given = (noise(2, 4, 16, 16, seed=1), torch.tensor([100, 800]), noise(2, 4, 16, 16, seed=2),
-             noise(2, 5, 24), asked, SCHEDULE)
+             noise(2, 5, 24), requested, SCHEDULE)
     open_all(unet)
     with torch.no_grad():
         weighted = alignment.weighted_loss(unet, *given)
@@ -86,10 +86,10 @@ def test_without_its_weights_the_loss_is_that_of_the_paper(unet, asked):
     assert weighted > 1.2 * l_grounding(unet, *given)
 
 
-def test_the_weights_are_those_of_the_step_and_of_the_boxes(asked):
-    """A guess that is off by one everywhere shows the weights themselves."""
+def test_the_weights_are_those_of_the_step_and_of_the_boxes(requested):
+    """A prediction that is off by one everywhere shows the weights themselves."""
     t, shown = torch.tensor([0, 999]), noise(2, 4, 16, 16)
-    got = alignment.weighted_loss(lambda *_: shown + 1, shown, t, shown, None, asked, SCHEDULE)
+    got = alignment.weighted_loss(lambda *_: shown + 1, shown, t, shown, None, requested, SCHEDULE)
     every = step_weight(SCHEDULE.alpha_bar)
     steps = (every[t] / every.mean()).tolist()
     assert steps[1] > 10 * steps[0], "a step of noise must count more than one that polishes"
@@ -99,24 +99,24 @@ def test_the_weights_are_those_of_the_step_and_of_the_boxes(asked):
     assert float(got) == pytest.approx(want, rel=1e-5)
 
 
-def test_the_loss_is_least_where_pixels_attend_to_their_own_box(asked):
-    wanted = alignment.covered(asked, 8).flatten(2).transpose(1, 2)
+def test_the_loss_is_least_where_pixels_attend_to_their_own_box(requested):
+    wanted = alignment.covered(requested, 8).flatten(2).transpose(1, 2)
     shared = wanted / wanted.sum(2, keepdim=True).clamp(min=1)
-    right, away = alignment.box_alignment_loss([shared], asked), alignment.box_alignment_loss(
-        [shared.flip(1)], asked)
-    uniform = alignment.box_alignment_loss([torch.full_like(shared, 1 / 60)], asked)
+    right, away = alignment.box_alignment_loss([shared], requested), alignment.box_alignment_loss(
+        [shared.flip(1)], requested)
+    uniform = alignment.box_alignment_loss([torch.full_like(shared, 1 / 60)], requested)
     assert float(right) < .2 * float(uniform) and float(uniform) < float(away)
     look = shared.clone().requires_grad_(True)
-    alignment.box_alignment_loss([look * .9 + .01], asked).backward()
+    alignment.box_alignment_loss([look * .9 + .01], requested).backward()
     assert (look.grad[shared == 1] < 0).all() and (look.grad[shared == 0] > 0).all()
 
 
-def test_recorded_attention_lets_gates_learn(unet, asked):
-    given = noise(2, 4, 16, 16), torch.tensor([3, 900]), noise(2, 5, 24), asked
+def test_recorded_attention_lets_gates_learn(unet, requested):
+    given = noise(2, 4, 16, 16), torch.tensor([3, 900]), noise(2, 5, 24), requested
     with record_attention(gates(unet), gate_attention) as maps:
         unet(*given)
     looks = [calls[0].mean(1)[..., :2] for calls in maps.values()]
-    few = asked.each(lambda x: x[:, :2])
+    few = requested.each(lambda x: x[:, :2])
     alignment.box_alignment_loss(looks, few).backward()
     gate = transformer_blocks(unet)[0].fuser
     assert gate.attn.to_q.weight.grad.abs().sum() > 0 and not gate.attn.to_v.weight.grad.any()
@@ -145,7 +145,7 @@ def test_inpainting_lets_the_first_layer_learn_but_not_its_bias(unet):
 
     recipe.learn_inpainting(expand_conv_in(unet))
     assert unet.conv_in.weight.requires_grad and not unet.conv_in.bias.requires_grad
-    groups, before = recipe.slower_gates(unet), gate_groups(unet)
+    groups, before = recipe.slower_groups(unet), gate_groups(unet)
     assert [len(g["params"]) for g in groups] == [len(g["params"]) + extra for g, extra
                                                   in zip(before, (0, 0, 1), strict=True)]
     assert all(g["lr"] < old["lr"] for g, old in zip(groups, before, strict=True))
@@ -157,7 +157,7 @@ def test_inpainting_lets_the_first_layer_learn_but_not_its_bias(unet):
 
 def test_muon_takes_matrices_of_gates_and_leaves_scalars_their_rate(unet):
     matrices, scalars, rest = gate_groups(freeze(unet))
-    fast, others = fast_gates(unet)
+    fast, others = gate_parameter_groups(unet)
     assert scalars == fast and "adjust" in matrices and "adjust" not in rest
     assert all(p.ndim >= 2 for p in matrices["params"])
     names = {id(p): name for name, p in unet.named_parameters()}
@@ -168,14 +168,14 @@ def test_muon_takes_matrices_of_gates_and_leaves_scalars_their_rate(unet):
 
 
 @pytest.mark.parametrize("name", list(ablations.VARIANTS))
-def test_variants_start_from_the_same_weights_and_read_boxes(unet, asked, name):
+def test_variants_start_from_the_same_weights_and_read_boxes(unet, requested, name):
     exchange, attention = ablations.VARIANTS[name]
     given = noise(2, 4, 16, 16), torch.tensor([3, 900]), noise(2, 5, 24)
-    moved = Grounding(asked.boxes.flip(0), asked.masks, asked.features)
+    moved = Grounding(requested.boxes.flip(0), requested.masks, requested.features)
     before = {key: value.clone() for key, value in unet.state_dict().items()}
     open_all(exchange(unet))
     with torch.no_grad(), record_attention(gates(unet), attention) as looks:
-        apart = (unet(*given, asked) - unet(*given, moved)).abs().max()
+        apart = (unet(*given, requested) - unet(*given, moved)).abs().max()
     assert apart > 1e-5 and [len(calls) for calls in looks.values()] == [2] * len(looks)
     after = unet.state_dict()
     assert after.keys() == before.keys()
@@ -183,7 +183,7 @@ def test_variants_start_from_the_same_weights_and_read_boxes(unet, asked, name):
                if "alpha" not in key)
 
 
-def test_cross_attention_spreads_a_whole_over_tokens_alone(unet, asked):
+def test_cross_attention_spreads_a_whole_over_tokens_alone(unet, requested):
     x, objs = noise(2, 9, 32), noise(2, 3, 24)
     gate = transformer_blocks(ablations.with_cross_attention(open_all(unet)))[0].fuser
     found = ablations.cross_attention(gate, x, objs)
@@ -194,12 +194,12 @@ def test_cross_attention_spreads_a_whole_over_tokens_alone(unet, asked):
     assert float(gate_attention(gate, x, objs).detach().sum(-1).max()) < 1  # pixels have a part
 
 
-def test_raw_coordinates_lie_beside_the_phrase_as_they_are(unet, asked):
+def test_raw_coordinates_lie_beside_the_phrase_as_they_are(unet, requested):
     net = ablations.with_raw_coordinates(unet).position_net
     seen = []
     net.linears.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0]))
-    net(asked.boxes, asked.masks, asked.features)
-    torch.testing.assert_close(seen[0][..., 24:28], asked.boxes)
+    net(requested.boxes, requested.masks, requested.features)
+    torch.testing.assert_close(seen[0][..., 24:28], requested.boxes)
     assert not seen[0][0, 2].any()
 
 

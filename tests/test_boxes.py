@@ -103,7 +103,8 @@ def test_a_box_turned_inside_out_has_no_area():
 @settings(max_examples=40, deadline=None)
 @given(boxes())
 def test_check_hands_good_boxes_on(found):
-    assert torch.equal(check_boxes(found), found.float()) and check_boxes(found).dtype == torch.float32
+    assert torch.equal(check_boxes(found),
+                       found.float()) and check_boxes(found).dtype == torch.float32
     assert check_boxes(found.tolist()).shape == (3, 4)
     assert check_boxes(torch.zeros(0, 4)).shape == (0, 4)
 
@@ -119,7 +120,8 @@ def test_check_forgives_rounding_at_the_border():
     [np.float64([.25, .25, .5, .5])]])
 def test_check_takes_numbers_of_any_kind(found):
     assert check_boxes(found).tolist() == [[.25, .25, .5, .5]]
-    assert check_boxes([[0, 0, 1, 1]]).dtype == check_boxes(np.array([[0, 0, 1, 1]])).dtype == torch.float32
+    assert check_boxes([[0, 0, 1,
+                         1]]).dtype == check_boxes(np.array([[0, 0, 1, 1]])).dtype == torch.float32
 
 
 @pytest.mark.parametrize("found, words", [

@@ -103,12 +103,12 @@ def connected(lab: str, notebook: str) -> bool:
     return any(k["connections"] and k["execution_state"] == "idle" for k in kernels)
 
 
-def wait_for(holds, seconds: float, complaint: str) -> None:
+def wait_for(holds, seconds: float, violation: str) -> None:
     """Ask twice a second until it holds; fail with the complaint when time is up."""
     end = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > end:
-            pytest.fail(f"{complaint} after {seconds:.0f} s")
+            pytest.fail(f"{violation} after {seconds:.0f} s")
         time.sleep(.5)
 
 
@@ -242,12 +242,12 @@ COLOUR_AT = """(image, [x, y]) => {
 WHITE, RED, BLUE = [255, 255, 255], [255, 0, 0], [0, 0, 255]
 
 
-def wait_for_colours(page, colours: dict, complaint: str) -> None:
+def wait_for_colours(page, colours: dict, violation: str) -> None:
     """Wait until the painted picture has these colours at these places (x, y) in 0..1."""
     picture = page.locator(".grounding-picture")
     wait_for(lambda: picture.is_visible() and all(
         picture.evaluate(COLOUR_AT, place) == colour for place, colour in colours.items()),
-        20, complaint)
+        20, violation)
 
 
 def pull(page, start: tuple[float, float], stop: tuple[float, float]) -> None:
@@ -362,15 +362,16 @@ def test_the_painter_sends_when_things_rest_and_a_press_takes_all_along(browser)
     page.mouse.up()
     page.wait_for_timeout(900)
     (rested,) = page.evaluate("sent")
-    assert rested["boxes"][0] == pytest.approx([.4, .1, .7, .4], abs=.01) and not rested["asked"]
+    assert rested["boxes"][0] == pytest.approx([.4, .1, .7, .4], abs=.01)
+    assert not rested["requested"]
     page.keyboard.press("ArrowRight")
     page.locator(".grounding-phrase").evaluate(
         "field => { field.value = 'a cat'; field.dispatchEvent(new Event('input')); }")
     page.locator(".grounding-paint").evaluate("button => { button.click(); button.click(); }")
     page.wait_for_timeout(900)
-    _, asked = page.evaluate("sent")                     # one message for two presses
-    assert asked["boxes"][0][0] == pytest.approx(rested["boxes"][0][0] + .01)
-    assert asked["asked"] == 1 and asked["phrases"] == ["a cat"]
+    _, requested = page.evaluate("sent")                     # one message for two presses
+    assert requested["boxes"][0][0] == pytest.approx(rested["boxes"][0][0] + .01)
+    assert requested["requested"] == 1 and requested["phrases"] == ["a cat"]
     pull(page, (.1, .6), (.4, .9))                       # a second box, where one is the limit
     last = page.evaluate("sent.at(-1)")
     assert last["message"].startswith("No more than 1") and len(last["boxes"]) == 1

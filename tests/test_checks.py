@@ -16,7 +16,7 @@ def at(attempt):
     """A check as a lesson would write it."""
     want = torch.tensor([8.0, 3.0]).view(2, 1, 1, 1)
     error = expect_close(attempt(VALUES, T, LIKE), want, "Pick the value of each step.",
-                         wrongs={"t counts from 0.": want - 1})
+                         mistakes={"t counts from 0.": want - 1})
     return f"picks each step's value, largest difference {error:.0e}"
 
 

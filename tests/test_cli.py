@@ -122,7 +122,7 @@ def test_draw_with_boxes_paints_what_the_library_paints(tmp_path, capsys):
     assert capsys.readouterr().out.count("wrote ") == 3
     parts = weights.text_to_image(unet=weights.load("gligen"))
     x = grounded.generate_grounded(parts, ["a red car on the snow"], [["a red car", "a blue cat"]],
-                               [[[.1, .5, .5, .8], [.6, .2, .9, .8]]], seed=3, steps=2)
+                                   [[[.1, .5, .5, .8], [.6, .2, .9, .8]]], seed=3, steps=2)
     want = ((x[0].movedim(0, -1) + 1) / 2 * 255).round().numpy()
     assert abs(drawn(tmp_path / "one.png") - want).max() <= 1
     assert abs(drawn(tmp_path / "two-1.png") - want).max() <= 1
@@ -393,7 +393,7 @@ def test_every_value_is_looked_at_before_work_begins(words, says, tmp_path, monk
 @pytest.mark.parametrize("encoding", ["ascii", "cp949", "cp1252", "utf-8"])
 def test_a_note_never_stops_a_command(tmp_path, encoding):
     """Consoles lack letters; what they lack is shown as a number."""
-    code = ("from gligen_lessons import cli, drawing\n"
+    code = ("from gligen_lessons import cli, generate\n"
             "cli.run = lambda words: print('note: 사과 café') or 0\n"
             "import sys; sys.exit(cli.main([]))")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=tmp_path, env={

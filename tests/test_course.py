@@ -501,13 +501,13 @@ def lab_server(tmp_path):
     for name in ("lessons", "watch"):
         (tmp_path / name).mkdir()
     (tmp_path / "watch" / "sitecustomize.py").write_text(WATCH)
-    asked = tmp_path / "asked.txt"
-    asked.touch()
+    requested = tmp_path / "asked.txt"
+    requested.touch()
     script = ("import os, sys, pathlib, course; folder = pathlib.Path(sys.argv[1]); "
               "course.surroundings = lambda: dict(os.environ); "  # for WATCH
               "options = course.jupyter_options(['--no-browser', '--port-retries=50'], folder); "
               "sys.exit(course.hand_over([sys.executable, '-m', 'jupyterlab'] + options, folder))")
-    env = dict(os.environ, **own, ASKED=str(asked), PYTHONPATH=str(tmp_path / "watch"))
+    env = dict(os.environ, **own, ASKED=str(requested), PYTHONPATH=str(tmp_path / "watch"))
     child = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "lessons")], cwd=ROOT,
                              env=env, stderr=subprocess.DEVNULL)
     for _ in range(3000):
@@ -515,14 +515,14 @@ def lab_server(tmp_path):
             break
         time.sleep(0.1)
     time.sleep(0.3)                                              # until it is written and listens
-    yield json.loads(servers[0].read_text()), child, asked
+    yield json.loads(servers[0].read_text()), child, requested
     child.kill()
     child.wait()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="ends the server with SIGTERM, which Windows has not")
 def test_jupyterlab_takes_our_options_asks_nobody_and_stops_with_us(lab_server, tmp_path):
-    server, child, asked = lab_server
+    server, child, requested = lab_server
     token = f"?token={server['token']}"
     assert server["root_dir"] == str(tmp_path / "lessons") and len(server["token"]) > 20
     assert server["url"].startswith(("http://127.0.0.1:", "http://localhost:"))
@@ -533,7 +533,7 @@ def test_jupyterlab_takes_our_options_asks_nobody_and_stops_with_us(lab_server, 
     assert json.loads(text)["extensionManager"]["can_install"] is False
     update = answer(f"{server['url']}lab/api/update{token}")[1]
     assert json.loads(update) == {"notification": None}
-    assert asked.read_text() == ""
+    assert requested.read_text() == ""
     child.send_signal(signal.SIGTERM)
     child.wait(60)
     with pytest.raises(OSError):

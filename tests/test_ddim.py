@@ -43,7 +43,7 @@ def reference(kind, schedule, steps, *, end=1., clip=False, **config):
 
 
 def toy(xt, t):
-    """A guess of eps that is not linear, depends on every input, and stays of order one."""
+    """A prediction of eps that is not linear, depends on every input, and stays of order one."""
     t = t.to(xt.dtype).view(-1, *[1] * (xt.ndim - 1))
     return torch.tanh(.7 * xt + torch.sin(t / 90)) + .3 * torch.cos(3 * xt.roll(1, -1))
 
@@ -52,8 +52,8 @@ def noise(*shape, seed=0, dtype=torch.float32):
     return torch.randn(*shape, generator=generator(seed), dtype=dtype)
 
 
-def last(walk):
-    *_, (_, x) = walk
+def last(trajectory):
+    *_, (_, x) = trajectory
     return x
 
 
@@ -119,10 +119,11 @@ def test_a_whole_walk_is_that_of_diffusers(steps, spacing, offset, dtype):
                 z = torch.randn(xT.shape, generator=g, dtype=dtype)
                 want = theirs.step(toy(want, t.expand(2)), int(t), want, eta,
                                    variance_noise=z).prev_sample
-            walk = list(sample(toy, xT, LINEAR, steps, eta, generator(4), clip, spacing, offset,
-                               end))
-            assert [t for t, _ in walk] == theirs.timesteps.tolist()
-            assert relative_error(walk[-1][1], want) <= TOLERANCE[dtype], (eta, clip, end)
+            trajectory = list(sample(toy, xT, LINEAR, steps, eta, generator(4), clip, spacing,
+                                     offset,
+                                     end))
+            assert [t for t, _ in trajectory] == theirs.timesteps.tolist()
+            assert relative_error(trajectory[-1][1], want) <= TOLERANCE[dtype], (eta, clip, end)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -136,9 +137,9 @@ def test_inversion_is_that_of_diffusers(steps, spacing, offset, dtype):
             want = x0
             for t in theirs.timesteps:
                 want = theirs.step(toy(want, t.expand(2)), t, want).prev_sample
-            walk = list(invert(toy, x0, LINEAR, steps, clip, spacing, offset, end))
-            assert [t for t, _ in walk] == theirs.timesteps.tolist()
-            assert relative_error(walk[-1][1], want) <= TOLERANCE[dtype], (clip, end)
+            trajectory = list(invert(toy, x0, LINEAR, steps, clip, spacing, offset, end))
+            assert [t for t, _ in trajectory] == theirs.timesteps.tolist()
+            assert relative_error(trajectory[-1][1], want) <= TOLERANCE[dtype], (clip, end)
 
 
 # Sums that diffusers' own tests have published: they need no library.
@@ -291,13 +292,14 @@ def test_upto_stops_on_the_way():
 
 def test_one_generator_one_picture():
     xT = noise(2, 3, 4, 5)
-    walks = [last(sample(toy, xT, LINEAR, 9, eta, generator(seed)))
-             for eta, seed in ((0., 1), (0., 2), (1., 1), (1., 1), (1., 2))]
-    assert torch.equal(walks[0], walks[1]) and torch.equal(walks[2], walks[3])
-    assert not torch.allclose(walks[2], walks[4], atol=.1)
+    trajectories = [last(sample(toy, xT, LINEAR, 9, eta, generator(seed)))
+                    for eta, seed in ((0., 1), (0., 2), (1., 1), (1., 1), (1., 2))]
+    assert torch.equal(trajectories[0], trajectories[1]) and torch.equal(trajectories[2],
+                                                                         trajectories[3])
+    assert not torch.allclose(trajectories[2], trajectories[4], atol=.1)
     g = generator(1)
     first, second = (last(sample(toy, xT, LINEAR, 9, 1., g)) for _ in range(2))
-    assert torch.equal(first, walks[2]) and not torch.allclose(first, second, atol=.1)
+    assert torch.equal(first, trajectories[2]) and not torch.allclose(first, second, atol=.1)
 
 
 def test_a_walk_draws_noise_only_when_asked_and_changes_nothing_of_ours():
@@ -322,12 +324,12 @@ def test_the_network_sees_the_step_it_stands_on_and_keeps_no_graph():
     assert seen == [[0, 0], [250, 250], [500, 500], [750, 750]]    # of the step aimed at
 
 
-def test_clip_limits_the_guess_and_not_eps():
+def test_clip_limits_the_prediction_and_not_eps():
     t = torch.tensor([900, 100])
     xt, eps_hat = 3 * noise(2, 3, 4, 5), noise(2, 3, 4, 5, seed=1)
-    guess = predict_x0(eps_hat, xt, t, LINEAR)
-    assert guess.abs().max() > 1
-    want = q_sample(guess.clamp(-1, 1), t - 50, eps_hat, LINEAR)
+    prediction = predict_x0(eps_hat, xt, t, LINEAR)
+    assert prediction.abs().max() > 1
+    want = q_sample(prediction.clamp(-1, 1), t - 50, eps_hat, LINEAR)
     assert relative_error(ddim_step(eps_hat, xt, t, t - 50, LINEAR, clip=True), want) < 1e-6
 
 

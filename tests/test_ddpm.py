@@ -81,18 +81,18 @@ def test_a_walk_is_that_of_diffusers(steps, first):
 
     def model(x, t):
         return x.roll(1, 3) * .8 + t.view(-1, 1, 1, 1) / 1000
-    source, walked = torch.Generator().manual_seed(3), []
+    source, sampled = torch.Generator().manual_seed(3), []
     xt = wanted = noise(2, 3, 5, 7)
     for step, x in ddpm.sample(model, xt, schedule, torch.Generator().manual_seed(3), steps=steps):
-        walked.append(step)
-        if len(walked) <= first:
+        sampled.append(step)
+        if len(sampled) <= first:
             wanted, _ = x, torch.randn(x.shape, generator=source)
             continue
         eps_hat = model(wanted, torch.full((2,), step))
         wanted = theirs.step(eps_hat, step, wanted, generator=source).prev_sample
         if step:                                     # at step 0 diffusers draws nothing more
             assert relative_error(x, wanted) <= 2e-5
-    assert walked == visit and relative_error(x, wanted) <= 2e-5
+    assert sampled == visit and relative_error(x, wanted) <= 2e-5
 
 
 def test_noised_pictures_are_those_of_diffusers():
@@ -128,7 +128,7 @@ def dummy_model(xt, t):
 
 
 def dummy_velocity(schedule):
-    """The same network read as a guess of v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0."""
+    """The same network read as a prediction of v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0."""
     def model(xt, t):
         alpha_bar = schedule.alpha_bar[t].float().view(-1, 1, 1, 1)
         return alpha_bar.sqrt() * dummy_model(xt, t) + (1 - alpha_bar).sqrt() * xt
@@ -235,7 +235,7 @@ def test_the_last_step_adds_no_noise():
 # The loss.
 
 def test_the_weight_of_the_bound_is_a_kl_divergence():
-    """Two Gaussians with the posterior's variance and the means of two guesses of eps."""
+    """Two Gaussians with the posterior's variance and the means of two predictions of eps."""
     schedule, t = Schedule.linear(), torch.arange(1, 1000)
     eps, eps_hat, xt = (noise(999, 1, seed=s, dtype=torch.float64) for s in (0, 1, 2))
     means = [posterior(predict_x0(e, xt, t, schedule), xt, t, schedule) for e in (eps, eps_hat)]
@@ -247,15 +247,15 @@ def test_the_weight_of_the_bound_is_a_kl_divergence():
 
 def test_l_simple_is_the_mean_squared_error_on_the_noised_picture():
     schedule, t = Schedule.linear(), torch.tensor([0, 400, 999])
-    x0, eps, guess = (noise(3, 2, 4, 5, seed=s) for s in range(3))
+    x0, eps, prediction = (noise(3, 2, 4, 5, seed=s) for s in range(3))
     seen = []
 
     def model(xt, steps):
         seen.append((xt, steps))
-        return guess
+        return prediction
     loss = l_simple(model, x0, t, eps, schedule)
     assert math.isclose(loss, sum((a - b)**2 for a, b in zip(
-        guess.flatten().tolist(), eps.flatten().tolist(), strict=True)) / guess.numel(),
+        prediction.flatten().tolist(), eps.flatten().tolist(), strict=True)) / prediction.numel(),
         rel_tol=1e-5)
     assert torch.equal(seen[0][0], q_sample(x0, t, eps, schedule)) and seen[0][1] is t
 

@@ -25,7 +25,7 @@ def toy(xt, t):
     return torch.tanh(.7 * xt + torch.sin(t / 90)) + .3 * torch.cos(3 * xt.roll(1, -1))
 
 
-def their_walk(model, xT, schedule, steps):
+def their_trajectory(model, xT, schedule, steps):
     """diffusers' walk of trailing steps down to x0, with our float64 numbers."""
     theirs = DPMSolverMultistepScheduler(timestep_spacing="trailing", solver_order=2)
     theirs.alphas_cumprod = schedule.alpha_bar
@@ -38,8 +38,8 @@ def their_walk(model, xT, schedule, steps):
     return x
 
 
-def last(walk):
-    *_, (_, x) = walk
+def last(trajectory):
+    *_, (_, x) = trajectory
     return x
 
 
@@ -49,18 +49,19 @@ def test_a_walk_is_that_of_diffusers(name, steps):
     schedule, xT = SCHEDULES[name], noise(2, 3, 4, 5)
     visited = ddim.timesteps(1000, steps, "trailing")
     ours = last(sample_2m(toy, xT, schedule, visited))
-    assert relative_error(ours, their_walk(toy, xT, schedule, steps)) < 1e-5     # theirs is float32
+    assert relative_error(ours,
+                          their_trajectory(toy, xT, schedule, steps)) < 1e-5     # theirs is float32
 
 
 def test_the_first_step_and_one_onto_x0_are_those_of_ddim():
     xT = noise(2, 3, 4, 5)
-    walk = dict(sample_2m(toy, xT, LINEAR, [800, 300]))
+    trajectory = dict(sample_2m(toy, xT, LINEAR, [800, 300]))
     t = torch.tensor([800, 800])
     first = ddim.ddim_step(toy(xT, t), xT, t, t - 500, LINEAR)
-    assert relative_error(walk[800], first) < 1e-12
+    assert relative_error(trajectory[800], first) < 1e-12
     t = torch.tensor([300, 300])
     end = ddim.ddim_step(toy(first, t), first, t, t - 301, LINEAR)
-    assert relative_error(walk[300], end) < 1e-9
+    assert relative_error(trajectory[300], end) < 1e-9
 
 
 def test_lambda_is_half_the_log_of_the_signal_to_noise_ratio():
@@ -70,7 +71,7 @@ def test_lambda_is_half_the_log_of_the_signal_to_noise_ratio():
     assert half_log_snr(t, LINEAR).dtype == torch.float64
 
 
-def test_a_guess_on_a_line_in_lambda_is_followed_exactly():
+def test_a_prediction_on_a_line_in_lambda_is_followed_exactly():
     """If x0_hat is linear in lambda, its value at the middle of the step must come out."""
     t_last, t, t_prev = torch.tensor([[900, 500], [700, 450], [200, 440]])
     slope, start = noise(2, 3), noise(2, 3, seed=1)
@@ -91,8 +92,8 @@ def test_the_error_falls_with_the_square_of_the_steps_on_the_ring():
     def quadratic(count):
         return [round(x) for x in torch.linspace(999**.5, 0, count).square().tolist()]
 
-    def error(walk):
-        return float((last(walk) - goal).norm(dim=1).median())
+    def error(trajectory):
+        return float((last(trajectory) - goal).norm(dim=1).median())
     goal = last(sample_2m(exact, xT, LINEAR, list(range(999, -1, -1))))
     second = [error(sample_2m(exact, xT, LINEAR, quadratic(n))) for n in (10, 40)]
     first = error(ddim.sample(exact, xT, LINEAR, 40))
@@ -105,8 +106,8 @@ def test_the_network_is_asked_once_a_step_and_keeps_no_graph():
     def model(xt, t):
         seen.append(t.tolist())
         return weight * xt
-    walked = [t for t, _ in sample_2m(model, noise(2, 3), LINEAR, [999, 300, 7])]
-    assert walked == [999, 300, 7] and seen == [[999] * 2, [300] * 2, [7] * 2]
+    sampled = [t for t, _ in sample_2m(model, noise(2, 3), LINEAR, [999, 300, 7])]
+    assert sampled == [999, 300, 7] and seen == [[999] * 2, [300] * 2, [7] * 2]
     assert not last(sample_2m(model, noise(2, 3), LINEAR, [5])).requires_grad
 
 

@@ -148,13 +148,13 @@ def test_what_is_seen_is_what_is_there(models):
     for view in looked:
         assert len(view.phrases) == len(view.categories) == len(view.boxes_xyxy)
         assert all(arms.colour_in(phrase) for phrase in view.phrases)
-    silent = run.detections_of(run.Models(models.painter, models.detector, None), some)
+    silent = run.detections_of(run.Models(models.pipeline, models.detector, None), some)
     assert silent[0].phrases == [arms.coloured(name, None) for name in looked[0].categories]
 
 
 def test_nobody_is_seen_in_an_empty_picture(models):
     one = InpaintingCase(0, torch.zeros(3, 128, 128), ["car"], ["a car"], torch.tensor(TRUE[:1]), 0)
-    blind = run.Models(models.painter, lambda x: [([], torch.zeros(0, 4))] * len(x), models.namer)
+    blind = run.Models(models.pipeline, lambda x: [([], torch.zeros(0, 4))] * len(x), models.namer)
     view, = run.detections_of(blind, [one])
     assert view.phrases == [] and view.boxes_xyxy.shape == (0, 4)
 
@@ -162,13 +162,13 @@ def test_nobody_is_seen_in_an_empty_picture(models):
 def test_arms_start_alike_and_keep_the_outside(models):
     some = arms.inpainting_cases(2)
     said = [instructions(one, LOOKED)["A"] for one in some]
-    first = run.inpainted(models.painter, some, said, 5, steps=2)
-    second = run.inpainted(models.painter, some[1:], said[1:], 6, steps=2)
+    first = run.inpainted(models.pipeline, some, said, 5, steps=2)
+    second = run.inpainted(models.pipeline, some[1:], said[1:], 6, steps=2)
     assert torch.allclose(first[1:], second, atol=1e-4)           # picture i has seed first + i
-    other = run.inpainted(models.painter, some[1:], said[1:], 7, steps=2)
+    other = run.inpainted(models.pipeline, some[1:], said[1:], 7, steps=2)
     assert float((other - second).abs().max()) > .05
     x = torch.stack([one.image for one in some])
-    latent, mask = run.inpainting_masks(models.painter, some)
+    latent, mask = run.inpainting_masks(models.pipeline, some)
     assert latent.shape == (2, 1, 16, 16) and mask.shape == (2, 1, 128, 128)
     for one, keep in zip(some, mask, strict=True):                # all of the box is in the hole
         x0, y0, x1, y1 = (one.box * 128).int().tolist()
@@ -221,12 +221,12 @@ def test_pairs_are_compared_on_the_scenes_that_both_have():
 def test_change_outside_is_measured_where_the_mask_keeps():
     x, mask = torch.zeros(1, 3, 4, 4), torch.ones(1, 1, 4, 4)
     mask[..., :2] = 0
-    painted = x.clone()
-    painted[..., :2] = 1.                                 # inside: counts for nothing
-    painted[..., 3] = .2                                  # half of what is kept
-    changed, decibels = outside(painted, x, mask)
+    generated = x.clone()
+    generated[..., :2] = 1.                                 # inside: counts for nothing
+    generated[..., 3] = .2                                  # half of what is kept
+    changed, decibels = outside(generated, x, mask)
     assert float(changed) == pytest.approx(.1 * 127.5)
-    assert float(decibels) == pytest.approx(float(psnr(painted[..., 2:], x[..., 2:])))
+    assert float(decibels) == pytest.approx(float(psnr(generated[..., 2:], x[..., 2:])))
 
 
 def test_the_referee_knows_what_is_in_a_box():
@@ -261,7 +261,7 @@ def coco(tmp_path_factory):
 
 def command(home, data, out, *more: str) -> list[str]:
     return ["experiment", "detector-grounding", "--data", str(data),
-            "--painter", str(home / "painter"), "--detector", str(home / "detector"),
+            "--pipeline", str(home / "pipeline"), "--detector", str(home / "detector"),
             "--count", "3", "--steps", "2", "--draws", "5", "--out", str(out), *more]
 
 

@@ -34,7 +34,7 @@ def mlp(dropout=0.1):
     return nn.Sequential(nn.Linear(2, 32), nn.SiLU(), nn.Dropout(dropout), nn.Linear(32, 2))
 
 
-def draw(step, batch=16):
+def sample_batch(step, batch=16):
     g = fit.step_generator(3, step)
     angle = 2 * math.pi * torch.rand(batch, generator=g)
     x = torch.stack([angle.cos(), angle.sin()], 1)
@@ -43,19 +43,19 @@ def draw(step, batch=16):
 
 def slow_draw(step):
     time.sleep(0.03)
-    return draw(step)
+    return sample_batch(step)
 
 
 def loss(model, noisy, x):
     return (model(noisy) - x).square().mean()
 
 
-def start(folder=None, steps=STEPS, draw=draw, model=None, loss=loss, **options):
+def start(folder=None, steps=STEPS, sample_batch=sample_batch, model=None, loss=loss, **options):
     """A run on one thread of the CPU, ready to be looped over; returns model and states."""
     torch.set_num_threads(1)
     model = model or mlp()
     keep = {"folder": folder, "resume": folder is not None, "log_every": 7, "device": "cpu"}
-    states = fit.fit(model, loss, draw, steps=steps, lr=1e-2, **(keep | options))
+    states = fit.fit(model, loss, sample_batch, steps=steps, lr=1e-2, **(keep | options))
     return model, states
 
 
@@ -142,7 +142,8 @@ def one_of_two(folder):
 def child_main(how, folder):
     if how == "two":
         return one_of_two(Path(folder))
-    _, states = start(Path(folder), draw=slow_draw, save_every=0.02 if how == "kill" else 60)
+    _, states = start(Path(folder), sample_batch=slow_draw, save_every=0.02 if how == "kill"
+                      else 60)
     for state in states:
         print(state["step"], flush=True)
 
@@ -211,7 +212,7 @@ def test_fit_is_the_plain_loop(tmp_path):
     mean = copy.deepcopy(plain)
     expected = []
     for step in range(steps):
-        noisy, x = draw(step)
+        noisy, x = sample_batch(step)
         value = loss(plain, noisy, x)
         optimizer.zero_grad()
         value.backward()
@@ -375,9 +376,9 @@ def test_numpys_numbers_leave_a_checkpoint_that_can_be_read(tmp_path):
                    weight_decay=np.float32(.5), ema=np.float64(.9), clip=np.float64(1.),
                    betas=(np.float64(.9), np.float64(.99)), folder=tmp_path,
                    groups=lambda m: [{"params": list(m.parameters()), "lr": np.float64(.1)}])
-    assert len(list(fit.fit(model, loss, draw, **options))) == 3
+    assert len(list(fit.fit(model, loss, sample_batch, **options))) == 3
     assert files.load_checkpoint(tmp_path)["config"]["peaks"] == [.1]
-    again = fit.fit(mlp(), loss, draw, **options, resume=True)
+    again = fit.fit(mlp(), loss, sample_batch, **options, resume=True)
     assert [state["step"] for state in again] == [3]
 
 
@@ -392,7 +393,7 @@ def test_without_resume_a_run_starts_anew(tmp_path):
 @pytest.mark.parametrize("change, name", [
     ({"steps": 30}, "steps=20, this run asks for steps=30"), ({"lr": 0.5}, "lr=0.01"),
     ({"warmup": 3}, "warmup=1"), ({"ema": None}, "ema=0.999"), ({"seed": 4}, "seed=0"),
-    ({"draw": lambda step: draw(step, 8)}, "batch=16, this run asks for batch=8"),
+    ({"sample_batch": lambda step: sample_batch(step, 8)}, "batch=16, this run asks for batch=8"),
     ({"groups": lambda m: [{"params": m.parameters(), "lr": 3.0}]}, "peaks="),
     ({"model": nn.Linear(2, 2)}, "another model"),
 ])
@@ -400,7 +401,8 @@ def test_another_run_is_not_resumed(tmp_path, change, name):
     run(tmp_path, 20, minutes=0)
     before = (tmp_path / "checkpoint" / "state.pt").read_bytes()
     with pytest.raises(ValueError, match=name):
-        fit.fit(**({"model": mlp(), "loss": loss, "draw": draw, "steps": 20, "lr": 1e-2,
+        fit.fit(**({"model": mlp(), "loss": loss, "sample_batch": sample_batch, "steps": 20,
+                    "lr": 1e-2,
                     "folder": tmp_path, "resume": True, "device": "cpu"} | change))
     assert (tmp_path / "checkpoint" / "state.pt").read_bytes() == before
 
@@ -473,7 +475,7 @@ def test_a_loss_that_is_not_finite_stops_before_it_harms(tmp_path):
         return value / 0 if states_done[-1:] == [12] else value
 
     states_done, model = [], mlp()
-    states = fit.fit(model, explode, draw, steps=50, lr=1e-2, folder=tmp_path, save_every=0,
+    states = fit.fit(model, explode, sample_batch, steps=50, lr=1e-2, folder=tmp_path, save_every=0,
                      device="cpu")
     with pytest.raises(FloatingPointError, match=r"Step 13, lr 0.00\d+: loss is inf.*smaller"):
         for state in states:
@@ -490,7 +492,7 @@ def test_out_of_memory_suggests_half_the_batch(words):
         raise torch.OutOfMemoryError(words)
 
     with pytest.raises(MemoryError, match="Out of memory: draw 8, not 16, samples"):
-        list(fit.fit(mlp(), burst, draw, steps=5, lr=1e-2, device="cpu"))
+        list(fit.fit(mlp(), burst, sample_batch, steps=5, lr=1e-2, device="cpu"))
 
 
 def test_a_really_impossible_batch():
@@ -498,7 +500,7 @@ def test_a_really_impossible_batch():
         return torch.empty(1 << 60).sum()
 
     with pytest.raises(MemoryError, match="Out of memory"):
-        list(fit.fit(mlp(), burst, draw, steps=5, lr=1e-2, device="cpu"))
+        list(fit.fit(mlp(), burst, sample_batch, steps=5, lr=1e-2, device="cpu"))
 
 
 def test_other_errors_of_the_loss_come_through():
@@ -506,7 +508,7 @@ def test_other_errors_of_the_loss_come_through():
         return model(noisy[:, :1]).mean()
 
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        list(fit.fit(mlp(), wrong, draw, steps=5, lr=1e-2, device="cpu"))
+        list(fit.fit(mlp(), wrong, sample_batch, steps=5, lr=1e-2, device="cpu"))
 
 
 def test_a_full_disk_leaves_a_checkpoint_to_resume_from(tmp_path, unbroken, monkeypatch):
@@ -529,15 +531,16 @@ def test_a_full_disk_leaves_a_checkpoint_to_resume_from(tmp_path, unbroken, monk
     ({"steps": 0}, "steps must be"), ({"steps": 2.5}, "steps must be"), ({"lr": 0}, "lr must be"),
     ({"lr": float("nan")}, "lr must be"), ({"warmup": 10}, "warmup must be"),
     ({"ema": 1.0}, "ema must be"), ({"clip": 0}, "clip must be"), ({"resume": True}, "a folder"),
-    ({"draw": lambda step: torch.ones(4, 2)}, "tensors in a tuple"),
-    ({"draw": lambda step: (torch.ones(4), torch.ones(5))}, "tensors in a tuple"),
-    ({"draw": lambda step: (torch.ones(0, 2),)}, "tensors in a tuple"),
-    ({"draw": lambda step: (torch.ones(4), 3)}, "tensors in a tuple"),
-    ({"draw": lambda step: ()}, "tensors in a tuple"),
+    ({"sample_batch": lambda step: torch.ones(4, 2)}, "tensors in a tuple"),
+    ({"sample_batch": lambda step: (torch.ones(4), torch.ones(5))}, "tensors in a tuple"),
+    ({"sample_batch": lambda step: (torch.ones(0, 2),)}, "tensors in a tuple"),
+    ({"sample_batch": lambda step: (torch.ones(4), 3)}, "tensors in a tuple"),
+    ({"sample_batch": lambda step: ()}, "tensors in a tuple"),
 ])
 def test_bad_arguments_are_refused_at_once(change, message):
     with pytest.raises(ValueError, match=message):
-        fit.fit(**({"model": mlp(), "loss": loss, "draw": draw, "steps": 10, "lr": 1e-2} | change))
+        fit.fit(**({"model": mlp(), "loss": loss, "sample_batch": sample_batch, "steps": 10,
+                    "lr": 1e-2} | change))
 
 
 def test_the_bar_hands_the_states_on(capsys):

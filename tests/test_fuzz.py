@@ -23,9 +23,9 @@ from test_import_pretrained import folders  # noqa: F401  (a fixture)
 
 from gligen_lessons import (
     cli,
-    drawing,
     evaluate,
     files,
+    generate,
     ladder,
     reading,
     shipping,
@@ -282,7 +282,7 @@ COMMANDS = ["doctor", "world", "generate", "draw", "train", "ship", "evaluate", 
             "student", "slides", "export", "lab", ""]
 OPTIONS = ["--count", "--out", "--split", "--size", "--box", "--tau", "--seed", "--steps",
            "--scale", "--weights", "--batch", "--minutes", "--hours", "--resume", "--restart",
-           "--small", "--only", "--data", "--painter", "--detector", "--clip", "--draws",
+           "--small", "--only", "--data", "--pipeline", "--detector", "--clip", "--draws",
            "--force", "--source", "--debug", "--help", "-x", "--"]
 WORDS = ["ddpm", "all", "small", "vae", "ldm", "detector-grounding", "ablations", "optimizers",
          "referee", "01", "told", "val", "x.png", "folder", ".", "0", "1", "2", "64", "1.5", "-1",
@@ -295,7 +295,7 @@ def idle():
     """Commands that do their work look at their words only."""
     with pytest.MonkeyPatch.context() as patch:
         for module, name in ((train, "train"), (ladder, "train_all"), (ladder, "train_small"),
-                             (drawing, "draw_files"), (coco_out, "write"), (student, "make"),
+                             (generate, "generate_files"), (coco_out, "write"), (student, "make"),
                              (slides, "write_deck"), (weights, "export"), (shipping, "ship"),
                              (ablations, "run"), (optimizers, "trained"), (grounding_run, "run"),
                              (grounding_run, "world_setup"), (grounding_run, "judge_for"),

@@ -121,11 +121,11 @@ def test_open_gates_at_strength_zero_are_no_gates():
     ours, _ = pair(unet_keys())
     xt, t, context, grounding = inputs(unet_keys())
     with grounded.gate_scale(ours, 0.):
-        shut = ours(xt, t, context, grounding)
-    assert torch.equal(shut, ours(xt, t, context))
+        closed = ours(xt, t, context, grounding)
+    assert torch.equal(closed, ours(xt, t, context))
     with grounded.gate_scale(ours, .5):
         half = ours(xt, t, context, grounding)
-    assert not torch.equal(half, shut) and not torch.equal(half, ours(xt, t, context, grounding))
+    assert not torch.equal(half, closed) and not torch.equal(half, ours(xt, t, context, grounding))
 
 
 @torch.no_grad()
@@ -211,8 +211,8 @@ def test_grounding_holds_the_phrases_in_their_slots(parts):
     assert not grounding.features[1, 1:].any()
 
 
-def final(walk) -> torch.Tensor:
-    *_, (_, z) = walk
+def final(trajectory) -> torch.Tensor:
+    *_, (_, z) = trajectory
     return z
 
 
@@ -320,9 +320,9 @@ def test_a_position_net_of_its_own_reads_other_fields_by_name():
     d, g = unet.context_width, torch.Generator().manual_seed(0)
     assert d == 24
     xt, context = torch.randn(1, 4, 16, 16, generator=g), torch.randn(1, 3, d, generator=g)
-    asked = Points(torch.rand(1, 5, 2, generator=g), torch.ones(1, 5))
+    requested = Points(torch.rand(1, 5, 2, generator=g), torch.ones(1, 5))
     t = torch.tensor([7])
     with torch.no_grad():
-        one, other = (unet(xt, t, context, Points(asked.points, seen))
-                      for seen in (asked.seen, torch.zeros(1, 5)))
+        one, other = (unet(xt, t, context, Points(requested.points, seen))
+                      for seen in (requested.seen, torch.zeros(1, 5)))
     assert float((one - other).abs().max()) > 1e-4

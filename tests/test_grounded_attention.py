@@ -120,11 +120,11 @@ def test_focus_of_maps_whose_answer_is_known():
 def test_attention_is_recorded_only_while_it_is_grounded(unet):
     _, _, context, grounding = inputs(MANY)
     strength = {900: 1., 600: 1., 300: 0.}
-    guess = grounded.grounded_eps(unet, context, torch.zeros_like(context), grounding, 5.,
-                                    strength)
+    prediction = grounded.grounded_eps(unet, context, torch.zeros_like(context), grounding, 5.,
+                                       strength)
     with record_attention(gates(unet), head_mean(gate_attention)) as maps:
         for step in strength:
-            guess(torch.randn(2, 4, 16, 16), torch.full((2,), step))
+            prediction(torch.randn(2, 4, 16, 16), torch.full((2,), step))
     assert {len(calls) for calls in maps.values()} == {2}
     assert {len(m) for calls in maps.values() for m in calls} == {4}       # null half, asked half
     found = attention_concentration(entity_maps(maps, grounding, 16), grounding.boxes)

@@ -1,4 +1,4 @@
-"""Boxes with phrases, painted: `sample_latents` gets what is shown, and a fault becomes one sentence."""
+"""Boxes with phrases, painted: `paint` gets what is shown, and a fault becomes one sentence."""
 
 import base64
 import io
@@ -29,11 +29,11 @@ class Painter:
     """Fills each box with a colour, and remembers what it was asked for."""
 
     def __init__(self):
-        self.asked = []
+        self.requested = []
 
-    def __call__(self, *asked):
-        self.asked.append(asked)
-        caption, phrases, boxes, seed, tau = asked
+    def __call__(self, *requested):
+        self.requested.append(requested)
+        caption, phrases, boxes, seed, tau = requested
         picture = np.full((40, 60, 3), EMPTY, np.uint8)
         for i, (x0, y0, x1, y1) in enumerate((boxes * torch.tensor([60, 40, 60, 40])).tolist()):
             picture[round(y0):round(y1), round(x0):round(x1)] = COLOURS[(i + seed) % 3]
@@ -51,11 +51,11 @@ def shown(widget):
 
 def press(widget, **changed):
     """What the page sends when a learner presses "paint", with all that was changed before."""
-    widget.set_state({**changed, "asked": widget.asked + 1, "painting": True})
+    widget.set_state({**changed, "requested": widget.requested + 1, "painting": True})
 
 
 def only_request(paint):
-    (caption, phrases, boxes, seed, tau), = paint.asked
+    (caption, phrases, boxes, seed, tau), = paint.requested
     return caption, phrases, boxes, seed, tau
 
 
@@ -77,13 +77,13 @@ def test_paint_gets_exactly_what_is_shown(things, caption, seed, tau):
     assert got[2].dtype == torch.float32 and got[2].shape == (len(boxes), 4)
     torch.testing.assert_close(got[2], torch.tensor(boxes).reshape(-1, 4))
     np.testing.assert_array_equal(shown(widget), Painter()(*got))
-    assert widget.message == "" and widget.painted["boxes"] == boxes == widget.boxes
+    assert widget.message == "" and widget.generated["boxes"] == boxes == widget.boxes
 
 
 def test_state_set_in_python_is_what_is_painted():
     paint = Painter()
     widget = canvas(paint)
-    assert paint.asked == [] and widget.picture == b""
+    assert paint.requested == [] and widget.picture == b""
     widget.caption, widget.phrases, widget.boxes = "snow", ["a cat"], [[.2, .2, .6, .7]]
     widget.seed, widget.tau = 7, .3
     widget.paint_now()
@@ -101,8 +101,8 @@ def test_a_caption_alone_can_be_painted():
 
 def test_it_says_that_it_paints_while_it_paints():
     seen = []
-    widget = canvas(lambda *asked: (seen.append((widget.painting, widget.message)),
-                                    Painter()(*asked))[1])
+    widget = canvas(lambda *requested: (seen.append((widget.painting, widget.message)),
+                                        Painter()(*requested))[1])
     widget.message = "an old complaint"
     widget.paint_now()
     assert seen == [(True, "")] and widget.painting is False
@@ -114,13 +114,13 @@ def test_a_moved_box_is_painted_again_only_if_that_is_asked_for():
     widget.paint_now()
     moved = [[.3, .5, .6, .9], BOXES[1]]
     widget.set_state({"boxes": moved})
-    assert len(paint.asked) == 1 and widget.painted["boxes"] == BOXES
+    assert len(paint.requested) == 1 and widget.generated["boxes"] == BOXES
     widget.set_state({"repaint": True})
-    assert len(paint.asked) == 1
+    assert len(paint.requested) == 1
     widget.set_state({"boxes": BOXES})                   # back to what the picture shows
-    assert len(paint.asked) == 1
+    assert len(paint.requested) == 1
     widget.set_state({"boxes": moved})
-    assert len(paint.asked) == 2 and widget.painted["boxes"] == moved
+    assert len(paint.requested) == 2 and widget.generated["boxes"] == moved
     assert tuple(shown(widget)[34, 25]) == COLOURS[0] and tuple(shown(widget)[34, 9]) == EMPTY
 
 
@@ -129,7 +129,7 @@ def test_a_removed_box_is_painted_away_and_a_new_one_waits_for_its_phrase():
     widget = canvas(paint)
     widget.repaint = True
     widget.set_state({"boxes": [*BOXES, [0, 0, .2, .2]], "phrases": [*PHRASES, ""]})
-    assert paint.asked == [] and widget.message == ""
+    assert paint.requested == [] and widget.message == ""
     widget.set_state({"boxes": BOXES[:1], "phrases": PHRASES[:1]})
     assert only_request(paint)[1] == PHRASES[:1]
 
@@ -139,9 +139,9 @@ def test_one_press_paints_once_whatever_comes_with_it():
     widget = canvas(paint)
     widget.repaint = True
     press(widget, boxes=[[.3, .5, .6, .9], BOXES[1]])
-    assert len(paint.asked) == 1
+    assert len(paint.requested) == 1
     press(widget)                                        # the same again, since one asked for it
-    assert len(paint.asked) == 2
+    assert len(paint.requested) == 2
 
 
 @pytest.mark.parametrize("change, sentence", [
@@ -156,17 +156,17 @@ def test_a_fault_becomes_a_sentence_and_the_old_picture_stays(change, sentence):
     paint = Painter()
     widget = canvas(paint)
     press(widget)
-    before = widget.picture, widget.painted
+    before = widget.picture, widget.generated
     press(widget, **change)
     assert sentence in widget.message and "\n" not in widget.message
-    assert (widget.picture, widget.painted) == before and len(paint.asked) == 1
+    assert (widget.picture, widget.generated) == before and len(paint.requested) == 1
     assert widget.painting is False
     press(widget, caption=CAPTION, boxes=BOXES, phrases=PHRASES)
-    assert widget.message == "" and len(paint.asked) == 2
+    assert widget.message == "" and len(paint.requested) == 2
 
 
 def fails(fault):
-    def paint(*asked):
+    def paint(*requested):
         raise fault
     return paint
 
@@ -175,9 +175,11 @@ def fails(fault):
     (fails(ValueError("tau must lie in 0..1.\nAnd more.")), "Tau must lie in 0..1."),
     (fails(RuntimeError("out of memory")), "Paint stopped with RuntimeError: out of memory"),
     (fails(KeyError()), "Paint stopped with KeyError"),
-    (lambda *asked: np.zeros((4, 4, 3)), "Paint must give a picture (h,w,3) uint8, it gave float64 "
+    (lambda *requested: np.zeros((4, 4, 3)),
+     "Paint must give a picture (h,w,3) uint8, it gave float64 "
                                          "(4, 4, 3)."),
-    (lambda *asked: torch.zeros(3, 4, 4, dtype=torch.uint8), "Paint must give a picture (h,w,3) "
+    (lambda *requested: torch.zeros(3, 4, 4, dtype=torch.uint8),
+     "Paint must give a picture (h,w,3) "
                                                              "uint8, it gave uint8 (3, 4, 4)."),
 ])
 def test_what_fails_in_paint_is_said_in_the_page(paint, sentence):

@@ -39,44 +39,45 @@ def test_entities_through_the_gates_are_those_of_diffusers(dtype, tolerance):
     theirs = stirred(UNet2DConditionModel(**KEYS, attention_type="gated-text-image")).to(dtype)
     ours = add_gates(UNet(**KEYS), EntityNet(24, 24)).eval().requires_grad_(False).to(dtype)
     ours.load_state_dict(theirs.state_dict())
-    g, asked = torch.Generator().manual_seed(2), entities().each(lambda x: x.to(dtype))
+    g, requested = torch.Generator().manual_seed(2), entities().each(lambda x: x.to(dtype))
     xt = torch.randn(2, 4, 16, 16, generator=g).to(dtype)
     context = torch.randn(2, 7, 24, generator=g).to(dtype)
     t = torch.tensor([20, 700])
-    want = theirs(xt, t, context, cross_attention_kwargs={"gligen": vars(asked)}).sample
-    got = ours(xt, t, context, asked)
+    want = theirs(xt, t, context, cross_attention_kwargs={"gligen": vars(requested)}).sample
+    got = ours(xt, t, context, requested)
     assert relative_error(got, want) < tolerance
     plain = ours(xt, t, context)
     assert (got - plain).abs().max() > 100 * tolerance * want.abs().max(), "it must matter"
 
 
 def test_a_masked_slot_may_hold_anything():
-    net, asked = stirred(EntityNet(24, 24)), entities()
-    want = net(**vars(asked))
+    net, requested = stirred(EntityNet(24, 24)), entities()
+    want = net(**vars(requested))
     spoilt = Entities(*(
         torch.where((mask > 0)[..., None], x, torch.nan) if x.ndim == 3 else x
-        for x, mask in zip(vars(asked).values(), (asked.masks, None, None, None,
-                                                  asked.phrases_masks, asked.image_masks),
+        for x, mask in zip(vars(requested).values(), (requested.masks, None, None, None,
+                                                      requested.phrases_masks,
+                                                      requested.image_masks),
                            strict=True)))
     assert torch.equal(net(**vars(spoilt)), want) and bool(want.isfinite().all())
 
 
 def test_text_alone_and_picture_alone_differ_in_their_own_token():
-    net, asked = stirred(EntityNet(24, 24)), entities()
-    whole = net(**vars(asked))
-    silent = net(**vars(Entities(**{**vars(asked), "image_masks": 0 * asked.image_masks})))
-    n = asked.boxes.shape[1]
+    net, requested = stirred(EntityNet(24, 24)), entities()
+    whole = net(**vars(requested))
+    silent = net(**vars(Entities(**{**vars(requested), "image_masks": 0 * requested.image_masks})))
+    n = requested.boxes.shape[1]
     assert torch.equal(silent[:, :n], whole[:, :n])
     changed = (silent[:, n:] != whole[:, n:]).any(-1)
-    assert torch.equal(changed, asked.image_masks > 0)
+    assert torch.equal(changed, requested.image_masks > 0)
 
 
 def test_none_is_what_no_entity_at_all_gives():
-    net, asked = stirred(EntityNet(24, 24)), entities()
-    none = net(**vars(asked.none()))
+    net, requested = stirred(EntityNet(24, 24)), entities()
+    none = net(**vars(requested.none()))
     assert torch.equal(none[:, :5], none[:1, :1].expand(2, 5, 24))      # every slot the same
     assert torch.equal(none[:, 5:], none[:1, 5:6].expand(2, 5, 24))
-    both = asked.beside(asked.none())
+    both = requested.beside(requested.none())
     assert len(both.boxes) == 4 and not both.image_masks[2:].any()
 
 
@@ -88,17 +89,18 @@ FIGURE = [[.1 + .05 * k, .9 - .05 * k, 2 if k % 3 else 0] for k in range(17)]
 def test_a_key_point_s_token_worked_out_by_hand():
     """One figure, in float64: embeddings, sines, the MLP, entry by entry."""
     net = stirred(KeypointNet(6, persons=2)).double()
-    asked = inputs.keypoint_grounding([[FIGURE]], persons=2).each(torch.Tensor.double)
-    tokens = net(**vars(asked))
+    requested = inputs.keypoint_grounding([[FIGURE]], persons=2).each(torch.Tensor.double)
+    tokens = net(**vars(requested))
     assert tokens.shape == (1, 34, 6)
     joint = 4                                             # visible, at (.3, .7)
-    x, y = asked.points[0, joint].tolist()
-    waves = []
+    x, y = requested.points[0, joint].tolist()
+    sinusoids = []
     for k in range(8):
         rate = float(100 ** torch.tensor(k / 8))      # in single precision, as diffusers has it
-        waves += [math.sin(rate * x), math.sin(rate * y), math.cos(rate * x), math.cos(rate * y)]
+        sinusoids += [math.sin(rate * x), math.sin(rate * y), math.cos(rate * x),
+                      math.cos(rate * y)]
     name = net.person_embeddings[0] + net.keypoint_embeddings[joint]
-    want = net.linears(torch.cat([name, torch.tensor(waves, dtype=torch.float64)]))
+    want = net.linears(torch.cat([name, torch.tensor(sinusoids, dtype=torch.float64)]))
     torch.testing.assert_close(tokens[0, joint], want, rtol=0, atol=1e-6)
     unseen = net.linears(torch.cat([net.null_person_feature, net.null_xy_feature]))
     torch.testing.assert_close(tokens[0, 3], unseen)      # not visible
@@ -119,12 +121,12 @@ def test_embeddings_start_at_zero_and_closed_gates_change_nothing():
     given = torch.randn(1, 4, 16, 16), torch.tensor([300]), torch.randn(1, 7, 24)
     want = unet(*given)
     add_gates(unet, net)
-    asked = inputs.keypoint_grounding([[FIGURE]])
-    assert torch.equal(unet(*given, asked), want)
+    requested = inputs.keypoint_grounding([[FIGURE]])
+    assert torch.equal(unet(*given, requested), want)
     for block in transformer_blocks(unet):
         block.fuser.alpha_attn.data.fill_(1.)
-    assert (unet(*given, asked) - want).abs().max() > 1e-4
-    assert (unet(*given, asked) - unet(*given, asked.none())).abs().max() > 1e-6
+    assert (unet(*given, requested) - want).abs().max() > 1e-4
+    assert (unet(*given, requested) - unet(*given, requested.none())).abs().max() > 1e-6
 
 
 def test_figures_are_told_apart_by_their_own_embedding():
@@ -160,7 +162,7 @@ def test_a_picture_s_feature_is_led_back_and_has_the_norm_of_the_original():
 
 
 def test_key_points_of_pictures_are_chosen_and_joined():
-    asked = inputs.keypoint_grounding([[FIGURE], []])
-    assert isinstance(asked.each(lambda x: x[:1]), Keypoints)
-    assert len(asked.beside(asked).points) == 4 and not asked.none().masks.any()
-    assert not asked.masks[1].any()
+    requested = inputs.keypoint_grounding([[FIGURE], []])
+    assert isinstance(requested.each(lambda x: x[:1]), Keypoints)
+    assert len(requested.beside(requested).points) == 4 and not requested.none().masks.any()
+    assert not requested.masks[1].any()

@@ -34,7 +34,7 @@ def inpainter():
 
 def test_renders_are_right_and_those_of_other_scenes_are_not(held, renders):
     hits = held.hits(renders)
-    assert hits.shape == (2, sum(len(one.phrases) for one in held.asked))
+    assert hits.shape == (2, sum(len(one.phrases) for one in held.requested))
     assert held.right(renders) == float(hits.all(0).float().mean()) > .9
     assert held.right(renders.roll(1, 0)) < .3
     seen = report.more(held, renders)
@@ -44,7 +44,7 @@ def test_renders_are_right_and_those_of_other_scenes_are_not(held, renders):
 
 
 def test_phrases_stand_in_the_order_of_the_numbers_that_judge_them(held):
-    for i, one in enumerate(held.asked):
+    for i, one in enumerate(held.requested):
         for k, phrase in enumerate(one.phrases):
             assert CATEGORIES[held.category[i, k]] in phrase
             assert list(COLOURS)[held.colour[i, k]] in phrase
@@ -58,22 +58,23 @@ def test_only_words_of_their_kind_are_counted(name):
     split, asks = report.ASKED[name]
     few = Held.of(8, split)
     chosen = report.requested_boxes(few, asks)
-    phrases = [phrase for one in few.asked for phrase in one.phrases]
+    phrases = [phrase for one in few.requested for phrase in one.phrases]
     assert len(chosen) == len(phrases) and 0 < int(chosen.sum()) <= len(phrases)
     words = {"held-out pairs": BASE, "novel": NOVEL, "control": CONTROL}[name]
     wanted = {(thing.colour, thing.category) for seed in labelled(split, 8).renders.seeds
               for thing in scene(seed).things if thing.category in words}
     if name == "held-out pairs":
         wanted &= HELD_OUT
-    for phrase, asked in zip(phrases, chosen.tolist(), strict=True):
-        assert asked == any(colour in phrase and category in phrase for colour, category in wanted)
+    for phrase, requested in zip(phrases, chosen.tolist(), strict=True):
+        assert requested == any(colour in phrase and category in phrase for colour,
+                                category in wanted)
 
 
 def test_one_thing_of_each_layout_is_masked(held):
     one = inpainting.one_each(held, torch.Generator().manual_seed(0))
     again = inpainting.one_each(held, torch.Generator().manual_seed(1))
-    assert [a.phrases for a in one.asked] != [a.phrases for a in again.asked]
-    for i, (few, many) in enumerate(zip(one.asked, held.asked, strict=True)):
+    assert [a.phrases for a in one.requested] != [a.phrases for a in again.requested]
+    for i, (few, many) in enumerate(zip(one.requested, held.requested, strict=True)):
         k = many.phrases.index(few.caption)
         assert few.phrases == [few.caption]
         assert torch.equal(few.boxes_xyxy[0], many.boxes_xyxy[k])
@@ -83,7 +84,7 @@ def test_one_thing_of_each_layout_is_masked(held):
 
 def test_a_filled_hole_changes_nothing_outside(held, renders, inpainter):
     one = inpainting.one_each(held, torch.Generator().manual_seed(0))
-    x = inpainting.filled(inpainter, renders, one.asked, 0, steps=1)
+    x = inpainting.filled(inpainter, renders, one.requested, 0, steps=1)
     for i, box in enumerate(one.boxes_xyxy[:, 0]):
         touched = (16 * box - torch.tensor([0, 0, 1e-4, 1e-4])).tolist()
         x0, y0, x1, y1 = (8 * int(v) for v in touched)

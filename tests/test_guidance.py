@@ -22,7 +22,7 @@ def some(*shape, seed=0):
 
 
 def normal_eps(xt, t, mean=0.):
-    """The exact guess of eps for data N(mean, 1): noised, they are N(sqrt(alpha_bar) mean, 1)."""
+    """The exact prediction of eps for data N(mean, 1): noised, they are N(sqrt(alpha_bar) mean, 1)."""
     alpha_bar = SCHEDULE.alpha_bar[t].view(-1, *[1] * (xt.ndim - 1))
     return (1 - alpha_bar).sqrt() * (xt - alpha_bar.sqrt() * mean)
 
@@ -44,7 +44,7 @@ def test_the_gradient_is_that_of_the_formula_and_needs_no_grad_mode():
     assert not xt.requires_grad and not gradient.requires_grad
 
 
-def test_classifier_guidance_gives_exactly_the_conditional_guess():
+def test_classifier_guidance_gives_exactly_the_conditional_prediction():
     """Bayes: the score of p(x | y) is that of p(x) plus the classifier's gradient."""
     xt, t = some(3, 1, 2, 2), torch.tensor([3, 400, 999])
     guided = guidance.classifier_guided(normal_eps, log_prob, SCHEDULE, 1.)(xt, t)

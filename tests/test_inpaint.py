@@ -12,13 +12,13 @@ from gligen_lessons import gligen, inpaint, weights
 from gligen_lessons.ddpm import q_sample
 from gligen_lessons.gligen import add_gates
 from gligen_lessons.inpaint import (
-    check_mask,
     blend_known,
+    check_mask,
+    expand_conv_in,
+    inpaint_grounded,
     l_inpaint,
     masks_from_boxes,
     paste,
-    inpaint_grounded,
-    expand_conv_in,
 )
 from gligen_lessons.unet import UNet
 
@@ -86,8 +86,8 @@ def given(parts, b: int = 2):
     return ["a car", "a cat"][:b], grounding, z0, masks_from_boxes(BOXES[:b], 16)
 
 
-def final(walk) -> torch.Tensor:
-    *_, (_, z) = walk
+def final(trajectory) -> torch.Tensor:
+    *_, (_, z) = trajectory
     return z
 
 
@@ -102,15 +102,16 @@ def test_outside_the_latent_stays_near_and_inside_it_is_new(parts):
 
 @torch.no_grad()
 def test_the_loss_is_that_of_grounding_until_the_new_channels_speak(parts):
-    """Beside lesson 8's loss; and against diffusers' guess, made of its own nine channels."""
+    """Beside lesson 8's loss; and against diffusers' prediction, made of its own nine channels."""
     captions, grounding, z0, mask = given(parts)
     t, eps = torch.tensor([40, 700]), torch.randn(z0.shape, generator=torch.Generator())
     context, schedule = parts.context(captions), parts.schedule
     told = context, grounding, mask, schedule
     loss = l_inpaint(parts.unet, z0, t, eps, *told)
-    guess = parts.unet(torch.cat([q_sample(z0, t, eps, schedule), z0 * mask, mask], 1), t, context,
-                       grounding)
-    assert float(loss) == pytest.approx(float((guess - eps).square().mean()), rel=1e-6)
+    prediction = parts.unet(torch.cat([q_sample(z0, t, eps, schedule), z0 * mask, mask], 1), t,
+                            context,
+                            grounding)
+    assert float(loss) == pytest.approx(float((prediction - eps).square().mean()), rel=1e-6)
     spoken = parts.unet.conv_in.weight[:, 4:].clone()
     parts.unet.conv_in.weight[:, 4:] = 0
     unshown = float(l_inpaint(parts.unet, z0, t, eps, *told))
@@ -132,7 +133,7 @@ def test_the_new_channels_learn_from_the_first_step():
     assert (unet.conv_in.weight.grad[:, 4:].abs().amax((0, 2, 3)) > 0).all()
 
 
-def test_what_is_kept_is_noised_to_the_step_before_every_guess():
+def test_what_is_kept_is_noised_to_the_step_before_every_prediction():
     parts = weights.text_to_image()
     _, _, z0, mask = given_plain()
     t, eps, zt = torch.tensor([500, 20]), torch.randn_like(z0), torch.randn_like(z0)
@@ -156,17 +157,18 @@ def test_a_seed_gives_one_picture_whatever_else_is_drawn(parts):
     assert torch.equal(once, again)
     other = final(inpaint_grounded(parts, captions, grounding, z0, mask, seed=8, steps=3))
     assert relative_error(other, once) > .01
-    second = final(inpaint_grounded(parts, captions[1:], grounding.each(lambda x: x[1:]), z0[1:], mask[1:],
-                           seed=8, steps=3))
+    second = final(inpaint_grounded(parts, captions[1:], grounding.each(lambda x: x[1:]), z0[1:],
+                                    mask[1:],
+                                    seed=8, steps=3))
     assert relative_error(second, once[1:]) < 1e-4        # picture 1 of the batch has seed + 1
 
 
 def test_pasting_keeps_the_outside_exactly():
-    x, painted = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32)
+    x, generated = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32)
     mask = masks_from_boxes(BOXES, 32)
-    made = paste(painted, x, mask)
+    made = paste(generated, x, mask)
     keep = mask.expand_as(x) > 0
-    assert torch.equal(made[keep], x[keep]) and torch.equal(made[~keep], painted[~keep])
+    assert torch.equal(made[keep], x[keep]) and torch.equal(made[~keep], generated[~keep])
 
 
 @pytest.mark.parametrize("mask, problem", [
@@ -208,7 +210,8 @@ def test_pictures_of_another_size_are_refused_before_anything_is_painted(parts):
         with pytest.raises(ValueError, match=r"z0 must be \(b,4,16,16\), .* resize the picture"):
             inpaint_grounded(parts, captions, grounding, other, mask)
     with pytest.raises(ValueError, match=r"The mask must be \(2, 1, 16, 16\)"):
-        inpaint_grounded(parts, captions, grounding, z0, masks_from_boxes(BOXES, 128))         # a mask of pixels
+        inpaint_grounded(parts, captions, grounding, z0,
+                         masks_from_boxes(BOXES, 128))         # a mask of pixels
     with pytest.raises(ValueError, match="2 captions, groundings for 2 pictures and latents"):
         inpaint_grounded(parts, captions, grounding, z0[:1], mask[:1])
 

@@ -122,7 +122,7 @@ def test_latents_have_spread_one_and_come_back(parts):
 
 
 @torch.no_grad()
-def test_the_loss_compares_noise_with_its_guess_in_context(parts):
+def test_the_loss_compares_noise_with_its_prediction_in_context(parts):
     z0, eps = torch.randn(2, 2, 4, 8, 8, generator=torch.Generator().manual_seed(0)).unbind(1)
     t, context = torch.tensor([10, 900]), parts.context(CAPTIONS[:2])
     alpha_bar = parts.schedule.alpha_bar[t].view(2, 1, 1, 1)
@@ -197,9 +197,11 @@ def test_a_seed_is_a_whole_number(parts, seed, error):
 
 
 def test_more_randomness_needs_a_generator_and_follows_it(parts):
-    walks = [latent.generate(parts, CAPTIONS[:1], steps=4, eta=1.,
-                         generator=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
-    assert torch.equal(walks[0], walks[1]) and not torch.equal(walks[0], walks[2])
+    trajectories = [latent.generate(parts, CAPTIONS[:1], steps=4, eta=1.,
+                                    generator=torch.Generator().manual_seed(seed))
+                    for seed in (1, 1, 2)]
+    assert torch.equal(trajectories[0], trajectories[1]) and not torch.equal(trajectories[0],
+                                                                             trajectories[2])
 
 
 @torch.no_grad()

@@ -109,7 +109,7 @@ def test_split_keeps_tables_vectors_and_named_layers_from_muon():
         "table.weight", "conv_in.weight", "conv_in.bias", "hidden.bias", "norm.weight", "out.bias"}
 
 
-def draw(step):
+def sample_batch(step):
     ids = torch.randint(5, (8,), generator=fit.step_generator(0, step))
     return ids, (ids * 2 + 1) % 5
 
@@ -121,7 +121,8 @@ def loss(model, ids, target):
 def run(folder=None, **options):
     torch.set_num_threads(1)
     model = Reader()
-    states = list(fit.fit(model, loss, draw, steps=40, lr=.02, optimizer="muon", device="cpu",
+    states = list(fit.fit(model, loss, sample_batch, steps=40, lr=.02, optimizer="muon",
+                          device="cpu",
                           folder=folder, **options))
     return model, states
 
@@ -149,7 +150,8 @@ def test_each_optimizer_has_its_own_rates():
 
     model = Reader()
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    list(fit.fit(model, loss, draw, steps=5, lr=.02, optimizer="muon", device="cpu", ema=None,
+    list(fit.fit(model, loss, sample_batch, steps=5, lr=.02, optimizer="muon", device="cpu",
+                 ema=None,
                  groups=groups))
     moved = {name: float((p - before[name]).detach().abs().max())
              for name, p in model.named_parameters()}
@@ -160,6 +162,7 @@ def test_each_optimizer_has_its_own_rates():
 def test_a_run_of_another_optimizer_is_not_resumed(tmp_path):
     run(tmp_path, minutes=0)
     with pytest.raises(ValueError, match="optimizer=muon, this run asks for optimizer=adamw"):
-        fit.fit(Reader(), loss, draw, steps=40, lr=.02, folder=tmp_path, resume=True, device="cpu")
+        fit.fit(Reader(), loss, sample_batch, steps=40, lr=.02, folder=tmp_path, resume=True,
+                device="cpu")
     with pytest.raises(ValueError, match="optimizer must be adamw or muon"):
-        fit.fit(Reader(), loss, draw, steps=40, lr=.02, optimizer="sgd")
+        fit.fit(Reader(), loss, sample_batch, steps=40, lr=.02, optimizer="sgd")

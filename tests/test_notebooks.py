@@ -64,7 +64,7 @@ def sample():
 
 
 def test_the_sample_keeps_every_rule():
-    assert notebook_rules.complaints(sample()) == []
+    assert notebook_rules.violations(sample()) == []
 
 
 def lines(n):
@@ -206,7 +206,7 @@ def checks_module(notebook):
 class TestNotebook:
     def test_form(self, path):
         nbformat.validate(read(path))
-        assert notebook_rules.complaints(read(path)) == []
+        assert notebook_rules.violations(read(path)) == []
 
     def test_kernel_and_number(self, path):
         notebook = read(path)

@@ -41,9 +41,9 @@ def test_constraints_name_versions_and_no_hosts():
     assert len(names) == len(set(names)) > 100
 
 
-@pytest.mark.parametrize("asked", ASKED)
-def test_the_tested_version_lies_in_the_wide_range(asked):
-    requirement = Requirement(asked)
+@pytest.mark.parametrize("requested", ASKED)
+def test_the_tested_version_lies_in_the_wide_range(requested):
+    requirement = Requirement(requested)
     assert pins()[canonicalize_name(requirement.name)] in requirement.specifier
     assert {part.operator for part in requirement.specifier} <= {">="}     # wide: no upper end
 
@@ -57,9 +57,9 @@ def test_the_tested_set_is_whole():
             continue
         seen.add(name)
         for line in metadata.requires(name) or []:
-            asked = Requirement(line)
-            if asked.marker is None or asked.marker.evaluate({"extra": ""}):
-                waiting.append(canonicalize_name(asked.name))
+            requested = Requirement(line)
+            if requested.marker is None or requested.marker.evaluate({"extra": ""}):
+                waiting.append(canonicalize_name(requested.name))
     assert seen - set(pins()) <= {"triton"} | {n for n in seen if n.startswith(("nvidia", "cuda"))}
 
 

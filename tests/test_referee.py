@@ -13,7 +13,7 @@ from gligen_lessons.recipes import referee as recipe
 from gligen_lessons.world.render import render
 from gligen_lessons.world.scene import Scene, Thing
 from gligen_lessons.world.vocabulary import CATEGORIES, COLOURS
-from tools.floors import FLOORS
+from tools.layers import LAYERS
 
 LIBRARY = Path(referee.__file__).parent
 
@@ -38,7 +38,7 @@ def test_presence_is_the_best_place_of_category_times_colour():
 
 def test_no_lesson_imports_the_referee():
     """What judges a generator must not help to make its pictures."""
-    for module in FLOORS[2][1].split():
+    for module in LAYERS[2][1].split():
         file = LIBRARY / f"{module}.py"
         names = {alias.name for node in ast.walk(ast.parse(file.read_text("utf-8")))
                  if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names

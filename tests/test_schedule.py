@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gligen_lessons.schedule import Schedule, extract, look_up, expand_like
+from gligen_lessons.schedule import Schedule, expand_like, extract, look_up
 
 BETA = st.floats(1e-6, .5)
 BETAS = st.lists(BETA, min_size=1, max_size=40)
@@ -136,7 +136,8 @@ def test_steps_that_no_picture_can_have_are_refused(t, error, words):
 
 def test_an_empty_batch_is_refused():
     with pytest.raises(ValueError, match="batch is empty"):
-        extract(Schedule.linear(10).betas, torch.zeros(0, dtype=torch.long), torch.zeros(0, 3, 4, 5))
+        extract(Schedule.linear(10).betas, torch.zeros(0, dtype=torch.long),
+                torch.zeros(0, 3, 4, 5))
 
 
 def test_look_up_keeps_64_bits():

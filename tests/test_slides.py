@@ -137,10 +137,10 @@ def test_a_real_browser_pages_through_it(deck):
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page()
-        asked, complaints = [], []
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
+        requested, violations = [], []
+        page.on("request", lambda request: requested.append(request.url))
+        page.on("console", lambda message: violations.append(message.text))
+        page.on("pageerror", lambda error: violations.append(str(error)))
         page.goto(deck[1].as_uri())
         assert page.locator("section:visible h1").inner_text() == "Title"
         page.keyboard.press("ArrowRight")
@@ -163,4 +163,4 @@ def test_a_real_browser_pages_through_it(deck):
         page.keyboard.press("ArrowLeft")                         # back to the whole second slide
         assert fragment.is_visible()
         browser.close()
-    assert complaints == [] and {url.split(":")[0] for url in asked} <= {"file", "data"}
+    assert violations == [] and {url.split(":")[0] for url in requested} <= {"file", "data"}

@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from tools import floors, library_rules, weave
+from tools import layers, library_rules, weave
 
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = ROOT / "gligen_lessons"
@@ -25,7 +25,7 @@ def short(path):
 
 @pytest.mark.parametrize("path", FILES, ids=short)
 def test_imports_come_from_below(path):
-    assert floors.complaints(path, LIBRARY) == []
+    assert layers.violations(path, LIBRARY) == []
 
 
 BAD_IMPORTS = {
@@ -46,7 +46,7 @@ BAD_IMPORTS = {
 @pytest.mark.parametrize("text", BAD_IMPORTS)
 def test_a_bad_import_is_found(tmp_path, text):
     (tmp_path / "ddpm.py").write_text(text, encoding="utf-8")
-    assert BAD_IMPORTS[text] in " ".join(floors.complaints(tmp_path / "ddpm.py", tmp_path))
+    assert BAD_IMPORTS[text] in " ".join(layers.violations(tmp_path / "ddpm.py", tmp_path))
 
 
 @pytest.mark.parametrize("name, text", [
@@ -58,24 +58,24 @@ def test_a_bad_import_is_found(tmp_path, text):
 ])
 def test_a_good_import_passes(tmp_path, name, text):
     (tmp_path / name).write_text(text, encoding="utf-8")
-    assert floors.complaints(tmp_path / name, tmp_path) == []
+    assert layers.violations(tmp_path / name, tmp_path) == []
 
 
 def test_a_module_on_no_floor_is_found(tmp_path):
     (tmp_path / "utils.py").write_text("")
-    assert "stands on no floor" in floors.complaints(tmp_path / "utils.py", tmp_path)[0]
+    assert "belongs to no layer" in layers.violations(tmp_path / "utils.py", tmp_path)[0]
 
 
 def test_within_a_package_relative_imports_stay_inside(tmp_path):
     (tmp_path / "world").mkdir()
     path = tmp_path / "world" / "render.py"
     path.write_text("from .scene import Scene\nfrom . import pen\nfrom ..nets import Attention")
-    assert floors.complaints(path, tmp_path) == [
-        "render.py:3: world may not import nets (see tools/floors.py)."]
+    assert layers.violations(path, tmp_path) == [
+        "render.py:3: world may not import nets (see tools/layers.py)."]
 
 
 def test_a_name_stands_on_one_floor():
-    names = " ".join(modules for _, modules in floors.FLOORS).split()
+    names = " ".join(modules for _, modules in layers.LAYERS).split()
     assert len(names) == len(set(names))
 
 
@@ -99,7 +99,7 @@ def test_importing_the_package_loads_nothing_heavy():
 
 
 def test_one_home_for_each_definition():
-    assert library_rules.doubles(LIBRARY) == []
+    assert library_rules.duplicates(LIBRARY) == []
 
 
 def test_a_second_home_is_found(tmp_path):
@@ -109,9 +109,9 @@ def test_a_second_home_is_found(tmp_path):
     (tmp_path / "checks" / "ddpm.py").write_text("@exercise('x:only')\ndef only(): pass")
     (tmp_path / "files.py").write_text("def load(): pass")
     (tmp_path / "weights.py").write_text("def load(): pass")
-    assert library_rules.doubles(tmp_path) == ["q_sample is defined in ddim.py and ddpm.py"]
+    assert library_rules.duplicates(tmp_path) == ["q_sample is defined in ddim.py and ddpm.py"]
     (tmp_path / "clip.py").write_text("def load(): pass")
-    assert "load is defined in clip.py and" in " ".join(library_rules.doubles(tmp_path))
+    assert "load is defined in clip.py and" in " ".join(library_rules.duplicates(tmp_path))
 
 
 @pytest.mark.parametrize("path", MAINTAINED, ids=short)

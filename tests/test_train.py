@@ -164,7 +164,7 @@ def test_the_pixel_recipe_lowers_its_loss_and_logs_samples(tmp_path):
     assert [line["step"] for line in log if "milestone" in line] == [1, 3, 6, 12]
     model = weights.load("ddpm", folder=tmp_path)
     recipe = recipes.get("ddpm", 12)
-    batch = recipe.draw(1000)
+    batch = recipe.sample_batch(1000)
     with torch.no_grad():
         trained, fresh = recipe.loss(model, *batch), recipe.loss(recipe.model, *batch)
     assert trained < .9 * fresh
@@ -173,9 +173,9 @@ def test_the_pixel_recipe_lowers_its_loss_and_logs_samples(tmp_path):
 
 def test_what_is_drawn_depends_on_the_step_alone():
     recipe = recipes.get("ddpm", 4)
-    recipe.draw(0)
-    later = recipe.draw(3)
-    again = recipes.get("ddpm", 4).draw(3)
+    recipe.sample_batch(0)
+    later = recipe.sample_batch(3)
+    again = recipes.get("ddpm", 4).sample_batch(3)
     for a, b in zip(later, again, strict=True):
         assert torch.equal(a, b)
 

@@ -34,7 +34,7 @@ def pipelines(tmp_path_factory):
     return found
 
 
-def asked(boxes, tau: float, zT) -> dict:
+def requested(boxes, tau: float, zT) -> dict:
     return dict(prompt=[CAPTION], latents=zT.clone(), gligen_phrases=PHRASES, gligen_boxes=boxes,
                 gligen_scheduled_sampling_beta=tau, num_inference_steps=STEPS, guidance_scale=5.)
 
@@ -44,10 +44,11 @@ def asked(boxes, tau: float, zT) -> dict:
 def test_a_grounded_picture_is_that_of_the_pipeline(parts, pipelines, tau):
     own, pipe = parts["gligen"], pipelines["gligen"]
     zT = own.first_noise(1, SEED)
-    want = pipe(**asked(BOXES, tau, zT), output_type="pt").images
-    ours = grounded.generate_grounded(own, [CAPTION], [PHRASES], [BOXES], SEED, steps=STEPS, tau=tau)
+    want = pipe(**requested(BOXES, tau, zT), output_type="pt").images
+    ours = grounded.generate_grounded(own, [CAPTION], [PHRASES], [BOXES], SEED, steps=STEPS,
+                                      tau=tau)
     assert float(((ours + 1) / 2 - want).abs().max()) < 1e-4
-    other = pipe(**asked(BOXES[::-1], tau, zT), output_type="pt").images
+    other = pipe(**requested(BOXES[::-1], tau, zT), output_type="pt").images
     assert float((other - want).abs().max()) > 1e-2                # what is where counts
 
 
@@ -65,12 +66,14 @@ def test_a_filled_hole_is_that_of_the_pipeline(parts, pipelines, tau, monkeypatc
     zT = torch.randn(1, 4, 16, 16, generator=source)
     monkeypatch.setattr(torch, "randn_like", lambda like: torch.randn(
         like.shape, generator=source))
-    want = pipe(**asked(BOXES, tau, zT), gligen_inpaint_image=image, output_type="latent").images
+    want = pipe(**requested(BOXES, tau, zT), gligen_inpaint_image=image,
+                output_type="latent").images
     monkeypatch.undo()
-    walk = list(inpaint.inpaint_grounded(own, [CAPTION], gligen.ground(own, [PHRASES], [BOXES]), z0, mask,
-                                SEED, STEPS, 5., tau))
-    assert relative_error(walk[-1][1], want) < 1e-4
-    assert relative_error(walk[-2][1], want) > 1e-2                # one step less is another
+    trajectory = list(inpaint.inpaint_grounded(own, [CAPTION],
+                                               gligen.ground(own, [PHRASES], [BOXES]), z0, mask,
+                                               SEED, STEPS, 5., tau))
+    assert relative_error(trajectory[-1][1], want) < 1e-4
+    assert relative_error(trajectory[-2][1], want) > 1e-2                # one step less is another
 
 
 def picture():

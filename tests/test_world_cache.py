@@ -249,15 +249,15 @@ def test_the_version_of_the_code_does_not_see_comments(tmp_path, monkeypatch):
     for path in Path(cache.__file__).parent.glob("*.py"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     monkeypatch.setattr(cache, "__file__", str(tmp_path / "cache.py"))
-    asked = cache.code_version.__wrapped__
+    requested = cache.code_version.__wrapped__
     thing = tmp_path / "things.py"
-    assert asked() == cache.code_version()
+    assert requested() == cache.code_version()
     thing.write_text(thing.read_text() + "\nimport math  # a remark\n")
-    assert asked() == cache.code_version()
+    assert requested() == cache.code_version()
     thing.write_text(thing.read_text() + '\ndef last():\n    """Text."""\n')
-    first = asked()
+    first = requested()
     thing.write_text(thing.read_text().replace("Text.", "Another text."))
-    assert asked() == first != cache.code_version()
+    assert requested() == first != cache.code_version()
 
 
 @pytest.mark.parametrize("split, count, size, message", [

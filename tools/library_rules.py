@@ -3,7 +3,7 @@
 import ast
 from pathlib import Path
 
-from tools import floors, weave
+from tools import layers, weave
 
 LENGTHS = {"module": 400, "function": 40, "line": 100, "woven line": 88}
 
@@ -51,11 +51,11 @@ def homes(library: Path) -> dict[str, list[str]]:
 
 def shared(name: str, files: list[str]) -> bool:
     """Whether a name may be defined in all these files."""
-    allowed = floors.SHARED_NAMES.get(name, set())
+    allowed = layers.SHARED_NAMES.get(name, set())
     return allowed is None or set(files) <= allowed
 
 
-def doubles(library: Path) -> list[str]:
+def duplicates(library: Path) -> list[str]:
     """Names with two homes, other than those that have two on purpose."""
     return [f"{name} is defined in {' and '.join(files)}" for name, files in homes(library).items()
             if len(files) > 1 and not shared(name, files)]
@@ -70,8 +70,8 @@ def loads(module: str, library: Path) -> set[str]:
         files = sorted(folder.rglob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
         seen.add(name)
         for path in (file for file in files if file.is_file()):
-            package = ".".join([floors.PACKAGE, *path.relative_to(library).parts[:-1]])
+            package = ".".join([layers.PACKAGE, *path.relative_to(library).parts[:-1]])
             tree = ast.parse(path.read_text(encoding="utf-8"))
-            todo += {imported.split(".")[1] for imported, _, top in floors.imports(tree, package)
-                     if top and imported.startswith(floors.PACKAGE + ".")} - seen
+            todo += {imported.split(".")[1] for imported, _, top in layers.imports(tree, package)
+                     if top and imported.startswith(layers.PACKAGE + ".")} - seen
     return seen

@@ -1,6 +1,6 @@
 """The form of a notebook: each rule takes a notebook and returns complaints, none when all is well.
 
-`complaints(notebook)` runs them all. What each cell's metadata must say is told where it is read.
+`violations(notebook)` runs them all. What each cell's metadata must say is told where it is read.
 """
 
 import ast
@@ -223,11 +223,11 @@ def kinds(notebook) -> list[str]:
 
     One of another name, or a woven exercise given twice, is refused too.
     """
-    asked = [c.metadata["exercise_kind"] for c in text_cells(notebook)
-             if "exercise_kind" in c.metadata]
+    requested = [c.metadata["exercise_kind"] for c in text_cells(notebook)
+                 if "exercise_kind" in c.metadata]
     names = [weave.targets(c)[-1] for c in code_cells(notebook) if is_exercise(c)]
-    return ([f"no exercise of the kind {kind!r}" for kind in KINDS if kind not in asked]
-            + [f"there is no kind of exercise {kind!r}" for kind in set(asked) - set(KINDS)]
+    return ([f"no exercise of the kind {kind!r}" for kind in KINDS if kind not in requested]
+            + [f"there is no kind of exercise {kind!r}" for kind in set(requested) - set(KINDS)]
             + [f"the exercise {name} is given twice" for name in {*names} if names.count(name) > 1])
 
 
@@ -281,6 +281,6 @@ RULES = (lengths, widths, prose, weight, marks, shown, described, run, compared,
          semicolons, interact, slides, timed, frame, kinds, stated, placed)
 
 
-def complaints(notebook) -> list[str]:
+def violations(notebook) -> list[str]:
     """What is wrong with a notebook, by every rule, each with the rule's name."""
     return [f"{rule.__name__}: {what}" for rule in RULES for what in rule(notebook)]

@@ -30,8 +30,8 @@ class WeaveError(ValueError):
 
 def targets(cell) -> list[str]:
     """The definitions that a cell asks for, in order; an empty list for an ordinary cell."""
-    asked = cell.metadata.get("weave", [])
-    return [asked] if isinstance(asked, str) else list(asked)
+    requested = cell.metadata.get("weave", [])
+    return [requested] if isinstance(requested, str) else list(requested)
 
 
 def name_of(target: str) -> str:
@@ -153,24 +153,24 @@ def expected(notebook, root: Path = ROOT):
     """
     after = None                                       # (target, points) of the exercise just seen
     for cell in notebook.cells:
-        asked, grade, source = targets(cell), None, cell.source
+        requested, grade, source = targets(cell), None, cell.source
         try:
             if after and cell.source.strip() != check_line(after[0]):
                 raise WeaveError(f"the cell after an exercise must read {check_line(after[0])!r}.")
             if after:
                 grade = grading(name_of(after[0]), after[1])
             after = None
-            if asked:
+            if requested:
                 source = woven(cell, root)
             if "exercise" in cell.metadata and cell.cell_type == "code":
-                if not asked:
+                if not requested:
                     raise WeaveError("an exercise must be woven from the library.")
-                grade = grading(name_of(asked[-1]))
-                after = (asked[-1], cell.metadata["exercise"].get("points", 0))
+                grade = grading(name_of(requested[-1]))
+                after = (requested[-1], cell.metadata["exercise"].get("points", 0))
         except WeaveError as error:
             raise WeaveError(f"cell {cell.get('id')}: {error}") from None
         if cell.cell_type == "code":
-            yield cell, ", ".join(asked), source, grade
+            yield cell, ", ".join(requested), source, grade
     if after:
         raise WeaveError(f"the last cell is an exercise; add its check {check_line(after[0])!r}.")
 

@@ -121,16 +121,16 @@ def expect_no_draw(attempt: Callable, noise: str, *args, **named):
     return told
 
 
-def expect_close(got, want, message: str, tol: float = 1e-5, wrongs: dict | None = None) -> float:
+def expect_close(got, want, message: str, tol: float = 1e-5, mistakes: dict | None = None) -> float:
     """Refuse `got` unless it equals `want` to `tol`; returns the largest difference.
 
     Tensors, arrays, numbers, and tuples, lists and dicts of them. The difference is measured
     against the largest value of `want`, or 1. `message` says what to mend when the values differ;
-    `wrongs` is handed to `looks_like` first.
+    `mistakes` is handed to `looks_like` first.
     """
     if got is None:
         raise Wrong("it returned None. Does it end with `return`?")
-    looks_like(got, wrongs or {})
+    looks_like(got, mistakes or {})
     if isinstance(want, dict):
         if not isinstance(got, dict) or set(got) != set(want):
             raise Wrong(f"expected a dict with the keys {sorted(want)}, got {_kind(got)}.")
@@ -148,9 +148,9 @@ def expect_close(got, want, message: str, tol: float = 1e-5, wrongs: dict | None
     return error
 
 
-def looks_like(got, wrongs: dict[str, object]) -> None:
+def looks_like(got, mistakes: dict[str, object]) -> None:
     """Raise Wrong with the message whose typical wrong value `got` equals: {message: value}."""
-    for message, value in wrongs.items():
+    for message, value in mistakes.items():
         pairs = list(zip(got, value, strict=False)) if isinstance(value, tuple) else [(got, value)]
         if isinstance(value, tuple) and not (isinstance(got, tuple) and len(got) == len(value)):
             continue

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .. import nets as own
+from .. import nets as reference
 from . import Wrong, exercise, expect_close
 
 MASK = torch.tensor([[1, 0, 1, 1, 0], [0, 1, 0, 0, 1], [1, 1, 0, 1, 0], [0, 0, 1, 0, 1]]).bool()
@@ -20,7 +20,7 @@ def dot_product_attention(attempt):
     q, k, v = torch.randn(2, 3, 4, 6), torch.randn(2, 3, 5, 6), torch.randn(2, 3, 5, 7)
     plain = q @ k.transpose(2, 3)                                           # (2,3,4,5)
     scores, hidden = plain / 6**.5, ~MASK
-    wrongs = {
+    mistakes = {
         "The scores are not divided by sqrt(d).": attend(plain, v),
         "The scores are divided by d. Its root is wanted.": attend(plain / 6, v),
         "The scores are multiplied by sqrt(d). Divide by it.": attend(plain * 6**.5, v),
@@ -32,8 +32,8 @@ def dot_product_attention(attempt):
             scores @ v}
     got = attempt(q.clone(), k.clone(), v.clone())
     error = expect_close(got, attend(scores, v), "Scores q k^T / sqrt(d), a softmax over the keys, "
-                         "times v.", wrongs=wrongs)
-    wrongs = {
+                         "times v.", mistakes=mistakes)
+    mistakes = {
         "The mask is ignored.": attend(scores, v),
         "The mask is upside down: True is where a query MAY look.":
             attend(scores.masked_fill(MASK, -torch.inf), v),
@@ -43,7 +43,7 @@ def dot_product_attention(attempt):
         "-inf.": (scores.softmax(-1) * MASK) @ v}
     got = attempt(q.clone(), k.clone(), v.clone(), MASK.clone())
     expect_close(got, attend(scores.masked_fill(hidden, -torch.inf), v), "With a mask: scores to "
-                 "-inf where it is False, before the softmax.", wrongs=wrongs)
+                 "-inf where it is False, before the softmax.", mistakes=mistakes)
     return f"mixes 5 values for 4 queries, with and without mask (largest difference {error:.0e})"
 
 
@@ -51,22 +51,22 @@ def dot_product_attention(attempt):
 def split_heads(attempt):
     """Two captions of five tokens, three heads of four numbers."""
     x = torch.randn(2, 5, 12)
-    want, got = own.split_heads(x, 3), attempt(x.clone(), 3)
+    want, got = reference.split_heads(x, 3), attempt(x.clone(), 3)
     shape = tuple(getattr(got, "shape", ()))
     if shape == (2, 5, 3, 4):
         raise Wrong("the heads stand behind the tokens, (b,n,k,d/k): exchange the two axes, so "
                     "that each head sees all tokens.")
     if shape == (2, 4, 5, 3):
         raise Wrong("k and d/k are exchanged: there are k heads, each of width d/k.")
-    wrongs = {
+    mistakes = {
         "The shape is right and the numbers are mixed: `view` or `reshape` to (b,k,n,d/k) cuts "
         "across tokens. Split the width first, then exchange axes.": x.reshape(2, 3, 5, 4),
         "Each head takes every k-th number of the width. It takes d/k neighbours.":
             x.unflatten(2, (4, 3)).permute(0, 3, 1, 2),
         "The tokens are mirrored.": want.flip(2), "The heads stand in reverse order.": want.flip(1)}
     error = expect_close(got, want, "Head i of a token is its numbers i d/k to (i+1) d/k.",
-                         wrongs=wrongs)
-    error += float((own.join_heads(got) - x).abs().max())
+                         mistakes=mistakes)
+    error += float((reference.join_heads(got) - x).abs().max())
     return f"cuts 12 numbers into 3 heads that join again (largest difference {error:.0e})"
 
 

@@ -3,7 +3,7 @@
 import torch
 
 from .. import ddim
-from .. import dpm_solver as own
+from .. import dpm_solver as reference
 from ..schedule import Schedule, expand_like
 from . import exercise, expect_close
 
@@ -15,14 +15,14 @@ def extrapolated_x0(attempt):
     """Three steps of different length, after steps of different length."""
     x0_hat, x0_last = 1.5 * torch.randn(2, 3, 2, 4, 5)
     t_last, t, t_prev = torch.tensor([[9, 8, 5], [5, 7, 4], [4, 2, 0]])
-    now, last, ahead = (own.half_log_snr(i, COARSE) for i in (t, t_last, t_prev))
+    now, last, ahead = (reference.half_log_snr(i, COARSE) for i in (t, t_last, t_prev))
     kept = COARSE.alpha_bar
 
     def along(factor):
         return x0_hat + expand_like(factor, x0_hat) * (x0_hat - x0_last)
     ratio = (ahead - now) / (now - last)
     signal = [kept[i].log() for i in (t, t_last, t_prev)]
-    wrongs = {
+    mistakes = {
         "This goes a whole step ahead. The step needs x0_hat at its middle: half as far.":
             along(ratio),
         "The ratio is upside down: the step that comes now stands above, the last one below.":
@@ -42,7 +42,7 @@ def extrapolated_x0(attempt):
     told = attempt(x0_hat.clone(), x0_last.clone(), t.clone(), t_last.clone(), t_prev.clone(),
                    COARSE)
     error = expect_close(told, along(ratio / 2), "x0_hat, plus (x0_hat - x0_last) times half this "
-                         "step's length in lambda over the last step's.", wrongs=wrongs)
+                         "step's length in lambda over the last step's.", mistakes=mistakes)
     return f"meets the line in lambda at the middle of 3 steps (largest difference {error:.0e})"
 
 @exercise("gligen_lessons.ddim:slerp")
@@ -55,7 +55,7 @@ def slerp(attempt):
         angle = ((a * b).sum() / (a.norm() * b.norm())).arccos()
         wave_a, wave_b = ((1 - part) * angle).sin(), (part * angle).sin()
         rows = torch.stack([ddim.slerp(x, y, part) for x, y in zip(a, b, strict=True)])
-        wrongs = {
+        mistakes = {
             "This is the straight line, which is too short half way.": line,
             "This is the straight line, stretched. It has the right direction only in the middle: "
             "the angle must grow evenly.": line / line.norm() * want.norm(),
@@ -64,7 +64,7 @@ def slerp(attempt):
             "The cosine must be divided by both lengths.": _unscaled(a, b, part),
             "The angle was measured row by row. One noise is one long vector.": rows}
         error = expect_close(attempt(a.clone(), b.clone(), part), want, "Compare with the formula: "
-                             "two sines above, one below.", wrongs=wrongs)
+                             "two sines above, one below.", mistakes=mistakes)
     a = torch.zeros(3, 4).index_fill(0, torch.tensor([1]), 1)     # its cosine with itself is 1
     expect_close(attempt(a.clone(), a.clone(), .5), a, "Between a noise and itself lies that "
                  "noise: where the sine of the angle is almost 0, take the straight line.", 1e-4)

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import nn
 
-from .. import ddpm as own
+from .. import ddpm as reference
 from ..ema import EMA
 from ..schedule import Schedule, expand_like
 from ..schedule import cosine_betas as own_betas
@@ -19,11 +19,11 @@ def from_velocity(attempt):
     """Against the x0 and eps of which v was made, and for a v that nothing made."""
     x0, eps, v = (1.5 * torch.randn(3, 2, 4, 5) for _ in range(3))
     t = torch.tensor([1, 6, 11])
-    xt, kept = own.q_sample(x0, t, eps, STEEP), STEEP.alpha_bar[t]
+    xt, kept = reference.q_sample(x0, t, eps, STEEP), STEEP.alpha_bar[t]
     signal, noise = expand_like(kept.sqrt(), xt), expand_like((1 - kept).sqrt(), xt)
     near, far = (expand_like(k[t].sqrt(), xt) for k in (STEEP.alphas, STEEP.betas))
     want = signal * xt - noise * v, noise * xt + signal * v
-    wrongs = {
+    mistakes = {
         "The two are swapped: return x0 first, then eps.": want[::-1],
         "A sign is wrong in x0: put the definitions of xt and v into signal xt - noise v, and eps "
         "must cancel.": (signal * xt + noise * v, want[1]),
@@ -34,15 +34,15 @@ def from_velocity(attempt):
         "The square roots are missing: the factors are those of equation 4.":
             (signal**2 * xt - noise**2 * v, noise**2 * xt + signal**2 * v),
         "This reads v_hat as if it were the noise. v is a mixture of noise and picture.":
-            (own.predict_x0(v, xt, t, STEEP), v),
+            (reference.predict_x0(v, xt, t, STEEP), v),
         "alphas[t] belongs to one step. xt is all the steps away from x0: alpha_bar.":
             (near * xt - far * v, far * xt + near * v)}
     told = attempt(v.clone(), xt.clone(), t.clone(), STEEP)
     if isinstance(told, torch.Tensor):
         raise Wrong("expected two values, x0 and eps; it returned one tensor.")
     error = expect_close(told, want, "Solve xt = signal x0 + noise eps and v = signal eps - noise "
-                         "x0 for x0 and eps.", wrongs=wrongs)
-    back = attempt(own.velocity(x0, t, eps, STEEP), xt.clone(), t.clone(), STEEP)
+                         "x0 for x0 and eps.", mistakes=mistakes)
+    back = attempt(reference.velocity(x0, t, eps, STEEP), xt.clone(), t.clone(), STEEP)
     error = max(error, expect_close(back, (x0, eps), "From the v of x0 and eps both must return."))
     return f"finds picture and noise behind v at 3 steps (largest difference {error:.0e})"
 
@@ -56,7 +56,7 @@ def cosine_betas(attempt):
     f, bare = cosine**2, torch.cos(part * math.pi / 2)**2
     short = torch.cos((part + s) / (1 + s))**2
     ratio = f[1:] / f[:-1]
-    wrongs = {
+    mistakes = {
         "This is alpha_bar. A beta is what one step takes away: 1 - alpha_bar(i) / "
         "alpha_bar(i - 1).": f[1:] / f[0],
         "This is alpha, what one step keeps. beta is 1 - alpha.": ratio,
@@ -72,7 +72,7 @@ def cosine_betas(attempt):
         raise Wrong(f"there are {T} steps and {len(told)} betas: f is needed at T + 1 points, from "
                     "0 to T, and each pair of neighbours makes one beta.")
     error = expect_close(told, own_betas(T, s, largest), "f at 0 to T, the ratio of neighbours, 1 "
-                         "less that, at most `largest`.", 1e-9, wrongs)
+                         "less that, at most `largest`.", 1e-9, mistakes)
     expect_close(attempt(1000), own_betas(1000), "Unless told otherwise s is 0.008 and the largest "
                  "beta 0.999.", 1e-9)
     return f"makes {T} and 1000 betas of a cosine (largest difference {error:.0e})"
@@ -99,18 +99,18 @@ def update(attempt):
         expect_averaged(ema, model, new)
         late = (1 + step) / (10 + step)
         mixed = {d: d * old + (1 - d) * new for d in (decay, .8, late)}
-        wrongs = {
+        mistakes = {
             "The average has not moved. Change what self.average holds, not a variable beside it.":
                 old, "The average became the weights themselves.": new,
             "decay and 1 - decay are swapped: the average keeps `decay` of itself.":
                 (1 - decay) * old + decay * new}
-        wrongs |= {
+        mistakes |= {
             "decay grows beyond self.decay: take the smaller of the two.": mixed[late]
         } if decay == .8 else {
             "self.decay is used from the start. Early on it is (1 + step) / (10 + step), which is "
             "smaller: the untrained weights must be forgotten.": mixed[.8]}
         expect_close(ema.average["weight"], mixed[decay], "average = d average + (1 - d) weight, "
-                     "with d = min(decay, (1 + step) / (10 + step)).", wrongs=wrongs)
+                     "with d = min(decay, (1 + step) / (10 + step)).", mistakes=mistakes)
     return "averages as it should at 3 steps, with decay .10, .25 and .80"
 
 
@@ -141,7 +141,7 @@ def unbiased_mmd(attempt):
         return apart(aa) + apart(bb) - 2 * ab.mean()
     whole = [k.mean() for k in kernels[:2]]
     hollow = [(k.sum() - k.trace()) / len(k)**2 for k in kernels[:2]]
-    wrongs = {
+    mistakes = {
         "Each row is compared with itself too, so two finite sets always look apart (biased). "
         "Leave the diagonal out: n (n - 1) pairs are left.": sum(whole) - 2 * cross,
         "Without the diagonal there are n (n - 1) pairs, not n^2.": sum(hollow) - 2 * cross,
@@ -154,7 +154,7 @@ def unbiased_mmd(attempt):
     if isinstance(told, torch.Tensor):
         raise Wrong("it returned a tensor; a measure is printed and compared, so return a float.")
     error = expect_close(told, want, "Mean kernel within a, and within b, each without its "
-                         "diagonal, less twice the mean between them.", 1e-6, wrongs)
+                         "diagonal, less twice the mean between them.", 1e-6, mistakes)
     return f"is {want:.3f} for two sets that differ, as written out (off by {error:.0e})"
 
 @exercise("gligen_lessons.nets:timestep_embedding")
@@ -162,18 +162,18 @@ def timestep_embedding(attempt):
     """Steps from 0 to 999, at an even width whose half is odd."""
     t, half = torch.tensor([0, 1, 17, 400, 999]), 5
 
-    def waves(power=lambda i: 10000 ** (-i / half), first=math.cos, then=math.sin):
+    def sinusoids(power=lambda i: 10000 ** (-i / half), first=math.cos, then=math.sin):
         rows = [[step * power(i) for i in range(half)] for step in t.tolist()]
         return torch.tensor([[f(angle) for f in (first, then) for angle in row] for row in rows])
-    want = waves()
-    wrongs = {
+    want = sinusoids()
+    mistakes = {
         "The sines come first here. Cosines first, as in Stable Diffusion, so that published "
-        "weights fit.": waves(first=math.sin, then=math.cos),
+        "weights fit.": sinusoids(first=math.sin, then=math.cos),
         "Divide the exponent by half the width, not by half the width less one.":
-            waves(lambda i: 10000 ** (-i / (half - 1))),
+            sinusoids(lambda i: 10000 ** (-i / (half - 1))),
         "Cosine and sine alternate here. All cosines come first, then all sines.":
             want.view(5, 2, half).transpose(1, 2).reshape(5, 2 * half)}
     error = expect_close(attempt(t.clone(), 2 * half), want, "Compare with the formula: angles "
                          "whose frequencies FALL from 1 (mind the minus), their cosines, their "
-                         "sines.", tol=3e-4, wrongs=wrongs)
+                         "sines.", tol=3e-4, mistakes=mistakes)
     return f"writes 5 steps as {2 * half} waves (largest difference {error:.0e})"

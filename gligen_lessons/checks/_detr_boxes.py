@@ -15,22 +15,22 @@ def brute_force_assignment(attempt):
     told = attempt(square.clone())
     if isinstance(told, tuple | list) and len(told) == 2:
         raise Wrong("Return the rows alone, not their cost as well.")
-    wrongs = {
+    mistakes = {
         "This lists each row's column. The formula's sigma is the inverse: each COLUMN's row.":
             torch.tensor([1, 2, 3, 0]),
         "Rows are counted from 0 here, not from 1.": torch.tensor([4, 1, 2, 3]),
         "This is the dearest assignment. The smallest sum is wanted.": most_expensive(square),
         "This is what the assignment costs. Which rows does it take?": torch.tensor(6.)}
     expect_close(told, torch.tensor([3, 0, 1, 2]), "Of all permutations, the one with the "
-                 "smallest sum of costs.", wrongs=wrongs)
-    wrongs = {
+                 "smallest sum of costs.", mistakes=mistakes)
+    mistakes = {
         "A greedy choice: each column takes its cheapest row that is free. Try ALL choices, and "
         "take the smallest sum.": torch.tensor([1, 4, 2]),
         "Two columns may not share a row.": long.argmin(0),
         "With more rows than columns every choice of rows counts, not only the first ones: "
         "`permutations(range(q), n)`.": torch.tensor([0, 1, 2])}
     expect_close(attempt(long.clone()), torch.tensor([3, 1, 2]), "It is right for four by four and "
-                 "wrong for five rows and three columns.", wrongs=wrongs)
+                 "wrong for five rows and three columns.", mistakes=mistakes)
     return "finds the cheapest of 24 and of 60 assignments"
 
 
@@ -66,7 +66,7 @@ def giou(attempt):
     shared, frame, first, second = pairs_of(a, b)
     union = first + second - shared
     ratio = shared / union
-    wrongs = {
+    mistakes = {
         "This is IoU still. Take off the part of the frame that neither fills.": ratio,
         "The empty part is divided by the joint area. It is a part of the FRAME.":
             ratio - (frame - union) / union,
@@ -80,7 +80,7 @@ def giou(attempt):
     if isinstance(told, tuple):
         raise Wrong("Return GIoU alone, (n,m), not a pair.")
     error = expect_close(told, ratio - (frame - union) / frame, "IoU minus the empty part of the "
-                         "frame around both.", wrongs=wrongs)
+                         "frame around both.", mistakes=mistakes)
     left = torch.tensor([[.1, .2, .2, .5]], requires_grad=True)
     slope, = torch.autograd.grad(attempt(left, torch.tensor([[.6, .2, .8, .5]])).sum(), left)
     expect_close(slope[0, 2], torch.tensor(1 / .7),

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 
 from .. import boxes as own_boxes
-from .. import detr as own
+from .. import detr as reference
 from . import Wrong, exercise, expect_close, looks_like
 from ._detr_boxes import some_answers, some_truth
 
@@ -20,12 +20,12 @@ def matching_cost(attempt):
     (logits,), (boxes,) = some_answers(1, 7)
     (labels,), (targets,) = some_truth(3)
     labels[:2] = torch.tensor([3, 1])
-    want, wrongs = priced_wrongly(logits, boxes, labels, targets)
+    want, mistakes = priced_wrongly(logits, boxes, labels, targets)
     told = attempt(logits.clone(), boxes.clone(), labels.clone(), targets.clone())
     if getattr(told, "shape", None) == (3, 7):
         raise Wrong("the matrix is turned: queries stand in rows, targets in columns, (7,3) here.")
     error = expect_close(told, want, "Minus the probability of the target's label, 5 times L1, "
-                         "minus 2 times GIoU.", wrongs=wrongs)
+                         "minus 2 times GIoU.", mistakes=mistakes)
     logits, boxes = some_answers(2, 6)
     labels, targets = map(torch.stack, some_truth(4, 4))
     alone = ("It is right for one picture and wrong for a batch, (2,6,C+1) with labels (2,4): "
@@ -36,7 +36,8 @@ def matching_cost(attempt):
         raise Wrong(f"{alone} ({error})") from error
     if getattr(told, "shape", None) != (2, 6, 4):
         raise Wrong(alone)
-    expect_close(told, own.matching_cost(logits, boxes, labels, targets), "It is right for one "
+    expect_close(told, reference.matching_cost(logits, boxes, labels, targets),
+                 "It is right for one "
                  "picture and wrong for a batch of two.")
     return f"prices 21 pairs, and a batch (largest difference {error:.0e})"
 
@@ -82,7 +83,7 @@ def match(attempt):
     if not isinstance(told, list | tuple) or len(told) != 5:
         raise Wrong("Return a list with one (rows, cols) for each of the 5 pictures.")
     for i, (pair, *one) in enumerate(zip(told, logits, boxes, labels, targets, strict=True)):
-        expect_matched(i, pair, own.matching_cost(*one))
+        expect_matched(i, pair, reference.matching_cost(*one))
     for what, spoil in {"NaN in the predictions": (logits * math.nan, boxes, labels, targets),
                         "a target as wide as -0.1": (logits, boxes, labels, [
                             t * torch.tensor([1., 1, -1, 1]) for t in targets])}.items():
@@ -131,10 +132,10 @@ def hungarian_loss(attempt):
     logits, boxes = (part.requires_grad_() for part in some_answers(4, 6))
     labels, targets = some_truth(3, 0, 1, 2)
     told = attempt(logits, boxes, list(labels), list(targets))
-    want, wrongs = lost_wrongly(logits, boxes, labels, targets, .1)
-    if not isinstance(told, dict) or set(told) != set(own.WEIGHTS):
-        raise Wrong(f"Return a dict with the keys {', '.join(own.WEIGHTS)}.")
-    for name, found in wrongs.items():
+    want, mistakes = lost_wrongly(logits, boxes, labels, targets, .1)
+    if not isinstance(told, dict) or set(told) != set(reference.WEIGHTS):
+        raise Wrong(f"Return a dict with the keys {', '.join(reference.WEIGHTS)}.")
+    for name, found in mistakes.items():
         looks_like(told[name], found)
     error = expect_close(told, want, "Compare the three losses with the text, one by one.")
     again = attempt(logits, boxes, list(labels), list(targets), .37)
@@ -150,22 +151,22 @@ def hungarian_loss(attempt):
 
 def lost_wrongly(logits, boxes, labels, targets, eos_coef) -> tuple[dict, dict]:
     """The right losses, and for each typical wrong values."""
-    pairs, nothing = own.match(logits, boxes, labels, targets), logits.shape[2] - 1
+    pairs, nothing = reference.match(logits, boxes, labels, targets), logits.shape[2] - 1
     wanted, first = (torch.full(logits.shape[:2], nothing) for _ in range(2))
     for i, (rows, cols) in enumerate(pairs):
         wanted[i, rows], first[i, :len(cols)] = labels[i][cols], labels[i]
     each = F.cross_entropy(logits.transpose(1, 2), wanted, reduction="none")       # (b,q)
     weight = torch.where(wanted == nothing, eos_coef, 1.)
     at_first = F.cross_entropy(logits.transpose(1, 2), first, reduction="none")
-    wrongs = {"loss_ce": {"The labels stand at the first queries. They belong to the matched ones.":
-                          (at_first * torch.where(first == nothing, eos_coef, 1.)).sum()
-                          / weight.sum()} | misnamed(each, weight, wanted != nothing, eos_coef)}
+    mistakes = {"loss_ce": {"The labels stand at the first queries, not at the matched ones.":
+                            (at_first * torch.where(first == nothing, eos_coef, 1.)).sum()
+                            / weight.sum()} | misnamed(each, weight, wanted != nothing, eos_coef)}
     found = torch.cat([boxes[i, rows] for i, (rows, _) in enumerate(pairs)])
-    true, n = own.in_order(targets, pairs), sum(map(len, labels))
+    true, n = reference.in_order(targets, pairs), sum(map(len, labels))
     l1, overlap = (found - true).abs(), every_giou(found, true).diagonal()
-    wrongs |= misboxed(found, true, torch.cat(targets), len(logits))
+    mistakes |= misboxed(found, true, torch.cat(targets), len(logits))
     return {"loss_ce": (each * weight).sum() / weight.sum(), "loss_bbox": l1.sum() / n,
-            "loss_giou": (1 - overlap).sum() / n}, wrongs
+            "loss_giou": (1 - overlap).sum() / n}, mistakes
 
 
 def every_giou(found, true) -> torch.Tensor:
@@ -218,23 +219,24 @@ def detection_loss(attempt):
     parts = [some_answers(3, 6) for _ in range(3)]
     logits, boxes = (torch.stack(part).requires_grad_() for part in zip(*parts, strict=True))
     labels, targets = some_truth(2, 1, 4)
-    each = [own.hungarian_loss(*one, labels, targets) for one in zip(logits, boxes, strict=True)]
-    totals = [sum(own.WEIGHTS[name] * loss for name, loss in one.items()) for one in each]
-    turned = own.hungarian_loss(logits.transpose(0, 1).flatten(0, 1), boxes.transpose(
+    each = [reference.hungarian_loss(*one, labels, targets)
+            for one in zip(logits, boxes, strict=True)]
+    totals = [sum(reference.WEIGHTS[name] * loss for name, loss in one.items()) for one in each]
+    turned = reference.hungarian_loss(logits.transpose(0, 1).flatten(0, 1), boxes.transpose(
         0, 1).flatten(0, 1), labels * 3, targets * 3)
-    wrongs = {
+    mistakes = {
         "This is the mean over the layers. The paper adds them up.": sum(totals) / 3,
         "Only the last layer counts here. The auxiliary losses are missing.": totals[-1],
         "The weights are missing: 1, 5 and 2, in `WEIGHTS`.":
             sum(sum(one.values()) for one in each),
         "The layers are folded so that answers meet other pictures' targets. `flatten(0, 1)` puts "
         "layer after layer, so the list is `labels * layers`.":
-            3 * sum(own.WEIGHTS[name] * loss for name, loss in turned.items())}
+            3 * sum(reference.WEIGHTS[name] * loss for name, loss in turned.items())}
     told = attempt(logits, boxes, list(labels), list(targets))
     if isinstance(told, dict):
         raise Wrong("Return one number: the weighted sum of the three losses.")
     error = expect_close(told, sum(totals), "The sum over the layers of the weighted losses.",
-                         wrongs=wrongs)
+                         mistakes=mistakes)
     if not getattr(told, "requires_grad", False):
         raise Wrong("no gradient reaches the answers: no .item() or .detach() here.")
     return f"adds up the losses of 3 layers (largest difference {error:.0e})"

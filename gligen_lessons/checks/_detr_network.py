@@ -8,8 +8,8 @@ from .. import transformer
 from . import Wrong, exercise, expect_close
 
 
-def waves_of(n: int, d: int, first: int = 1, whole: float = 2 * math.pi, rate=None,
-             apart: bool = False) -> torch.Tensor:
+def sinusoids_of(n: int, d: int, first: int = 1, whole: float = 2 * math.pi, rate=None,
+                 apart: bool = False) -> torch.Tensor:
     """The numbers of one axis, (n,d), by loops; the arguments make typical mistakes."""
     table = torch.zeros(n, d, dtype=torch.float64)
     for i in range(n):
@@ -30,9 +30,9 @@ def placed(rows, columns) -> torch.Tensor:
 def sine_positions(attempt):
     """A map that is not square, in 24 numbers."""
     def both(**wrong):
-        return placed(waves_of(3, 12, **wrong), waves_of(5, 12, **wrong))
-    rows, columns = waves_of(3, 12), waves_of(5, 12)
-    wrongs = {
+        return placed(sinusoids_of(3, 12, **wrong), sinusoids_of(5, 12, **wrong))
+    rows, columns = sinusoids_of(3, 12), sinusoids_of(5, 12)
+    mistakes = {
         "Rows and columns count from 1 here, not from 0.": both(first=0),
         "The angles are not scaled: divide by the number of rows (or columns), times 2 pi.":
             both(whole=0),
@@ -50,15 +50,17 @@ def sine_positions(attempt):
         raise Wrong("the places are not flattened yet: (h*w,d), row after row.")
     told = told.double() if isinstance(told, torch.Tensor) else told
     error = expect_close(told, placed(rows, columns), "Compare row 1, column 1: the angle is "
-                         "2 pi / h for the first half, 2 pi / w for the second.", wrongs=wrongs)
-    expect_close(attempt(4, 2, 8).double(), placed(waves_of(4, 4), waves_of(2, 4)), "It is right "
+                         "2 pi / h for the first half, 2 pi / w for the second.", mistakes=mistakes)
+    expect_close(attempt(4, 2, 8).double(), placed(sinusoids_of(4, 4), sinusoids_of(2, 4)),
+                 "It is right "
                  "for one size and wrong for another: is a size written into it?")
     return f"writes 15 places as waves (largest difference {error:.0e})"
 
 
-def attended(layer, x, place, source, source_place, q="qp", k="sp", v="s", out=True, scale=True):
+def attended(layer, x, position, source, source_position, q="qp", k="sp", v="s", out=True,
+             scale=True):
     """DetrAttention by einsum; the arguments make typical mistakes."""
-    parts = {"q": x, "qp": x + place, "s": source, "sp": source + source_place}
+    parts = {"q": x, "qp": x + position, "s": source, "sp": source + source_position}
     heads = layer.heads
 
     def cut(linear, value):
@@ -76,12 +78,12 @@ def DetrAttention(attempt):                              # noqa: N802
     for value in own_layer.parameters():
         torch.nn.init.normal_(value, std=.6)
     layer.load_state_dict(own_layer.state_dict())
-    x, place, source, source_place = (torch.randn(2, n, 8) for n in (3, 3, 5, 5))
-    given = x, place, source, source_place
+    x, position, source, source_position = (torch.randn(2, n, 8) for n in (3, 3, 5, 5))
+    given = x, position, source, source_position
     tangled = own_layer.split(own_layer.v_proj(source))           # (b,k,m,d/k)
     weights = own_layer.map(*given)
     tangled = own_layer.o_proj((weights @ tangled).reshape(2, 3, 8))
-    wrongs = {
+    mistakes = {
         "The values carry places here. Hand over contents only: v_proj(source).":
             attended(own_layer, *given, v="sp"),
         "What asks does not know its place: q_proj(x + place).": attended(own_layer, *given, q="q"),
@@ -93,27 +95,27 @@ def DetrAttention(attempt):                              # noqa: N802
         "The heads are joined in the wrong order: transpose first, then flatten.": tangled}
     told = layer(*(part.clone() for part in given))
     error = expect_close(told, attended(own_layer, *given), "Compare with the formula: q and k "
-                         "carry places, v does not.", wrongs=wrongs)
+                         "carry places, v does not.", mistakes=mistakes)
     return f"attends from 3 to 5 tokens in 2 heads (largest difference {error:.0e})"
 
 
-def decoded(layer, x, query, memory, place, wrong=""):
+def decoded(layer, x, query, memory, position, wrong=""):
     """DetrDecoderLayer step by step, or with one of the typical mistakes."""
     none, norm = torch.zeros_like(query), layer.self_attn_layer_norm
     asks = none if wrong == "silent" else query
     if wrong == "looks first":
-        x = layer.encoder_attn_layer_norm(x + layer.encoder_attn(x, query, memory, place))
+        x = layer.encoder_attn_layer_norm(x + layer.encoder_attn(x, query, memory, position))
         x = norm(x + layer.self_attn(x, query, x, query))
         return layer.final_layer_norm(x + layer.mlp(x))
     if wrong == "pre-norm":
         y = norm(x)
         x = x + layer.self_attn(y, query, y, query)
-        x = x + layer.encoder_attn(layer.encoder_attn_layer_norm(x), query, memory, place)
+        x = x + layer.encoder_attn(layer.encoder_attn_layer_norm(x), query, memory, position)
         return x + layer.mlp(layer.final_layer_norm(x))
     kept = 0 if wrong == "no shortcut" else 1
     x = norm(kept * x + layer.self_attn(x, asks, x, asks))
     seen = layer.encoder_attn(x, none if wrong == "no query" else query, memory,
-                              torch.zeros_like(place) if wrong == "no place" else place)
+                              torch.zeros_like(position) if wrong == "no place" else position)
     x = layer.encoder_attn_layer_norm(kept * x + seen)
     return layer.final_layer_norm(kept * x + (0 if wrong == "no mlp" else 1) * layer.mlp(x))
 
@@ -135,10 +137,10 @@ def DetrDecoderLayer(attempt):                           # noqa: N802
         "pre-norm": "The norms come AFTER each sum here, not before each part.",
         "no shortcut": "The sums are missing: each part's result is added to x.",
         "no mlp": "The MLP is missing."}
-    wrongs = {message: decoded(own_layer, *given, wrong) for wrong, message in messages.items()}
+    mistakes = {message: decoded(own_layer, *given, wrong) for wrong, message in messages.items()}
     told = layer(*(part.clone() for part in given))
     error = expect_close(told, decoded(own_layer, *given), "Compare each of the three parts with "
-                         "the text.", wrongs=wrongs)
+                         "the text.", mistakes=mistakes)
     dropping = attempt(8, 2, 16, 1.).train()
     dropping.load_state_dict(own_layer.state_dict())
     x = given[0]

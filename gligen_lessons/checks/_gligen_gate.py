@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from .. import gligen as own
+from .. import gligen as reference
 from . import Wrong, exercise, expect_close, looks_like
 
 
@@ -15,12 +15,12 @@ def some_boxes() -> Tensor:
     return torch.cat([low, low + .1 + .3 * torch.rand(2, 3, 2)], 2)
 
 
-def in_waves(boxes: Tensor, rates, order: str = "fwc", cosine_first: bool = False) -> Tensor:
+def in_sinusoids(boxes: Tensor, rates, order: str = "fwc", cosine_first: bool = False) -> Tensor:
     """Waves of boxes by einsum; `order` of frequency, wave and coordinate, slowest first."""
     angles = torch.einsum("bnc,f->bnfc", boxes.double(), torch.as_tensor(rates).double())
     both = [angles.cos(), angles.sin()] if cosine_first else [angles.sin(), angles.cos()]
-    waves = torch.stack(both, 3)                                    # (b,n,f,w,c)
-    return torch.einsum(f"bnfwc->bn{order}", waves).flatten(2).float()
+    sinusoids = torch.stack(both, 3)                                    # (b,n,f,w,c)
+    return torch.einsum(f"bnfwc->bn{order}", sinusoids).flatten(2).float()
 
 
 @exercise("gligen_lessons.gligen:fourier")
@@ -28,41 +28,41 @@ def fourier(attempt):
     """Six boxes, and the boxes whose waves are known without a formula."""
     boxes, k = some_boxes(), torch.arange(8)
     rates = 100 ** (k.double() / 8)
-    wrongs = {
+    mistakes = {
         "There is a factor of pi in the angles; GLIGEN's waves have none.":
-            in_waves(boxes, math.pi * rates),
+            in_sinusoids(boxes, math.pi * rates),
         "There is a factor of 2 pi in the angles; GLIGEN's waves have none.":
-            in_waves(boxes, 2 * math.pi * rates),
-        "These frequencies are powers of two. Here f_k = 100^(k/8).": in_waves(boxes, 2. ** k),
+            in_sinusoids(boxes, 2 * math.pi * rates),
+        "These frequencies are powers of two. Here f_k = 100^(k/8).": in_sinusoids(boxes, 2. ** k),
         "The frequencies end at 100 here: the exponent is k/8, so the last one is 56.":
-            in_waves(boxes, 100 ** (k / 7)),
+            in_sinusoids(boxes, 100 ** (k / 7)),
         "The frequencies fall, as those of time do. Here they rise: 100^(k/8).":
-            in_waves(boxes, 1 / rates),
-        "Frequency 0 should be 1: k counts from 0 to 7.": in_waves(boxes, 100 ** ((k + 1) / 8)),
+            in_sinusoids(boxes, 1 / rates),
+        "Frequency 0 should be 1: k counts from 0 to 7.": in_sinusoids(boxes, 100 ** ((k + 1) / 8)),
         "The cosines come before the sines; for boxes the sines are first.":
-            in_waves(boxes, rates, cosine_first=True),
+            in_sinusoids(boxes, rates, cosine_first=True),
         "All waves of a coordinate stand together. Frequencies come first: permute to "
-        "(b,n,8,2,4) before you flatten.": in_waves(boxes, rates, "cfw"),
+        "(b,n,8,2,4) before you flatten.": in_sinusoids(boxes, rates, "cfw"),
         "Coordinates come before sine and cosine here: for each frequency the four sines, then "
-        "the four cosines.": in_waves(boxes, rates, "fcw"),
+        "the four cosines.": in_sinusoids(boxes, rates, "fcw"),
         "All sines come before all cosines. They alternate, frequency by frequency.":
-            in_waves(boxes, rates, "wfc"),
+            in_sinusoids(boxes, rates, "wfc"),
         "All sines of a coordinate, then all its cosines: frequencies come first, then sine and "
-        "cosine, then coordinates.": in_waves(boxes, rates, "cwf"),
+        "cosine, then coordinates.": in_sinusoids(boxes, rates, "cwf"),
         "The waves are right, and not flattened: (b,n,64).":
-            in_waves(boxes, rates).unflatten(2, (8, 2, 4))}
-    error = expect_close(attempt(boxes.clone()), in_waves(boxes, rates), "Compare frequency 0: "
+            in_sinusoids(boxes, rates).unflatten(2, (8, 2, 4))}
+    error = expect_close(attempt(boxes.clone()), in_sinusoids(boxes, rates), "Compare frequency 0: "
                          "sin(x0), sin(y0), sin(x1), sin(y1), then the four cosines.",
-                         wrongs=wrongs)
+                         mistakes=mistakes)
     wide = torch.rand(1, 5, 4, dtype=torch.float64)
     if attempt(wide).dtype != torch.float64:
         raise Wrong("boxes in 64 bits came back in 32: bring the frequencies to the boxes' dtype.")
     return f"writes 6 boxes as 64 waves (largest difference {error:.0e})"
 
 
-def drawn_position_net() -> own.PositionNet:
+def drawn_position_net() -> reference.PositionNet:
     """A small position net whose null features are not zero."""
-    net = own.PositionNet(5, 7)
+    net = reference.PositionNet(5, 7)
     for p in net.parameters():
         nn.init.normal_(p, std=.4)
     return net.requires_grad_(False)
@@ -73,45 +73,46 @@ def PositionNet(attempt):
     """Two pictures with two and one of three slots used."""
     net, boxes, features = drawn_position_net(), some_boxes(), torch.randn(2, 3, 5)
     masks = torch.tensor([[1., 0, 1], [0, 1, 0]])
-    used, waves = masks[..., None], own.fourier(boxes)
-    null, null_waves = net.null_positive_feature, net.null_position_feature
+    used, sinusoids = masks[..., None], reference.fourier(boxes)
+    null, null_sinusoids = net.null_positive_feature, net.null_position_feature
     words = used * features + (1 - used) * null
-    places = used * waves + (1 - used) * null_waves
+    places = used * sinusoids + (1 - used) * null_sinusoids
 
     def mlp(a, b):
         return net.linears(torch.cat([a, b], -1))
-    want, plain = mlp(words, places), mlp(features, waves)
-    no_box = own.fourier(used * boxes)
-    wrongs = {
+    want, plain = mlp(words, places), mlp(features, sinusoids)
+    no_box = reference.fourier(used * boxes)
+    mistakes = {
         "The masks are ignored: unused slots show what happens to lie in them.": plain,
         "Unused slots give a token of zeros: the mask works after the MLP. Exchange features and "
         "waves for the null features BEFORE it; an empty slot has a token like any other.":
             used * want,
         "Features are exchanged in unused slots, the waves are not: the box leaks.":
-            mlp(words, waves),
+            mlp(words, sinusoids),
         "Waves are exchanged in unused slots, the features are not: the phrase leaks.":
             mlp(features, places),
         "In unused slots the phrase and the box are zero. Learned null features stand there.":
-            mlp(used * features, used * waves),
+            mlp(used * features, used * sinusoids),
         "In unused slots the BOX is zero, and its waves are those of a box in the corner. "
         "`null_position_feature` stands for the 64 waves.": mlp(words, no_box),
         "The mask is upside down: 1 is a slot in use.":
-            mlp((1 - used) * features + used * null, (1 - used) * waves + used * null_waves),
+            mlp((1 - used) * features + used * null,
+                (1 - used) * sinusoids + used * null_sinusoids),
         "The null features are added to every slot; they take the place of unused ones.":
-            mlp(used * features + null, used * waves + null_waves),
+            mlp(used * features + null, used * sinusoids + null_sinusoids),
         "Waves come before features. The order is features, waves.":
             net.linears(torch.cat([places, words], -1))}
     learner = attempt(5, 7)
     learner.load_state_dict(net.state_dict())
     error = expect_close(learner(boxes.clone(), masks.clone(), features.clone()), want,
                          "Exchange both halves where the mask is 0, then one MLP over features and "
-                         "waves.", wrongs=wrongs)
+                         "waves.", mistakes=mistakes)
     return f"makes tokens of 3 used and 3 unused slots (largest difference {error:.0e})"
 
 
-def drawn_gate() -> own.GatedSelfAttentionDense:
+def drawn_gate() -> reference.GatedSelfAttentionDense:
     """A gate that is far open, one scalar to each side, at a strength of .7."""
-    gate = own.GatedSelfAttentionDense(12, 3, 5)
+    gate = reference.GatedSelfAttentionDense(12, 3, 5)
     for p in gate.parameters():
         nn.init.normal_(p, std=.5)
     nn.init.constant_(gate.alpha_attn, .9)
@@ -140,7 +141,7 @@ class Slipped:
         return y + (self.second if weight is None else weight) * self.gate.ff(read)
 
 
-def slips_of_gates(s: Slipped) -> dict[str, Tensor]:
+def mistakes_of_gates(s: Slipped) -> dict[str, Tensor]:
     """What comes out where a gate is wrong, missing, or at the wrong place, by message."""
     gate, x, seen = s.gate, s.x, s.seen
     alpha, dense, scale = gate.alpha_attn, gate.alpha_dense, gate.scale
@@ -168,7 +169,7 @@ def slips_of_gates(s: Slipped) -> dict[str, Tensor]:
             s.fed(s.first * (x + seen))}
 
 
-def slips_of_parts(s: Slipped) -> dict[str, Tensor]:
+def mistakes_of_parts(s: Slipped) -> dict[str, Tensor]:
     """What comes out where a part is missing or reads the wrong thing, by message."""
     gate, x, tokens = s.gate, s.x, s.tokens
     last = gate.attn(gate.norm1(torch.cat([x, tokens], 1)))[:, -s.n:]
@@ -207,7 +208,7 @@ def GatedSelfAttentionDense(attempt):
     if isinstance(got, Tensor) and got.shape == (2, 10, 12):
         raise Wrong("the tokens are still there: keep the rows of the pixels (token selection).")
     slipped = Slipped(gate, x, objs)
-    looks_like(got, slips_of_gates(slipped) | slips_of_parts(slipped))
+    looks_like(got, mistakes_of_gates(slipped) | mistakes_of_parts(slipped))
     error = expect_close(got, gate(x, objs), "Join, norm1, attend, keep the pixels, add through "
                          "the first gate; norm2, ff, add through the second.")
     for name in ("alpha_attn", "alpha_dense"):

@@ -19,7 +19,7 @@ def gate_attention(attempt):
     want, turned = looks[:, :, :6, 6:], looks[:, :, 6:, :6]
     raw = attention_map(gate.attn, both, both)[:, :, :6, 6:]
     opening = gate.scale * gate.alpha_attn.tanh()
-    wrongs = {
+    mistakes = {
         "Each pixel spreads its attention over the tokens alone: rows sum to one. In a gate it "
         "attends to all pixels too, so join first, and cut after the softmax.":
             want / want.sum(-1, keepdim=True),
@@ -41,7 +41,7 @@ def gate_attention(attempt):
             looks[:, :, :6, :4]}
     error = expect_close(attempt(gate, x.clone(), objs.clone()), want, "Join pixels and "
                          "`gate.linear(objs)`, norm1, `attention_map` of the whole with itself, "
-                         "then cut.", wrongs=wrongs)
+                         "then cut.", mistakes=mistakes)
     return f"finds the attention of 6 pixels to 4 tokens (largest difference {error:.0e})"
 
 
@@ -67,7 +67,7 @@ def attention_concentration(attempt):
         return (source * weight).sum((2, 3)) / weight.sum((2, 3)).clamp(min=1e-9) / below
     touched, centred = (inside > 0).float(), (inside > .5).float()
     beside = (maps * (1 - inside)).sum((2, 3)) / (1 - inside).sum((2, 3))
-    wrongs = {
+    mistakes = {
         "Rows and columns have changed places: x runs along a row.":
             over(inside.transpose(2, 3)),
         "This is the part of the attention that lies in the box. A large box has a large part by "
@@ -87,7 +87,7 @@ def attention_concentration(attempt):
             (maps * inside).sum((2, 3)) / mean,
         "The fraction is upside down: inside stands above.": 1 / over(inside)}
     error = expect_close(attempt(maps.clone(), boxes.clone()), over(inside), "The mean of the map "
-                         "inside the box, over its mean everywhere.", wrongs=wrongs)
+                         "inside the box, over its mean everywhere.", mistakes=mistakes)
     maps[1, 2] = 0
     expect_close(attempt(maps, boxes)[1, 2], torch.tensor(0.), "A map of a slot that is not used "
                  "is all zero: answer 0 there, `clamp` what you divide by.")

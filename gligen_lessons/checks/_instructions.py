@@ -28,7 +28,7 @@ def sightings() -> list[Detected]:
     return [found, missed, Detected([], [], torch.zeros(0, 4))]
 
 
-def wishes_of(phrases: list[str], boxes_xyxy: Tensor) -> set[tuple]:
+def requests_of(phrases: list[str], boxes_xyxy: Tensor) -> set[tuple]:
     """Phrases with their boxes, in any order, as what can be compared."""
     return {(phrase, *(round(x, 4) for x in box)) for phrase, box in
             zip(phrases, boxes_xyxy.tolist(), strict=True)}
@@ -65,8 +65,8 @@ def judge(arm: str, got: Instruction | None, right: Instruction | None, one: Inp
     if got.caption != right.caption:
         raise Wrong(f"the caption of arm {arm} is {got.caption!r}. It is the arm's own phrase of "
                     "the target, so that arms differ in their grounding only.")
-    what_is_beside(arm, wishes_of(got.phrases, got.boxes_xyxy),
-                   wishes_of(right.phrases, right.boxes_xyxy), one, seen)
+    what_is_beside(arm, requests_of(got.phrases, got.boxes_xyxy),
+                   requests_of(right.phrases, right.boxes_xyxy), one, seen)
 
 
 def the_target(arm: str, got: Instruction, right: Instruction, one: InpaintingCase) -> None:
@@ -91,14 +91,14 @@ def what_is_beside(arm: str, got: set[tuple], want: set[tuple], one: InpaintingC
     if got == want:
         return
     more, less = got - want, want - got
-    own = {entry for entry in wishes_of(seen.phrases, seen.boxes_xyxy)
+    own = {entry for entry in requests_of(seen.phrases, seen.boxes_xyxy)
            if float(iou(torch.tensor(entry[1:])[None], one.box[None])[0]) > arms.SAME}
     if arm == "A":
         raise Wrong("arm A is told of the target alone.")
     if arm in "BC" and more & own:
         raise Wrong(f"a detection that is the target itself (IoU above {arms.SAME}) stands beside "
                     f"it in arm {arm}: two wishes for one place. `others` leaves it out.")
-    if arm in "BC" and more & wishes_of(one.phrases, one.boxes_xyxy):
+    if arm in "BC" and more & requests_of(one.phrases, one.boxes_xyxy):
         raise Wrong(f"arm {arm} is told true things beside its target. It knows them from the "
                     "detector only.")
     if arm == "D" and more:

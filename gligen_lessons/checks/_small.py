@@ -80,21 +80,21 @@ def attention_layer() -> Attention:
     return layer.requires_grad_(False)
 
 
-def loss_slips(guess: Callable, z0: Tensor, zt: Tensor, eps: Tensor) -> dict[str, Tensor]:
+def loss_mistakes(prediction: Callable, z0: Tensor, zt: Tensor, eps: Tensor) -> dict[str, Tensor]:
     """What people hand in where a loss on latents is asked for: what to say of it, and its value.
 
-    `guess(seen)` is what the network answers to a latent.
+    `prediction(seen)` is what the network answers to a latent.
     """
-    right = guess(zt)
+    right = prediction(zt)
     return {
-        "The guess is compared with z0. The network guesses the noise, eps.":
+        "The prediction is compared with z0. The network predicts the noise, eps.":
             F.mse_loss(right, z0),
-        "The guess is compared with zt; the target is the noise that made it, eps.":
+        "The prediction is compared with zt; the target is the noise that made it, eps.":
             F.mse_loss(right, zt),
         "The network saw the clean latent z0. Noise it first, with q_sample.":
-            F.mse_loss(guess(z0), eps),
+            F.mse_loss(prediction(z0), eps),
         "The noise was added to z0 as it is: q_sample mixes them at the levels of t.":
-            F.mse_loss(guess(z0 + eps), eps),
+            F.mse_loss(prediction(z0 + eps), eps),
         "Squares are summed here; take the mean, or the loss grows with the batch.":
             (right - eps).square().sum(),
         "Each picture's loss is asked for as one mean over all of them.":

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import nets as own
+from .. import nets as reference
 from . import Wrong, exercise, expect_close
 
 
@@ -25,13 +25,13 @@ def loaded(attempt, net: nn.Module, *sizes) -> nn.Module:
 @exercise("gligen_lessons.nets:ResnetBlock2D")
 def ResnetBlock2D(attempt):
     """From 6 channels to 9 at two steps; then 6 to 6 and without a step."""
-    net = redrawn(own.ResnetBlock2D(6, 9, 10, 3))
+    net = redrawn(reference.ResnetBlock2D(6, 9, 10, 3))
     x, temb = torch.randn(2, 6, 5, 4), torch.randn(2, 10)
     want = net(x, temb)
     error = expect_close(loaded(attempt, net, 6, 9, 10, 3)(x.clone(), temb.clone()), want,
                          "norm, SiLU, convolution; add the step; norm, SiLU, convolution; add x.",
-                         wrongs=wrong_blocks(net, x, temb))
-    plain = redrawn(own.ResnetBlock2D(6, 6, None, 3))
+                         mistakes=wrong_blocks(net, x, temb))
+    plain = redrawn(reference.ResnetBlock2D(6, 6, None, 3))
     expect_close(loaded(attempt, plain, 6, 6, None, 3)(x.clone()), plain(x), "Without `temb`, and "
                  "with as many channels as before: no shift, and x itself in the sum.")
     return f"agrees on 2 pictures at 2 steps, and without a step (largest difference {error:.0e})"
@@ -67,15 +67,15 @@ def wrong_blocks(net: nn.Module, x: Tensor, temb: Tensor) -> dict:
 @exercise("gligen_lessons.nets:Attention")
 def Attention(attempt):
     """Cross-attention with a context of another length and width, and self-attention."""
-    net = redrawn(own.Attention(12, 3, 12))
+    net = redrawn(reference.Attention(12, 3, 12))
     x, context = torch.randn(2, 5, 12), torch.randn(2, 5, 12)
     learner = loaded(attempt, net, 12, 3, 12)
     error = expect_close(learner(x.clone(), context.clone()), net(x, context), "Queries from x, "
                          "keys and values from the context, heads split, mixed, joined, to_out.",
-                         wrongs=wrong_attentions(net, x, context))
+                         mistakes=wrong_attentions(net, x, context))
     expect_close(learner(x.clone()), net(x), "Without a context x attends to itself: keys and "
                  "values come from x then.")
-    net, words = redrawn(own.Attention(12, 3, 8)), torch.randn(2, 7, 8)
+    net, words = redrawn(reference.Attention(12, 3, 8)), torch.randn(2, 7, 8)
     learner = loaded(attempt, net, 12, 3, 8)
     expect_close(learner(x.clone(), words.clone()), net(x, words), "A context of 7 tokens of "
                  "width 8 for 5 queries of width 12: is a size written into it?")
@@ -87,11 +87,11 @@ def Attention(attempt):
 def wrong_attentions(net: nn.Module, x: Tensor, context: Tensor) -> dict:
     """Typical slips in attention, with what they give."""
     def mixed(q, k, v, heads=3):
-        q, k, v = (own.split_heads(y, heads) for y in (q, k, v))
-        return own.dot_product_attention(q, k, v)                    # (b,k,n,d/k)
+        q, k, v = (reference.split_heads(y, heads) for y in (q, k, v))
+        return reference.dot_product_attention(q, k, v)                    # (b,k,n,d/k)
 
     def out(y):
-        return net.to_out[0](own.join_heads(y))                             # (b,n,d)
+        return net.to_out[0](reference.join_heads(y))                             # (b,n,d)
     q, k, v = net.to_q(x), net.to_k(context), net.to_v(context)
     return {
         "The context is not read: this is self-attention.": out(mixed(q, net.to_k(x), net.to_v(x))),
@@ -101,7 +101,7 @@ def wrong_attentions(net: nn.Module, x: Tensor, context: Tensor) -> dict:
             out(mixed(q, k, net.to_v(x))),
         "Keys and values are exchanged.": out(mixed(q, v, k)),
         "There is one wide head. Split the width into `self.heads`.": out(mixed(q, k, v, 1)),
-        "`to_out` is missing: the heads never meet.": own.join_heads(mixed(q, k, v)),
+        "`to_out` is missing: the heads never meet.": reference.join_heads(mixed(q, k, v)),
         "The heads are joined without exchanging axes first, which mixes up tokens: "
         "`join_heads`.": net.to_out[0](mixed(q, k, v).reshape(x.shape)),
         "x is added here. The block around it does that.": x + out(mixed(q, k, v))}

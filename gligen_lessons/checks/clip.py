@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from .. import bpe
-from .. import clip as own
+from .. import clip as reference
 from . import Wrong, exercise, expect_close
 from ._attention import causal_mask, dot_product_attention, split_heads  # noqa: F401
 
@@ -90,7 +90,7 @@ def merged(attempt):
 def quick_gelu(attempt):
     """On both sides of zero and far out."""
     x = torch.tensor([[-30., -4., -1.3, -.2], [0., .7, 2.1, 25.]])
-    wrongs = {
+    mistakes = {
         "This is the exact GELU (or its tanh form). The quick one has a sigmoid.": F.gelu(x),
         "The factor 1.702 is missing inside the sigmoid: this is the SiLU.": F.silu(x),
         "This is only the gate. Multiply x by it.": torch.sigmoid(1.702 * x),
@@ -99,7 +99,7 @@ def quick_gelu(attempt):
             1.702 * x * torch.sigmoid(1.702 * x),
         "Divide nothing: x times the sigmoid of 1.702 x.": x * torch.sigmoid(x / 1.702)}
     error = expect_close(attempt(x.clone()), x * torch.sigmoid(1.702 * x),
-                         "Compare with x times the sigmoid of 1.702 x.", wrongs=wrongs)
+                         "Compare with x times the sigmoid of 1.702 x.", mistakes=mistakes)
     return f"is x sigmoid(1.702 x) at {x.numel()} points (largest difference {error:.0e})"
 
 
@@ -111,7 +111,7 @@ def pool(attempt):
                         [6, 7, 8, 8, 8, 8]])
     ends, rows = torch.tensor([2, 4, 5, 1]), torch.arange(4)
     counts = torch.arange(6)[None] <= ends[:, None]
-    wrongs = {
+    mistakes = {
         "This is the last place, which is padding for short captions. Take the first end token.":
             states[:, -1],
         "The end token is the one that equals `eos`; the largest number is another one here.":
@@ -127,7 +127,7 @@ def pool(attempt):
             states[:, 0],
         "This is the largest value of each feature, not one token's state.": states.amax(1)}
     error = expect_close(attempt(states.clone(), ids.clone(), eos), states[rows, ends],
-                         "Pick for each row the state at its first `eos`.", wrongs=wrongs)
+                         "Pick for each row the state at its first `eos`.", mistakes=mistakes)
     return f"picks the first end token of 4 captions (largest difference {error:.0e})"
 
 
@@ -141,7 +141,7 @@ def similarity(attempt):
     told = attempt(images.clone(), texts.clone(), log_scale.clone())
     if getattr(told, "shape", None) == (5, 3):
         raise Wrong("the table is turned: pictures stand in rows, captions in columns, (3,5) here.")
-    wrongs = {
+    mistakes = {
         NO_UNIT: factor * images @ texts.T,
         "The captions are not brought to length one; the pictures are.": factor * i @ texts.T,
         "The pictures are not brought to length one; the captions are.": factor * images @ t.T,
@@ -152,7 +152,7 @@ def similarity(attempt):
         "This brings each feature to length one over the batch. Each ROW is a vector: dim=-1.":
             factor * F.normalize(images, dim=0) @ F.normalize(texts, dim=0).T}
     error = expect_close(told, want, "Cosine of each row of images with each row of texts, times "
-                         "exp(log_scale).", wrongs=wrongs)
+                         "exp(log_scale).", mistakes=mistakes)
     return f"gives 3 x 5 cosines, scaled (largest difference {error:.0e})"
 
 
@@ -175,7 +175,7 @@ def clip_loss(attempt):
     rows, columns = logits.log_softmax(1), logits.log_softmax(0)
     i, t = -rows.diagonal().mean(), -columns.diagonal().mean()
     first = (F.cross_entropy(z, torch.zeros(5, dtype=torch.long)) for z in (logits, logits.T))
-    wrongs = {
+    mistakes = {
         "Only the pictures choose here (rows). The captions choose as well: `logits.T`.": i,
         "Only the captions choose here (columns). The pictures choose as well.": t,
         "This is the sum of the two. Take their mean.": i + t,
@@ -195,7 +195,7 @@ def clip_loss(attempt):
     told = attempt(logits)
     is_one_number(told)
     error = expect_close(told, (i + t) / 2, "Two cross-entropies, one over the rows and one over "
-                         "the columns, and their mean.", wrongs=wrongs)
+                         "the columns, and their mean.", mistakes=mistakes)
     has_gradient(told)
     return f"is the mean of both choices, {told.detach():.3f} here (off by {error:.0e})"
 
@@ -207,9 +207,9 @@ def hard_negative_loss(attempt):
     i = -logits.log_softmax(1).diagonal().mean()
     t = -logits[:, :b].log_softmax(0).diagonal().mean()
     every = F.cross_entropy(logits.T, torch.arange(10) % b)
-    wrongs = {
+    mistakes = {
         "The wrong captions take no part: pictures choose among ALL columns.":
-            own.clip_loss(logits[:, :b]),
+            reference.clip_loss(logits[:, :b]),
         "Only the pictures choose here (rows). The right captions choose as well.": i,
         "Only the captions choose here (columns). The pictures choose as well.": t,
         "This is the sum of the two. Take their mean.": i + t,
@@ -221,7 +221,7 @@ def hard_negative_loss(attempt):
     told = attempt(logits)
     is_one_number(told)
     error = expect_close(told, (i + t) / 2, "Rows choose among all columns, the first b columns "
-                         "among the rows; then the mean.", wrongs=wrongs)
+                         "among the rows; then the mean.", mistakes=mistakes)
     has_gradient(told)
     return f"lets 4 pictures choose among 10 captions (off by {error:.0e})"
 
@@ -231,7 +231,7 @@ def retrieval(attempt):
     """Eight pictures and captions, where captions find 5 and pictures 2."""
     logits = torch.randn(8, 8, generator=torch.Generator().manual_seed(453)) + 1.1 * torch.eye(8)
     other = torch.randn(7, 7)
-    wrongs = {
+    mistakes = {
         "Here pictures choose their caption. It is the captions (columns) that choose: argmax "
         "over the rows.": 2 / 8,
         "This is the number of captions. The part is wanted, 0 to 1.": 5.,
@@ -243,7 +243,7 @@ def retrieval(attempt):
     if isinstance(told, torch.Tensor) and told.numel() == 1:
         raise Wrong("the result is a tensor of one number. Return a float: `.item()` or float().")
     error = expect_close(told, 5 / 8, "For each column, is the highest score on "
-                         "the diagonal?", wrongs=wrongs)
+                         "the diagonal?", mistakes=mistakes)
     hit = sum(float(other[k, k] == other[:, k].max()) for k in range(7)) / 7
     expect_close(attempt(other.clone()), hit, "It is right for one table of eight and wrong for "
                  "another of seven: is a size or a value written into it?")
@@ -274,10 +274,10 @@ def numbered(texts) -> torch.Tensor:
 def zero_shot(attempt):
     """Three classes of different numbers of prompts, four pictures."""
     model, pixels = reader(), torch.randn(4, 3, 2, 2)
-    want, wrongs = classified(model, pixels, [model.encode_text(numbered(p)) for p in PROMPTS])
+    want, mistakes = classified(model, pixels, [model.encode_text(numbered(p)) for p in PROMPTS])
     error = expect_close(attempt(model, numbered, pixels.clone(), PROMPTS), want,
                          "One vector a class: the mean of its prompts' unit vectors. Then "
-                         "`similarity` and a softmax over the classes.", wrongs=wrongs)
+                         "`similarity` and a softmax over the classes.", mistakes=mistakes)
     return f"chooses among 3 classes of 9 prompts (largest difference {error:.0e})"
 
 
@@ -286,7 +286,7 @@ def classified(model, pixels, raw) -> tuple[torch.Tensor, dict]:
     images = model.encode_image(pixels)
 
     def scored(vectors):
-        return own.similarity(images, torch.stack(vectors), model.logit_scale)
+        return reference.similarity(images, torch.stack(vectors), model.logit_scale)
 
     def shares(of_class):
         return torch.stack([of_class(scored([*x])) for x in raw], 1)

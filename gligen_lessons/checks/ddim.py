@@ -2,7 +2,7 @@
 
 import torch
 
-from .. import ddim as own
+from .. import ddim as reference
 from ..ddpm import predict_x0, q_sample
 from ..schedule import expand_like
 from . import Wrong, exercise, expect_close, expect_no_draw
@@ -24,7 +24,7 @@ def alpha_bar_at(attempt):
     """Steps on both sides of 0, and an end that is not 1."""
     t, table = torch.tensor([7, 0, -1, 9, -4]), COARSE.alpha_bar
     want = torch.where(t < 0, END, table[t.clamp(min=0)])
-    wrongs = {
+    mistakes = {
         "In Python index -1 means the LAST entry, where all is noise. Below 0 stands x0, which "
         "has `end`.": table[t],
         "Steps below 0 got alpha_bar[0]. They mean x0 itself, which has `end`.":
@@ -36,7 +36,7 @@ def alpha_bar_at(attempt):
         "This is one entry too early: the code counts steps from 0, so step t is entry t.":
             torch.where(t < 0, END, table[(t - 1).clamp(min=0)])}
     error = expect_close(attempt(t.clone(), COARSE, END), want, "Look up alpha_bar for steps of 0 "
-                         "and more, and give `end` to those below 0.", wrongs=wrongs)
+                         "and more, and give `end` to those below 0.", mistakes=mistakes)
     expect_close(attempt(torch.tensor([-1, 3]), COARSE), torch.tensor([1, table[3]]).double(),
                  "Without `end`, x0 has alpha_bar 1.")
     return f"finds 7 levels, three of them at x0 (largest difference {error:.0e})"
@@ -46,10 +46,10 @@ def alpha_bar_at(attempt):
 def ddim_sigma(attempt):
     """Jumps of one to six steps, and one that lands on x0."""
     t, t_prev, eta = torch.tensor([9, 7, 3, 2]), torch.tensor([3, 6, 1, -1]), .7
-    now, before = COARSE.alpha_bar[t], own.alpha_bar_at(t_prev, COARSE, END)
+    now, before = COARSE.alpha_bar[t], reference.alpha_bar_at(t_prev, COARSE, END)
     variance = (1 - before) / (1 - now) * (1 - now / before)
-    one_less = own.alpha_bar_at(t - 1, COARSE, END)
-    wrongs = {
+    one_less = reference.alpha_bar_at(t - 1, COARSE, END)
+    mistakes = {
         "This is the variance. sigma is its square root.": eta * variance,
         "eta stands in front of the root: eta 0.5 gives half of DDPM's standard deviation.":
             (eta * variance).sqrt(),
@@ -64,7 +64,7 @@ def ddim_sigma(attempt):
         "has one more fraction.": eta * (1 - now / before).sqrt()}
     got = attempt(t.clone(), t_prev.clone(), COARSE, eta, END)
     error = expect_close(got, eta * variance.sqrt(),
-                         "Compare with equation 16, fraction by fraction.", wrongs=wrongs)
+                         "Compare with equation 16, fraction by fraction.", mistakes=mistakes)
     expect_close(attempt(t, t_prev, COARSE, 0.), 0 * variance, "With eta = 0 there is no noise.")
     return f"agrees with equation 16 on 4 jumps (largest difference {error:.0e})"
 
@@ -74,25 +74,26 @@ def ddim_step(attempt):
     """Three jumps at once, with noise, clipping and an end of their own; then without."""
     t, t_prev, eta = torch.tensor([9, 6, 1]), torch.tensor([4, 1, -1]), .8
     xt, eps_hat, noise = three_pictures()
-    guess = predict_x0(eps_hat, xt, t, COARSE)
-    sigma = own.ddim_sigma(t, t_prev, COARSE, eta, END)
+    prediction = predict_x0(eps_hat, xt, t, COARSE)
+    sigma = reference.ddim_sigma(t, t_prev, COARSE, eta, END)
 
     def mixed(level, x0_hat, taken=sigma**2, z=sigma, direction=eps_hat):
         a, b = level.sqrt(), (1 - level - taken).clamp(min=0).sqrt()
-        return expand_like(a, xt) * x0_hat + expand_like(b, xt) * direction + expand_like(z, xt) * noise
-    before, clipped = own.alpha_bar_at(t_prev, COARSE, END), guess.clamp(-1, 1)
-    near, now, none = own.alpha_bar_at(t - 1, COARSE, END), COARSE.alpha_bar[t], 0 * sigma
+        return (expand_like(a, xt) * x0_hat + expand_like(b, xt) * direction
+                + expand_like(z, xt) * noise)
+    before, clipped = reference.alpha_bar_at(t_prev, COARSE, END), prediction.clamp(-1, 1)
+    near, now, none = reference.alpha_bar_at(t - 1, COARSE, END), COARSE.alpha_bar[t], 0 * sigma
     again = (xt - expand_like(now.sqrt(), xt) * clipped) / expand_like((1 - now).sqrt(), xt)
-    wrongs = {
+    mistakes = {
         "sigma^2 is missing in the direction back to xt: what the fresh noise adds, the old noise "
         "must give up, or the clouds grow too wide.": mixed(before, clipped, none),
         "The direction takes away sigma where sigma^2 belongs: variances add, not deviations.":
             mixed(before, clipped, sigma),
         "This aims at t - 1. The jump goes to t_prev.": mixed(near, clipped),
         "This keeps alpha_bar of t; the result must have that of t_prev.": mixed(now, clipped),
-        "`clip` was asked for and the guess of x0 was not clamped to [-1, 1].":
-            mixed(before, guess),
-        "eps_hat was made anew from the clipped guess. Some repositories do that; here, as in "
+        "`clip` was asked for and the prediction of x0 was not clamped to [-1, 1].":
+            mixed(before, prediction),
+        "eps_hat was made anew from the clipped prediction. Some repositories do that; here, as in "
         "diffusers, it stays as it is.": mixed(before, clipped, direction=again),
         "The noise is multiplied by the variance; it needs sigma.":
             mixed(before, clipped, z=sigma**2),
@@ -100,11 +101,11 @@ def ddim_step(attempt):
             mixed(before, clipped, z=none)}
     got = expect_no_draw(attempt, "noise", eps_hat.clone(), xt.clone(), t, t_prev, COARSE, eta,
                          noise.clone(), True, END)
-    error = expect_close(got, mixed(before, clipped), "Compare with equation 12: the guess of x0, "
-                         "the direction back to xt, the noise.", wrongs=wrongs)
+    error = expect_close(got, mixed(before, clipped), "Compare with equation 12: the prediction of x0, "
+                         "the direction back to xt, the noise.", mistakes=mistakes)
     plain = attempt(eps_hat.clone(), xt.clone(), t, t_prev, COARSE)
-    want = mixed(own.alpha_bar_at(t_prev, COARSE), guess, none, none)
-    expect_close(plain, want, "With eta = 0 and no clipping the guess and eps_hat are mixed as in "
+    want = mixed(reference.alpha_bar_at(t_prev, COARSE), prediction, none, none)
+    expect_close(plain, want, "With eta = 0 and no clipping the prediction and eps_hat are mixed as in "
                  "q_sample, for t_prev.")
     return f"agrees with equation 12 on 3 jumps, one onto x0 (largest difference {error:.0e})"
 
@@ -112,7 +113,7 @@ def ddim_step(attempt):
 def misplaced(T: int, steps: int, spacing: str, offset: int, want: list[int]) -> dict[str, list]:
     """What typical slips visit instead of `want`, by their message."""
     even = [(steps - 1 - i) * (T - 1) / (steps - 1) for i in range(steps)]
-    slips = {
+    mistakes = {
         "leading": {
             "leading: `offset` is missing.": [t - offset for t in want],
             "leading: the distance between steps is T // steps, a whole number.":
@@ -124,8 +125,8 @@ def misplaced(T: int, steps: int, spacing: str, offset: int, want: list[int]) ->
             "linspace: round to the nearest step; int() and // cut.": [int(t) for t in even],
             "linspace: these are no whole steps. Round them.": even,
             "`offset` is for leading steps only.": [t + offset for t in want]}}[spacing]
-    slips["The steps come from low to high; a sampler walks down."] = want[::-1]
-    return {message: value for message, value in slips.items() if value != want}
+    mistakes["The steps come from low to high; a sampler walks down."] = want[::-1]
+    return {message: value for message, value in mistakes.items() if value != want}
 
 
 @exercise("gligen_lessons.ddim:timesteps")
@@ -137,22 +138,22 @@ def timesteps(attempt):
         got = attempt(*case)
         if got is None:
             raise Wrong("it returned None. Does it end with `return`?")
-        got, want = [float(t) for t in got], own.timesteps(*case)
-        wrongs = {m: torch.tensor(value) for m, value in misplaced(*case, want).items()}
+        got, want = [float(t) for t in got], reference.timesteps(*case)
+        mistakes = {m: torch.tensor(value) for m, value in misplaced(*case, want).items()}
         expect_close(torch.tensor(got), torch.tensor(want).float(), f"timesteps{case} is {want}, "
-                     f"and this gives {got}.", 1e-9, wrongs)
+                     f"and this gives {got}.", 1e-9, mistakes)
     return f"visits the steps that diffusers visits in all {len(cases)} cases"
 
 
 def bent(xt, t):
-    """A guess of eps that is not linear and differs from step to step."""
+    """A prediction of eps that is not linear and differs from step to step."""
     return torch.tanh(xt + torch.sin(t.to(xt.dtype).view(-1, 1, 1, 1)))
 
 
-def expect_walk(got, want: list, message: str, wrongs: dict) -> float:
+def expect_trajectory(got, want: list, message: str, mistakes: dict) -> float:
     """Compare a walk's [(t, x), ...] with the right one: its length, its steps, its pictures.
 
-    `wrongs` maps a message to the last picture of a typical wrong walk.
+    `mistakes` maps a message to the last picture of a typical wrong walk.
     """
     if got is None or len(got := list(got)) == 0:
         raise Wrong("nothing was yielded. A walk yields (t, x) after each step.")
@@ -162,7 +163,7 @@ def expect_walk(got, want: list, message: str, wrongs: dict) -> float:
         raise Wrong(f"{len(got)} steps came, expected {len(want)}: yield after every step, once.")
     if [int(t) for t, _ in got] != [t for t, _ in want]:
         raise Wrong(f"the steps are {[int(t) for t, _ in got]}, expected {[t for t, _ in want]}.")
-    expect_close(got[-1][1], want[-1][1], message, wrongs=wrongs)
+    expect_close(got[-1][1], want[-1][1], message, mistakes=mistakes)
     return max(expect_close(x, y, message) for (_, x), (_, y) in zip(got, want, strict=True))
 
 
@@ -173,7 +174,7 @@ def careless(xT: torch.Tensor, steps: list[int], aim, ask=lambda t: t,
     for step in steps:
         t, noise = torch.full((len(xt),), step), torch.randn(xt.shape, generator=g)
         xt = xT if forget else xt
-        xt = own.ddim_step(bent(xt, ask(t)), xt, t, aim(t), COARSE, .6, noise, True, END)
+        xt = reference.ddim_step(bent(xt, ask(t)), xt, t, aim(t), COARSE, .6, noise, True, END)
     return xt
 
 
@@ -185,9 +186,9 @@ def sample(attempt):
     def seeded():
         return torch.Generator().manual_seed(3)
     options = (COARSE, 3, .6, seeded(), True, "trailing", 0, END)
-    want = list(own.sample(bent, xT, *options))
+    want = list(reference.sample(bent, xT, *options))
     visited = [t for t, _ in want]
-    wrongs = {
+    mistakes = {
         "This aims one step down each time. It leaves t for t - T // steps, or the walk ends "
         "before the noise is gone.": careless(xT, visited, lambda t: t - 1),
         "The network was asked about the step aimed at; it must be told the level of the picture "
@@ -199,13 +200,15 @@ def sample(attempt):
     got = got if got is None else list(got)
     if not torch.equal(torch.get_rng_state(), seeds):
         raise Wrong("the noise did not come from `generator`, so a seed means no picture.")
-    error = expect_walk(got, want, "Each turn: guess eps at t, then ddim_step to t - T // steps "
-                        "with everything that was asked for.", wrongs)
+    error = expect_trajectory(got, want,
+                              "Each turn: predict eps at t, then ddim_step to t - T // steps "
+                              "with everything that was asked for.", mistakes)
     g = torch.Generator()
     untouched = g.get_state()
     plain = attempt(bent, xT.clone(), COARSE, 5, generator=g)
-    expect_walk(plain, list(own.sample(bent, xT, COARSE, 5)), "With eta = 0 the walk is a plain "
-                "chain of ddim_step.", {})
+    expect_trajectory(plain, list(reference.sample(bent, xT, COARSE, 5)),
+                      "With eta = 0 the walk is a plain "
+                      "chain of ddim_step.", {})
     if not torch.equal(g.get_state(), untouched):
         raise Wrong("with eta = 0 no noise may be drawn: the walk uses none.")
     return f"walks the same 3 + 5 steps as the library (largest difference {error:.0e})"
@@ -218,25 +221,26 @@ def ddim_ascend(attempt):
     xt, eps_hat, _ = three_pictures()
 
     def lifted(start, clip=False, goal=t_next, end=END):
-        level = own.alpha_bar_at(start, COARSE, end)
-        guess = (xt - expand_like((1 - level).sqrt(), xt) * eps_hat) / expand_like(level.sqrt(), xt)
-        return q_sample(guess.clamp(-1, 1) if clip else guess, goal, eps_hat, COARSE)
-    wrongs = {
-        "The guess of x0 was read at t_next; xt stands at level t.": lifted(t_next),
-        "The result stays at level t; noise the guess to t_next.":
+        level = reference.alpha_bar_at(start, COARSE, end)
+        prediction = (xt - expand_like((1 - level).sqrt(),
+                                       xt) * eps_hat) / expand_like(level.sqrt(), xt)
+        return q_sample(prediction.clamp(-1, 1) if clip else prediction, goal, eps_hat, COARSE)
+    mistakes = {
+        "The prediction of x0 was read at t_next; xt stands at level t.": lifted(t_next),
+        "The result stays at level t; noise the prediction to t_next.":
             lifted(t, goal=t.clamp(min=0)),
         "Below 0 means x0, with alpha_bar `end`; an index of -1 reads the last entry, or step 0.":
             lifted(t.clamp(min=0)),
         "An index of -1 reads the LAST entry of alpha_bar, where all is noise; x0 has `end`.":
             lifted(t % COARSE.T),
         "`end` is ignored.": lifted(t, end=1.),
-        "xt itself was noised again. First take its noise out: the guess of x0.":
+        "xt itself was noised again. First take its noise out: the prediction of x0.":
             q_sample(xt, t_next, eps_hat, COARSE)}
     got = attempt(eps_hat.clone(), xt.clone(), t, t_next, COARSE, False, END)
-    error = expect_close(got, lifted(t), "The guess of x0 at level t, then q_sample to t_next with "
-                         "the same eps_hat.", wrongs=wrongs)
+    error = expect_close(got, lifted(t), "The prediction of x0 at level t, then q_sample to t_next with "
+                         "the same eps_hat.", mistakes=mistakes)
     got = attempt(eps_hat.clone(), xt.clone(), t, t_next, COARSE, True, END)
-    expect_close(got, lifted(t, True), "`clip` was asked for and the guess of x0 was not clamped.")
+    expect_close(got, lifted(t, True), "`clip` was asked for and the prediction of x0 was not clamped.")
     return f"climbs 3 steps that ddim_step would undo (largest difference {error:.0e})"
 
 
@@ -244,29 +248,32 @@ def ddim_ascend(attempt):
 def invert(attempt):
     """Three of ten steps up, and a walk that stops on the way."""
     x0, _, _ = three_pictures(batch=2)
-    want = list(own.invert(bent, x0, COARSE, 3, True, "trailing", 0, END))
+    want = list(reference.invert(bent, x0, COARSE, 3, True, "trailing", 0, END))
     visited, stride = [t for t, _ in want], COARSE.T // 3
 
     def hasty(ask=None, start=None):
         xt = x0
         for step in visited:
             t = torch.full((2,), step)
-            guess = bent(xt, ask(t) if ask else t)
-            xt = own.ddim_ascend(guess, xt, start(t) if start else t - stride, t, COARSE, True, END)
+            prediction = bent(xt, ask(t) if ask else t)
+            xt = reference.ddim_ascend(prediction, xt, start(t) if start else t - stride, t,
+                                       COARSE, True, END)
         return xt
-    wrongs = {
+    mistakes = {
         "The network was asked about the step that is left. Some repositories do; here, as in "
         "diffusers, it is asked about the step aimed at.":
             hasty(ask=lambda t: (t - stride).clamp(0)),
         "Each step starts T // steps below t, not one below.": hasty(start=lambda t: t - 1),
         "Every step starts from x0 again: keep the result in `xt`.":
-            own.ddim_ascend(bent(x0, torch.full((2,), visited[-1])), x0,
-                            torch.full((2,), visited[-1] - stride),
-                            torch.full((2,), visited[-1]), COARSE, True, END)}
+            reference.ddim_ascend(bent(x0, torch.full((2,), visited[-1])), x0,
+                                  torch.full((2,), visited[-1] - stride),
+                                  torch.full((2,), visited[-1]), COARSE, True, END)}
     got = attempt(bent, x0.clone(), COARSE, 3, True, "trailing", 0, END)
-    error = expect_walk(got, want, "Each turn: guess eps at the step aimed at, then ddim_ascend "
-                        "to it.", wrongs)
+    error = expect_trajectory(got, want,
+                              "Each turn: predict eps at the step aimed at, then ddim_ascend "
+                              "to it.", mistakes)
     part = attempt(bent, x0.clone(), COARSE, 5, upto=2)
-    expect_walk(part, list(own.invert(bent, x0, COARSE, 5, upto=2)), "With `upto` the walk is the "
-                "same, only shorter.", {})
+    expect_trajectory(part, list(reference.invert(bent, x0, COARSE, 5, upto=2)),
+                      "With `upto` the walk is the "
+                      "same, only shorter.", {})
     return f"climbs the same 3 + 2 steps as the library (largest difference {error:.0e})"

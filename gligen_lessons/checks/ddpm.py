@@ -3,7 +3,7 @@
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from .. import ddpm as own
+from .. import ddpm as reference
 from ..schedule import Schedule, expand_like
 from . import Wrong, exercise, expect_close, expect_no_draw
 from ._ddpm_forms import (
@@ -39,7 +39,7 @@ def q_step(attempt):
     """Equation 2, at three steps far apart."""
     x, eps = pictures_to_noise(2)
     t, keep, add = torch.tensor([11, 4, 1]), ALPHAS.sqrt(), BETAS.sqrt()
-    wrongs = {
+    mistakes = {
         "alpha_bar is the product of all steps so far. A single step keeps alphas[t].":
             mixed(x, ALPHA_BAR.sqrt(), eps, add, t),
         NO_ROOTS: mixed(x, ALPHAS, eps, BETAS, t),
@@ -52,7 +52,7 @@ def q_step(attempt):
         FROM_ONE: mixed(x, keep, eps, add, t - 1)}
     told = expect_no_draw(attempt, "eps", x.clone(), t.clone(), eps.clone(), STEEP)
     error = expect_close(told, mixed(x, keep, eps, add, t), "Compare your two factors with "
-                         "equation 2: which list, and is there a root?", wrongs=wrongs)
+                         "equation 2: which list, and is there a root?", mistakes=mistakes)
     return f"takes one step as in equation 2, at three steps (largest difference {error:.0e})"
 
 
@@ -61,7 +61,7 @@ def q_sample(attempt):
     """Equation 4, at three steps far apart."""
     x, eps = pictures_to_noise(2)
     t, signal, noise = torch.tensor([0, 5, 11]), ALPHA_BAR.sqrt(), (1 - ALPHA_BAR).sqrt()
-    wrongs = {
+    mistakes = {
         "This is a single step. The jump from x0 needs alpha_bar, the product of all alphas.":
             mixed(x, ALPHAS.sqrt(), eps, BETAS.sqrt(), t),
         NO_ROOTS: mixed(x, ALPHA_BAR, eps, 1 - ALPHA_BAR, t),
@@ -76,7 +76,7 @@ def q_sample(attempt):
         FROM_ONE: mixed(x, signal, eps, noise, (t - 1).clamp(min=0))}
     told = expect_no_draw(attempt, "eps", x.clone(), t.clone(), eps.clone(), STEEP)
     error = expect_close(told, mixed(x, signal, eps, noise, t), "Compare your two factors with "
-                         "equation 4.", wrongs=wrongs)
+                         "equation 4.", mistakes=mistakes)
     return f"mixes picture and noise as in equation 4 (largest difference {error:.0e})"
 
 
@@ -96,7 +96,7 @@ def posterior(attempt):
     t = torch.tensor([11, 6, 1])
     mean, variance = posterior_by_precisions(x0, xt, ALPHA_BAR[t], ALPHA_BAR[t - 1])
     swapped, _ = posterior_by_precisions(xt, x0, ALPHA_BAR[t], ALPHA_BAR[t - 1])
-    wrongs = {
+    mistakes = {
         "The variance is beta (fixed large). Equation 7 shrinks it by (1 - before) / (1 - now): "
         "x0 is known here, and that narrows x_prev down.": (mean, expand_like(BETAS[t], xt)),
         "This returns the standard deviation. Equation 7 is the variance, without a root.":
@@ -107,7 +107,8 @@ def posterior(attempt):
     if isinstance(told, torch.Tensor):
         raise Wrong("expected two values, the mean and the variance; it returned one tensor.")
     error = expect_close(told, (mean, variance), "On single steps mean and variance differ from "
-                         "Bayes' rule. Compare with equation 7, factor by factor.", wrongs=wrongs)
+                         "Bayes' rule. Compare with equation 7, factor by factor.",
+                         mistakes=mistakes)
     check_jumps(attempt, x0, xt)
     below = torch.full_like(t, -1)
     expect_close(attempt(x0.clone(), xt.clone(), t, STEEP, below), (x0, torch.zeros(3, 1, 1, 1)),
@@ -125,7 +126,7 @@ def check_jumps(attempt, x0, xt) -> None:
     short = (before.sqrt() * beta / (1 - now) * x0
              + (1 - beta).sqrt() * (1 - before) / (1 - now) * xt, beta * (1 - before) / (1 - now))
     expect_close(attempt(x0.clone(), xt.clone(), t, STEEP, t_prev), want, "It is right for single "
-                 "steps and wrong where t_prev lies further below t.", wrongs={
+                 "steps and wrong where t_prev lies further below t.", mistakes={
         "t_prev is ignored: this lands on t - 1.": one_step,
         "alphas[t] and betas[t] belong to one step. Over a jump alpha is now / before, and beta "
         "what is missing to 1.": short})
@@ -138,7 +139,7 @@ def predict_x0(attempt):
     t = torch.tensor([2, 7, 11])
     signal, noise = (expand_like(v[t], xt) for v in (ALPHA_BAR.sqrt(), (1 - ALPHA_BAR).sqrt()))
     want, alpha = (xt - noise * eps) / signal, expand_like(ALPHAS[t], xt)
-    wrongs = {
+    mistakes = {
         "The noise is taken away, so it needs a minus.": (xt + noise * eps) / signal,
         "What is left is sqrt(alpha_bar) x0: divide by that root.": xt - noise * eps,
         "Divide by the square ROOT of alpha_bar.": (xt - noise * eps) / signal**2,
@@ -148,8 +149,9 @@ def predict_x0(attempt):
             (xt - (1 - alpha).sqrt() * eps) / alpha.sqrt(),
         "Do not clip here: whoever calls decides about that.": want.clamp(-1, 1)}
     error = expect_close(attempt(eps.clone(), xt.clone(), t.clone(), STEEP), want,
-                         "Put x0, eps and xt into equation 4 and solve it for x0.", wrongs=wrongs)
-    back = attempt(eps.clone(), own.q_sample(x0, t, eps, STEEP), t, STEEP)
+                         "Put x0, eps and xt into equation 4 and solve it for x0.",
+                         mistakes=mistakes)
+    back = attempt(eps.clone(), reference.q_sample(x0, t, eps, STEEP), t, STEEP)
     error = max(error, expect_close(back, x0, "q_sample and then predict_x0 must give x0 again."))
     return f"undoes q_sample at 3 steps (largest difference {error:.0e})"
 
@@ -157,31 +159,31 @@ def predict_x0(attempt):
 @exercise("gligen_lessons.ddpm:Mixture.eps")
 def eps(attempt):
     """Against the gradient of the log density, which autograd takes."""
-    mixture, t = own.Mixture(5, 1.2, .3), torch.tensor([0, 2, 5, 8, 11] * 4)
+    mixture, t = reference.Mixture(5, 1.2, .3), torch.tensor([0, 2, 5, 8, 11] * 4)
     x = 1.3 * torch.randn(20, 2, dtype=torch.float64)
     noise = (1 - ALPHA_BAR[t])[:, None].sqrt()
     means, variance = mixture.noised(t, STEEP, x)
     logits = -(x[:, None] - means).square().sum(-1) / (2 * variance)
     score = gradient_of_log_density(mixture, x, t)
 
-    def guess(logits, divisor=variance):
+    def prediction(logits, divisor=variance):
         return -noise * ((torch.softmax(logits, 1)[..., None] * means).sum(1) - x) / divisor
-    wrongs = {
+    mistakes = {
         "This is the score. The noise is -sqrt(1 - alpha_bar) times it.": score,
         "The sign is wrong: the score points to the data, the noise away from them.": noise * score,
         "The factor in front of the score is sqrt(1 - alpha_bar), with its root.":
             -noise**2 * score,
         "Only the nearest mode counts here. All of them do, each with its probability: softmax.":
-            guess(1e9 * logits),
+            prediction(1e9 * logits),
         "All modes count alike here. Near ones are likelier: softmax of -distance / (2 variance).":
-            guess(0 * logits),
-        "A Gaussian's exponent has a 2 below: -distance / (2 variance).": guess(2 * logits),
-        "Softmax needs the NEGATIVE squared distance: far modes are unlikely.": guess(-logits),
+            prediction(0 * logits),
+        "A Gaussian's exponent has a 2 below: -distance / (2 variance).": prediction(2 * logits),
+        "Softmax needs the NEGATIVE squared distance: far modes are unlikely.": prediction(-logits),
         "1 - alpha_bar is not the whole variance: the data's own, alpha_bar s^2, is part of it.":
-            guess(logits, noise**2)}
+            prediction(logits, noise**2)}
     error = expect_close(attempt(mixture, x.clone(), t.clone(), STEEP), -noise * score, "Compare "
                          "with the formula: weights, mean of the modes, score, noise.",
-                         wrongs=wrongs)
+                         mistakes=mistakes)
     return f"is the gradient of the log density at 20 points (largest difference {error:.0e})"
 
 
@@ -198,33 +200,33 @@ def ddpm_step(attempt):
     """A step, a step that clips, a jump, and the last step."""
     eps, xt, z = pictures_to_noise(3)
     t, t_prev, last = torch.tensor([[11, 6, 2], [4, -1, 0], [0, 0, 0]])
-    x0_hat = own.predict_x0(eps, xt, t, STEEP)
+    x0_hat = reference.predict_x0(eps, xt, t, STEEP)
 
     def step(**options):
         return expect_no_draw(attempt, "noise", eps.clone(), xt.clone(), t.clone(), STEEP,
                               z.clone(), **options)
 
     def drawn(x0, *aim):
-        mean, variance = own.posterior(x0, xt, t, STEEP, *aim)
+        mean, variance = reference.posterior(x0, xt, t, STEEP, *aim)
         return mean + variance.sqrt() * z
-    mean, variance = own.posterior(x0_hat, xt, t, STEEP)
-    error = expect_close(step(), drawn(x0_hat), "Three moves: guess x0, take the posterior, add "
-                         "its noise.", wrongs={
+    mean, variance = reference.posterior(x0_hat, xt, t, STEEP)
+    error = expect_close(step(), drawn(x0_hat), "Three moves: predict x0, take the posterior, add "
+                         "its noise.", mistakes={
         "The noise is scaled by the variance. Its square root, the standard deviation, belongs "
         "there.": mean + variance * z,
         "This is the variance beta (fixed large). Take the one that `posterior` returns.":
             mean + expand_like(BETAS[t].sqrt(), xt) * z,
         "No noise is added: this returns the mean.": mean,
         "The noise is added with its full size; multiply it by sqrt(variance).": mean + z,
-        "This returns the guess of x0. It is only where the step aims at.": x0_hat,
-        "posterior wants the guess of x0; it was given eps_hat.": drawn(eps)})
-    expect_close(step(clip=True), drawn(x0_hat.clamp(-1, 1)), "With clip=True the guess of x0 is "
-                 "clamped to [-1, 1], before the posterior.", wrongs={
-        "clip is ignored.": drawn(x0_hat), "clip belongs to the guess of x0, not to the result: a "
+        "This returns the prediction of x0. It is only where the step aims at.": x0_hat,
+        "posterior wants the prediction of x0; it was given eps_hat.": drawn(eps)})
+    expect_close(step(clip=True), drawn(x0_hat.clamp(-1, 1)), "With clip=True the prediction of x0 is "
+                 "clamped to [-1, 1], before the posterior.", mistakes={
+        "clip is ignored.": drawn(x0_hat), "clip belongs to the prediction of x0, not to the result: a "
         "half noisy picture may leave [-1, 1].": drawn(x0_hat).clamp(-1, 1)})
     expect_close(step(t_prev=t_prev), drawn(x0_hat, t_prev), "With a t_prev of its own the step "
-                 "lands elsewhere.", wrongs={"t_prev is ignored: hand it on to `posterior`.":
-                                             drawn(x0_hat)})
+                 "lands elsewhere.", mistakes={"t_prev is ignored: hand it on to `posterior`.":
+                                               drawn(x0_hat)})
     ends = [attempt(eps.clone(), xt.clone(), last, STEEP, noise) for noise in (z, 0 * z)]
     expect_close(*ends, "The last step, t = 0, must add no noise: its variance is 0.")
     return f"agrees with algorithm 2: 3 steps, clipped, far and last (off by {error:.0e})"
@@ -233,12 +235,12 @@ def ddpm_step(attempt):
 @exercise("gligen_lessons.ddpm:vlb_weight")
 def vlb_weight(attempt):
     """Against the divergence of two Gaussians, computed by torch.distributions."""
-    want, told = divergence_of_two_guesses(STEEP), attempt(STEEP)
+    want, told = divergence_of_two_predictions(STEEP), attempt(STEEP)
     if getattr(told, "shape", None) == (STEEP.T,):
         raise Wrong("it has one weight for each of the T steps. Step 0 has no posterior to compare "
                     "with (its variance is 0): leave it out, (T-1,) are left.")
     beta, alpha, now = BETAS[1:], ALPHAS[1:], ALPHA_BAR[1:]
-    wrongs = {
+    mistakes = {
         "sigma^2 is beta here (fixed large). Take the posterior's variance, equation 7.":
             beta / (2 * alpha * (1 - now)),
         "The 2 of the Gaussian's exponent is missing.": 2 * want,
@@ -246,16 +248,16 @@ def vlb_weight(attempt):
             want * alpha,
         "beta is squared, since the difference of the means is.": want / beta}
     error = expect_close(told, want, "The divergence of two Gaussians with one variance is the "
-                         "squared difference of their means over 2 sigma^2.", wrongs=wrongs)
+                         "squared difference of their means over 2 sigma^2.", mistakes=mistakes)
     return f"is the divergence of two Gaussians at {STEEP.T - 1} steps (off by {error:.0e})"
 
 
-def divergence_of_two_guesses(schedule: Schedule) -> torch.Tensor:
+def divergence_of_two_predictions(schedule: Schedule) -> torch.Tensor:
     """KL of the posteriors that eps = 0 and eps = 1 imply, for steps 1 to T-1, in float64."""
     t = torch.arange(1, schedule.T)
     xt = torch.zeros(len(t), 1, dtype=torch.float64)
-    (mean, variance), (other, _) = (own.posterior(
-        own.predict_x0(xt + e, xt, t, schedule), xt, t, schedule) for e in (0, 1))
+    (mean, variance), (other, _) = (reference.posterior(
+        reference.predict_x0(xt + e, xt, t, schedule), xt, t, schedule) for e in (0, 1))
     return kl_divergence(*(Normal(m, variance.sqrt()) for m in (mean, other))).flatten()
 
 
@@ -267,12 +269,12 @@ def l_simple(attempt):
 
     def model(xt, steps):
         return weight * xt + steps[:, None, None, None] / 50
-    guess = model(own.q_sample(x0, t, eps, STEEP), t).detach()
-    off = guess - eps
-    wrongs = {
+    prediction = model(reference.q_sample(x0, t, eps, STEEP), t).detach()
+    off = prediction - eps
+    mistakes = {
         "The network must see the noised picture xt, not x0.": (model(x0, t) - eps).square().mean(),
-        "The network guesses the noise, so compare with eps, not with x0.":
-            (guess - x0).square().mean(),
+        "The network predicts the noise, so compare with eps, not with x0.":
+            (prediction - x0).square().mean(),
         "This is the sum. Take the mean, or the learning rate depends on the size of a picture.":
             off.square().sum(),
         "The difference is squared, not taken as it is.": off.abs().mean(),
@@ -280,8 +282,8 @@ def l_simple(attempt):
     told = expect_no_draw(attempt, "eps", model, x0.clone(), t.clone(), eps.clone(), STEEP)
     if getattr(told, "ndim", 0):
         raise Wrong(f"the result has shape {tuple(told.shape)}; a loss is one number: the mean.")
-    error = expect_close(told, off.square().mean(), "Noise x0, let the network guess, compare its "
-                         "guess with eps.", wrongs=wrongs)
+    error = expect_close(told, off.square().mean(), "Noise x0, let the network predict, compare its "
+                         "prediction with eps.", mistakes=mistakes)
     if not getattr(told, "requires_grad", False):
         raise Wrong("no gradient reaches the network: no .item(), .detach() or no_grad here.")
     return f"is the mean squared error of the noise, {told.detach():.3f} here (off by {error:.0e})"

@@ -1,13 +1,13 @@
 """Checks of lesson 7: those of the network's answers here, the others in three files beside it."""
 
 from .. import boxes as own_boxes
-from .. import detr as own
+from .. import detr as reference
 from . import Wrong, exercise, expect_close, looks_like
 from ._detr_boxes import brute_force_assignment, giou, some_answers
 from ._detr_loss import detection_loss, hungarian_loss, match, matching_cost
 from ._detr_network import DetrAttention, DetrDecoderLayer, sine_positions
 
-__all__ = ["DetrAttention", "DetrDecoderLayer", "cheapest_by_trying", "detection_loss", "giou",
+__all__ = ["DetrAttention", "DetrDecoderLayer", "brute_force_assignment", "detection_loss", "giou",
            "hungarian_loss", "match", "matching_cost", "postprocess", "sine_positions"]
 
 
@@ -23,7 +23,7 @@ def postprocess(attempt):
         if not isinstance(told, list) or len(told) != 3:
             raise Wrong("Return a list with one Detections for each picture.")
         for i, one in enumerate(told):
-            if not isinstance(one, own.Detections):
+            if not isinstance(one, reference.Detections):
                 raise Wrong("Each picture's answers come as `Detections(scores, labels, "
                             "boxes_xyxy, queries)`.")
             expect_kept(i, one, threshold, logits[i], boxes[i], scores[i], labels[i])

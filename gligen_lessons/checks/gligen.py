@@ -7,14 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import gligen as own
+from .. import gligen as reference
 from ..clip import TextModel, pool
 from ..ddpm import q_sample
 from ..gligen import Grounding
 from ..unet import UNet
 from . import Wrong, exercise, expect_close
 from ._gligen_gate import GatedSelfAttentionDense, PositionNet, fourier
-from ._small import NOISE, loss_slips
+from ._small import NOISE, loss_mistakes
 from .latent import refuses
 
 __all__ = ["GatedSelfAttentionDense", "PositionNet", "add_gates", "fourier", "freeze",
@@ -48,9 +48,9 @@ def add_gates(attempt):
     """A network with blocks of two widths, in 64 bits, and one that reads no words."""
     plain = small_unet().double()
     inputs = what_it_reads(plain, torch.float64)
-    want = own.add_gates(copy.deepcopy(plain))
+    want = reference.add_gates(copy.deepcopy(plain))
     old = {name: x.clone() for name, x in plain.state_dict().items()}
-    guess = plain(*inputs[:3])
+    prediction = plain(*inputs[:3])
     got = attempt(plain)
     if got is None:
         raise Wrong("it returned None: return the unet.")
@@ -65,23 +65,23 @@ def add_gates(attempt):
                     "part to `unet.conv_in.weight` with `.to`.")
     if open_ := [n for n in new if ".alpha_" in n and new[n] != 0]:
         raise Wrong(f"{open_[0]} is not zero: every gate begins shut.")
-    if not torch.equal(got(*inputs), guess):
-        raise Wrong("with shut gates the guess must be that of before, bit for bit.")
+    if not torch.equal(got(*inputs), prediction):
+        raise Wrong("with shut gates the prediction must be that of before, bit for bit.")
     for name, x in wanted.items():
         x.copy_(torch.full_like(x, .9) if ".alpha_" in name else x)
     got.load_state_dict(wanted)
-    error = expect_close(got(*inputs), want(*inputs), "With open gates and equal weights the guess "
+    error = expect_close(got(*inputs), want(*inputs), "With open gates and equal weights the prediction "
                          "is another one. Are heads and widths those of each block?")
     refuses(lambda: attempt(small_unet(
         down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,
         mid_block_type="UNetMidBlock2D")), "a U-Net without CrossAttn blocks came")
-    return (f"fills {len(own.transformer_blocks(got))} blocks of two widths (largest difference "
-            f"with open gates {error:.0e})")
+    return (f"fills {len(reference.transformer_blocks(got))} blocks of two widths (largest "
+            f"difference with open gates {error:.0e})")
 
 
 def same_slots(got: UNet, want: UNet) -> None:
     """Every slot filled, with parts of the right widths, and none of them shared."""
-    blocks = own.transformer_blocks(got)
+    blocks = reference.transformer_blocks(got)
     empty = sum(block.fuser is None for block in blocks)
     if empty:
         raise Wrong(f"{empty} of {len(blocks)} transformer blocks have no gate: all of them, on "
@@ -107,8 +107,8 @@ def same_slots(got: UNet, want: UNet) -> None:
 @exercise("gligen_lessons.gligen:freeze")
 def freeze(attempt):
     """A network where everything learns, one where nothing does, and one without gates."""
-    unet = own.add_gates(small_unet())
-    learn = set(own.gate_names(unet))
+    unet = reference.add_gates(small_unet())
+    learn = set(reference.gate_names(unet))
     scalars = {name for name in learn if ".alpha_" in name}
     everything = {name for name, _ in unet.named_parameters()}
     for before in (True, False):
@@ -159,7 +159,7 @@ def phrase_features(attempt):
     states = parts.text(ids)
     want = pool(states, ids, parts.text.eos)
     before = parts.text.encoder(parts.text.embeddings(ids))
-    wrongs = {
+    mistakes = {
         "This is the state of the LAST place, where padding stands. The first end token counts: "
         "`pool` finds it.": states[:, -1],
         "This is the first token's state, which has seen no word yet. Take the end token's.":
@@ -178,7 +178,7 @@ def phrase_features(attempt):
             pool(parts.text(parts.tokenizer([" ".join(phrases)])),
                  parts.tokenizer([" ".join(phrases)]), parts.text.eos)}
     error = expect_close(attempt(parts, list(phrases)), want, "Ids, states, `pool` with the "
-                         "tower's own end token.", wrongs=wrongs)
+                         "tower's own end token.", mistakes=mistakes)
     return f"reads 3 phrases (largest difference {error:.0e})"
 
 
@@ -205,11 +205,11 @@ def l_grounding(attempt):
     _, _, context, grounding = what_it_reads(small_unet())
     z0, eps = 1.5 * torch.randn(2, 3, 4, 5) + .4, torch.randn(2, 3, 4, 5)
     zt = q_sample(z0, t, eps, NOISE)
-    wrongs = loss_slips(lambda seen: unet(seen, t, context, grounding), z0, zt, eps) | {
+    mistakes = loss_mistakes(lambda seen: unet(seen, t, context, grounding), z0, zt, eps) | {
         "The network was given empty slots. Hand the grounding on as it is.":
             F.mse_loss(unet(zt, t, context, grounding.none()), eps)}
     want = F.mse_loss(unet(zt, t, context, grounding), eps)
     got = attempt(unet, z0.clone(), t, eps.clone(), context, grounding, NOISE)
-    error = expect_close(got, want, "Noise z0 to t, let the network guess with caption and "
-                         "grounding at hand, compare with eps.", wrongs=wrongs)
+    error = expect_close(got, want, "Noise z0 to t, let the network predict with caption and "
+                         "grounding at hand, compare with eps.", mistakes=mistakes)
     return f"is equation 9 on 2 latents (largest difference {error:.0e})"

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import grounded as own
+from .. import grounded as reference
 from ..gligen import Grounding, add_gates, gate_names, transformer_blocks
 from ..guidance import guide
 from ..recipes import gligen as recipe
@@ -16,8 +16,8 @@ from ._grounded_attention import attention_concentration, gate_attention
 from .gligen import small_unet, what_it_reads
 from .latent import refuses
 
-__all__ = ["attention_concentration", "bootstrap", "fast_gates", "gate_attention",
-           "grounded_guess", "strengths"]
+__all__ = ["attention_concentration", "bootstrap", "gate_parameter_groups", "gate_attention",
+           "gate_schedule", "grounded_eps"]
 
 
 def rates_of(groups, unet: UNet) -> dict[str, float]:
@@ -42,8 +42,8 @@ def rates_of(groups, unet: UNet) -> dict[str, float]:
     return found
 
 
-@exercise("gligen_lessons.recipes.gligen:fast_gates")
-def fast_gates(attempt):
+@exercise("gligen_lessons.recipes.gligen:gate_parameter_groups")
+def gate_parameter_groups(attempt):
     """A network with gates in six blocks, all of it allowed to learn."""
     unet = add_gates(small_unet())
     groups = attempt(unet)
@@ -85,7 +85,7 @@ def fast_gates(attempt):
             f"{len(new) - len(scalars)} tensors (largest difference {error:.0e})")
 
 
-def closing_slips(closing: int) -> dict[str, list[float]]:
+def closing_mistakes(closing: int) -> dict[str, list[float]]:
     """How a stage of `closing` steps can fall in a wrong way, by message."""
     steps = range(closing)
     return {
@@ -105,17 +105,18 @@ def closing_slips(closing: int) -> dict[str, list[float]]:
 @exercise("gligen_lessons.grounded:gate_schedule")
 def gate_schedule(attempt):
     """Three stages of ten steps, parts that no float holds exactly, and what must be refused."""
-    full, closing, shut = [1.] * 3, [.75, .5, .25, 0.], [0.] * 3
+    full, closing, closed = [1.] * 3, [.75, .5, .25, 0.], [0.] * 3
     got = attempt(10, (.3, .4, .3))
-    wrongs = {message: [*full, *fall, *shut] for message, fall in closing_slips(4).items()}
-    wrongs["The stages have changed places: wide open first, shut at last."] = [
-        *shut, *closing[::-1], *full]
-    wrongs["The gates are shut first. Boxes are heard in the FIRST steps, where things get their "
-           "places."] = [*shut, *closing, *full]
+    mistakes = {message: [*full, *fall, *closed] for message, fall in closing_mistakes(4).items()}
+    mistakes["The stages have changed places: wide open first, shut at last."] = [
+        *closed, *closing[::-1], *full]
+    mistakes["The gates are shut first. Boxes are heard in the FIRST steps, where things get their "
+             "places."] = [*closed, *closing, *full]
     if isinstance(got, list | tuple | np.ndarray | Tensor):
         got = [float(x) for x in got]
-    error = expect_close(got, full + closing + shut, "Ones, then an even fall that ends at 0, then "
-                         "zeros.", wrongs=wrongs)
+    error = expect_close(got, full + closing + closed,
+                         "Ones, then an even fall that ends at 0, then "
+                         "zeros.", mistakes=mistakes)
     for steps, stages in ((10, (.2, .7, .1)), (100, (.29, .42, .29)), (7, (.3, .4, .3)),
                           (49, (0., 1., 0.)), (5, (1., 0., 0.)), (30, (.3, 0., .7))):
         error = max(error, exact_parts(attempt, steps, stages))
@@ -135,7 +136,7 @@ def exact_parts(attempt, steps: int, stages: tuple[float, float, float]) -> floa
     if len(got) != steps:
         raise Wrong(f"{len(got)} strengths for {steps} steps. np.arange with a step that no float "
                     "holds exactly may count one too many: count whole numbers, then divide.")
-    want = own.gate_schedule(steps, stages)
+    want = reference.gate_schedule(steps, stages)
     if got.count(1.) < want.count(1.):
         raise Wrong(f"int({stages[0]} * {steps}) is {int(stages[0] * steps)}, since the product "
                     f"is {stages[0] * steps!r} as a float: add something tiny before `int`.")
@@ -143,8 +144,8 @@ def exact_parts(attempt, steps: int, stages: tuple[float, float, float]) -> floa
                         "steps of the first two stages down to whole ones; the rest is shut.")
 
 
-class GuessedTwice:
-    """A small gated network, what it reads for two pictures, and its guesses for slips."""
+class PredictedTwice:
+    """A small gated network, what it reads for two pictures, and its predictions for slips."""
 
     def __init__(self):
         self.unet = add_gates(small_unet())
@@ -157,67 +158,67 @@ class GuessedTwice:
         self.t = torch.tensor([600, 600])
 
     def call(self, context: Tensor, grounding: Grounding | None, beta: float = .5) -> Tensor:
-        with own.gate_scale(self.unet, beta):
+        with reference.gate_scale(self.unet, beta):
             return self.unet(self.xt, self.t, context, grounding)
 
-    def wrongs(self, s: float) -> dict[str, Tensor]:
+    def mistakes(self, s: float) -> dict[str, Tensor]:
         """What comes out of typical slips, by message; s is the scale."""
         boxes, none = self.grounding, self.grounding.none()
         yes, no = self.call(self.context, boxes), self.call(self.null, none)
         return {
-            "Both guesses are grounded. What guidance leads AWAY from has no grounding: "
+            "Both predictions are grounded. What guidance leads AWAY from has no grounding: "
             "`grounding.none()`.": guide(self.call(self.null, boxes), yes, s),
             "The groundings have changed places: the null caption goes with no boxes.":
                 guide(self.call(self.null, boxes), self.call(self.context, none), s),
-            "Both guesses are without boxes.": guide(no, self.call(self.context, none), s),
-            "The two guesses have changed places: guidance leads TOWARDS caption and boxes.":
+            "Both predictions are without boxes.": guide(no, self.call(self.context, none), s),
+            "The two predictions have changed places: guidance leads TOWARDS caption and boxes.":
                 guide(yes, no, s),
             "The captions have changed places.": guide(
                 self.call(self.context, none), self.call(self.null, boxes), s),
-            "Both guesses have the caption. The one without boxes has the null caption too.":
+            "Both predictions have the caption. The one without boxes has the null caption too.":
                 guide(self.call(self.context, none), yes, s),
-            "For the null guess the gates were skipped. GLIGEN fills all slots with null tokens "
+            "For the null prediction the gates were skipped. GLIGEN fills all slots with null tokens "
             "there: `grounding.none()`.": guide(self.call(self.null, None), yes, s),
             "`strength` is ignored: all gates are wide open.": guide(
                 self.call(self.null, none, 1.), self.call(self.context, boxes, 1.), s),
             "Here guidance_scale is s, not Ho and Salimans' w = s - 1.": guide(no, yes, s + 1),
-            "`guidance_scale` is ignored; this is the guess with caption and boxes.": yes}
+            "`guidance_scale` is ignored; this is the prediction with caption and boxes.": yes}
 
 
 @exercise("gligen_lessons.grounded:grounded_eps")
 def grounded_eps(attempt):
     """Half-open gates at a scale of 3, shut ones, no guidance, and a detour."""
-    team, strength = GuessedTwice(), {600: .5, 20: 0.}
+    team, strength = PredictedTwice(), {600: .5, 20: 0.}
 
-    def asked(scale, t, through=None):
-        guess = attempt(team.unet, team.context, team.null, team.grounding, scale, strength,
-                        *[through] * (through is not None))
-        if guess is None:
+    def requested(scale, t, through=None):
+        prediction = attempt(team.unet, team.context, team.null, team.grounding, scale, strength,
+                             *[through] * (through is not None))
+        if prediction is None:
             raise Wrong("it returned None: return the function `guided`.")
-        return guess(team.xt.clone(), t)
+        return prediction(team.xt.clone(), t)
     yes, no = (team.call(c, g) for c, g in ((team.context, team.grounding),
                                             (team.null, team.grounding.none())))
-    got = asked(3., team.t)
+    got = requested(3., team.t)
     if any(block.fuser.scale != 1 for block in transformer_blocks(team.unet)):
-        raise Wrong("the gates are still half shut after the guess: use `with gates_at(...)`, "
+        raise Wrong("the gates are still half shut after the prediction: use `with gate_scale(...)`, "
                     "which puts them back.")
-    error = expect_close(got, guide(no, yes, 3.), "Two guesses in one batch, null first, with the "
-                         "gates at strength[t]; then `guide`.", wrongs=team.wrongs(3.))
+    error = expect_close(got, guide(no, yes, 3.), "Two predictions in one batch, null first, with the "
+                         "gates at strength[t]; then `guide`.", mistakes=team.mistakes(3.))
     late = torch.full_like(team.t, 20)
     plain = guide(team.unet(team.xt, late, team.null), team.unet(team.xt, late, team.context), 3.)
-    expect_close(asked(3., late), plain, "At a step of strength 0 the guess is that of the old "
+    expect_close(requested(3., late), plain, "At a step of strength 0 the prediction is that of the old "
                  "network.")
-    expect_close(asked(1., team.t), yes, "At a scale of 1 the guess with caption and boxes is "
+    expect_close(requested(1., team.t), yes, "At a scale of 1 the prediction with caption and boxes is "
                  "the answer.")
 
     def detour(xt, *rest):
         return team.unet(2 * xt, *rest)
     double = copy.copy(team)
     double.xt = 2 * team.xt
-    expect_close(asked(3., team.t, detour), guide(
+    expect_close(requested(3., team.t, detour), guide(
         double.call(team.null, team.grounding.none()), double.call(team.context, team.grounding),
         3.), "`through` is ignored: where it is given, call it in the network's place.")
-    refuses(lambda: asked(-1., team.t), "a guidance scale of -1 came")
+    refuses(lambda: requested(-1., team.t), "a guidance scale of -1 came")
     return f"guides by caption and boxes at once (largest difference {error:.0e})"
 
 
@@ -226,7 +227,7 @@ def few_values() -> np.ndarray:
     return 20 + np.array([.1, .2, .3, .35, .5, .6, .8, 1., 1.3, 1.8, 2.9, 4.6])
 
 
-def slips_of_intervals(values: np.ndarray) -> dict[str, tuple[float, float]]:
+def mistakes_of_intervals(values: np.ndarray) -> dict[str, tuple[float, float]]:
     """Intervals that are not the wanted one, by message; what is drawn is drawn from seed 1."""
     rows = np.random.default_rng(1).integers(len(values), size=(20_000, len(values)))
     means, half = values[rows].mean(1), 1.96 * values.std(ddof=1) / len(values) ** .5
@@ -264,7 +265,7 @@ def bootstrap(attempt):
     want = np.percentile(values[np.random.default_rng(0).integers(12, size=(draws, 12))].mean(1),
                          [2.5, 97.5])
     near = {message: max(abs(low - a), abs(high - b))
-            for message, (a, b) in slips_of_intervals(values).items()}
+            for message, (a, b) in mistakes_of_intervals(values).items()}
     closest, right = min(near, key=near.get), max(abs(low - want[0]), abs(high - want[1]))
     if near[closest] < min(right, .03):
         raise Wrong(closest)

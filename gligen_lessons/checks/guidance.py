@@ -2,7 +2,7 @@
 
 import torch
 
-from .. import guidance as own
+from .. import guidance as reference
 from ..ddpm import posterior, predict_x0
 from ..schedule import Schedule, extract
 from . import Wrong, exercise, expect_close
@@ -31,7 +31,7 @@ def classifier_gradient(attempt):
     each = uneven_log_prob(leaf, t)
     want = torch.autograd.grad(each.sum(), leaf)[0]
     shape = (-1, 1, 1, 1)
-    wrongs = {
+    mistakes = {
         "This is the gradient of the mean. It shrinks with the size of the batch: differentiate "
         "the sum.": want / len(xt),
         "This is the gradient of the probability. It is smaller by the probability itself, and "
@@ -52,7 +52,7 @@ def classifier_gradient(attempt):
     if isinstance(got, tuple):
         raise Wrong("torch.autograd.grad returns a tuple, one gradient for each input: take [0].")
     error = expect_close(got, want, "Differentiate log_prob(xt, t).sum() with respect to xt.",
-                         wrongs=wrongs)
+                         mistakes=mistakes)
     if got.requires_grad:
         raise Wrong("the result still requires a gradient, so a walk would keep every step's "
                     "graph in memory.")
@@ -68,7 +68,7 @@ def classifier_eps(attempt):
     t, scale = torch.tensor([0, 4, 9]), 2.5
     noise, signal = (extract(level.sqrt(), t, eps_hat)
                      for level in (1 - SHORT.alpha_bar, SHORT.alpha_bar))
-    wrongs = {
+    mistakes = {
         "The sign is turned. eps points to the noise and the gradient to the data, so the gradient "
         "is subtracted.": eps_hat + scale * noise * gradient,
         "The root is missing: the factor is sqrt(1 - alpha_bar).":
@@ -85,32 +85,32 @@ def classifier_eps(attempt):
     got = attempt(eps_hat.clone(), gradient.clone(), t, SHORT, scale)
     error = expect_close(got, eps_hat - scale * noise * gradient, "Compare with the derivation: "
                          "eps_hat minus s times sqrt(1 - alpha_bar) times the gradient.",
-                         wrongs=wrongs)
+                         mistakes=mistakes)
     return f"corrects eps at 3 steps as algorithm 2 does (largest difference {error:.0e})"
 
 
 @exercise("gligen_lessons.guidance:guide")
 def guide(attempt):
-    """Scales below, between and above the two guesses."""
+    """Scales below, between and above the two predictions."""
     without, with_c, *_ = four_draws()
     error = 0.
     for scale in (3., .4, 0., 1.):
         want = torch.lerp(without, with_c, scale)
-        wrongs = {
+        mistakes = {
             "This is Ho and Salimans' w: it starts at eps_cond. Start at eps_uncond, so that scale "
             "1 gives eps_cond.": torch.lerp(without, with_c, 1 + scale),
-            "The two guesses are exchanged: scale 0 must give eps_uncond.":
+            "The two predictions are exchanged: scale 0 must give eps_uncond.":
                 torch.lerp(with_c, without, scale),
             "The sign of the difference is turned: this leads away from the condition.":
                 without - scale * (with_c - without),
-            "The second guess was not subtracted: only the difference is multiplied.":
+            "The second prediction was not subtracted: only the difference is multiplied.":
                 without + scale * with_c,
             "The scale must not be clamped: above 1 it goes past eps_cond, and that is the idea.":
                 torch.lerp(without, with_c, min(scale, 1.))}
-        wrongs = {m: value for m, value in wrongs.items() if not torch.allclose(value, want)}
+        mistakes = {m: value for m, value in mistakes.items() if not torch.allclose(value, want)}
         error = max(error, expect_close(
             attempt(without.clone(), with_c.clone(), scale), want,
-            f"At scale {scale:g}, compare with the first row of the table.", wrongs=wrongs))
+            f"At scale {scale:g}, compare with the first row of the table.", mistakes=mistakes))
     return f"goes the right way at 4 scales (largest difference {error:.0e})"
 
 
@@ -119,35 +119,35 @@ def classifier_ddpm_step(attempt):
     """Three steps, the last one included, clipped and plain."""
     eps_hat, xt, noise, gradient = four_draws()
     t, scale = torch.tensor([9, 4, 0]), 1.7
-    guess = predict_x0(eps_hat, xt, t, SHORT)
-    clipped = guess.clamp(-1, 1)
+    prediction = predict_x0(eps_hat, xt, t, SHORT)
+    clipped = prediction.clamp(-1, 1)
 
     def moved(x0_hat, shift=lambda v: v, spread=torch.sqrt, s=scale):
         mean, variance = posterior(x0_hat, xt, t, SHORT)
         return mean + s * shift(variance) * gradient + spread(variance) * noise
-    mean, variance = posterior((guess + scale * gradient).clamp(-1, 1), xt, t, SHORT)
-    wrongs = {
+    mean, variance = posterior((prediction + scale * gradient).clamp(-1, 1), xt, t, SHORT)
+    mistakes = {
         "The shift is multiplied by the standard deviation. Completing the square gives the "
         "variance.": moved(clipped, torch.sqrt),
         "The shift is not multiplied by the variance, so it is as large at the last step as at "
         "the first.": moved(clipped, torch.ones_like),
         "The sign is turned: the mean must move along the gradient.": moved(clipped, lambda v: -v),
         "The guidance scale is missing.": moved(clipped, s=1),
-        "`clip` was asked for and the guess of x0 was not clamped to [-1, 1].": moved(guess),
+        "`clip` was asked for and the prediction of x0 was not clamped to [-1, 1].": moved(prediction),
         "The noise is multiplied by the variance; it needs the root.":
             moved(clipped, spread=lambda v: v),
         "No noise was added: the mean moves, and the step stays random.":
             moved(clipped, spread=torch.zeros_like),
         "The mean was not moved at all.": moved(clipped, s=0),
-        "The guess of x0 was moved, not the mean.": mean + variance.sqrt() * noise,
+        "The prediction of x0 was moved, not the mean.": mean + variance.sqrt() * noise,
         "betas stand where the posterior's variance belongs.":
             moved(clipped, lambda v: extract(SHORT.betas, t, xt))}
     got = attempt(eps_hat.clone(), xt.clone(), t, SHORT, noise.clone(), gradient.clone(), scale,
                   True)
     error = expect_close(got, moved(clipped), "Compare with algorithm 1: the posterior's mean, "
-                         "plus s times variance times gradient, plus noise.", wrongs=wrongs)
+                         "plus s times variance times gradient, plus noise.", mistakes=mistakes)
     got = attempt(eps_hat.clone(), xt.clone(), t, SHORT, noise.clone(), gradient.clone(), scale)
-    expect_close(got, moved(guess), "Without `clip` the guess of x0 stays as it is.")
+    expect_close(got, moved(prediction), "Without `clip` the prediction of x0 stays as it is.")
     return f"moves the mean at 3 steps as algorithm 1 does (largest difference {error:.0e})"
 
 
@@ -192,7 +192,7 @@ def drop(attempt):
 
 
 def bent_by(xt, t, cond):
-    """A guess of eps that depends on the picture, the step and the condition."""
+    """A prediction of eps that depends on the picture, the step and the condition."""
     level = t.to(xt).view(-1, 1, 1, 1) / 7
     return torch.tanh(xt + level) * (1 + cond.to(xt).view(-1, 1, 1, 1))
 
@@ -213,28 +213,28 @@ def counted(model) -> tuple:
 
 @exercise("gligen_lessons.guidance:classifier_free")
 def classifier_free(attempt):
-    """The mixture of both guesses, and the calls it costs."""
+    """The mixture of both predictions, and the calls it costs."""
     xt, *_ = four_draws()
     t, cond, null_cond = torch.tensor([9, 4, 0]), torch.tensor([1., 2, 3]), -torch.ones(3) / 2
     model, calls = counted(bent_by)
     without, with_c = bent_by(xt, t, null_cond), bent_by(xt, t, cond)
-    want = own.guide(without, with_c, 3.)
-    wrongs = {
+    want = reference.guide(without, with_c, 3.)
+    mistakes = {
         "The halves are exchanged: what came from the empty condition must be eps_uncond. Mind the "
-        "order of the batch.": own.guide(with_c, without, 3.),
-        "The guidance scale is not used: this is the guess with the condition alone.": with_c,
+        "order of the batch.": reference.guide(with_c, without, 3.),
+        "The guidance scale is not used: this is the prediction with the condition alone.": with_c,
         "This is Ho and Salimans' w, one more than s: hand guidance_scale to `guide` as it is.":
-            own.guide(without, with_c, 4.)}
+            reference.guide(without, with_c, 4.)}
     guided = attempt(model, cond.clone(), null_cond.clone(), 3.)
     if not callable(guided):
         raise Wrong("return the inner function itself, not what it returns: a sampler will call "
                     "it with xt and t.")
     got = guided(xt.clone(), t)
     if isinstance(got, torch.Tensor) and len(got) == 2 * len(xt):
-        raise Wrong("twice as many pictures came back: cut the guesses in two along the first "
+        raise Wrong("twice as many pictures came back: cut the predictions in two along the first "
                     "axis and mix the halves.")
-    error = expect_close(got, want, "Guide from the guess with null_cond to that with cond.",
-                         wrongs=wrongs)
+    error = expect_close(got, want, "Guide from the prediction with null_cond to that with cond.",
+                         mistakes=mistakes)
     if len(calls) != 1:
         raise Wrong(f"the model was called {len(calls)} times. Put both conditions into one batch, "
                     "which is faster.")
@@ -242,12 +242,12 @@ def classifier_free(attempt):
                  "first, then the wished one, as in diffusers.")
     calls.clear()
     expect_close(attempt(model, cond, null_cond, 1.)(xt.clone(), t), with_c, "A scale of 1 gives "
-                 "the guess with the condition.")
+                 "the prediction with the condition.")
     if sum(map(len, calls)) != len(xt):
-        raise Wrong("a scale of 1 needs no guess without the condition: call the model once, on "
+        raise Wrong("a scale of 1 needs no prediction without the condition: call the model once, on "
                     "xt as it is.")
     expect_close(attempt(model, cond, null_cond, 0.)(xt.clone(), t), without, "A scale of 0 gives "
-                 "the guess without the condition.")
+                 "the prediction without the condition.")
     return f"guides 3 pictures in 1 call (largest difference {error:.0e})"
 
 
@@ -259,22 +259,22 @@ def classifier_guided(attempt):
 
     def model(x, step):
         return bent_by(x, step, torch.tensor([1., 2, 3]))
-    gradient, eps_hat = own.classifier_gradient(uneven_log_prob, xt, t), model(xt, t)
-    guess = predict_x0(eps_hat, xt, t, SHORT)
-    at_guess = own.classifier_gradient(uneven_log_prob, guess, t)
-    at_zero = own.classifier_gradient(uneven_log_prob, xt, torch.zeros_like(t))
-    want = own.classifier_eps(eps_hat, gradient, t, SHORT, scale)
-    wrongs = {
-        "The classifier does not take part: this is the model's own guess.": eps_hat,
-        "This is the gradient alone; `classifier_eps` adds it to the model's guess.": gradient,
-        "The classifier was asked about the guess of x0; this one reads the noisy xt.":
-            own.classifier_eps(eps_hat, at_guess, t, SHORT, scale),
+    gradient, eps_hat = reference.classifier_gradient(uneven_log_prob, xt, t), model(xt, t)
+    prediction = predict_x0(eps_hat, xt, t, SHORT)
+    at_prediction = reference.classifier_gradient(uneven_log_prob, prediction, t)
+    at_zero = reference.classifier_gradient(uneven_log_prob, xt, torch.zeros_like(t))
+    want = reference.classifier_eps(eps_hat, gradient, t, SHORT, scale)
+    mistakes = {
+        "The classifier does not take part: this is the model's own prediction.": eps_hat,
+        "This is the gradient alone; `classifier_eps` adds it to the model's prediction.": gradient,
+        "The classifier was asked about the prediction of x0; this one reads the noisy xt.":
+            reference.classifier_eps(eps_hat, at_prediction, t, SHORT, scale),
         "The classifier was asked about step 0; it must be told the step of xt.":
-            own.classifier_eps(eps_hat, at_zero, t, SHORT, scale),
+            reference.classifier_eps(eps_hat, at_zero, t, SHORT, scale),
         "The guidance scale is missing.":
-            own.classifier_eps(eps_hat, gradient, t, SHORT, 1.),
+            reference.classifier_eps(eps_hat, gradient, t, SHORT, 1.),
         "The scale works twice: classifier_eps multiplies by it already.":
-            own.classifier_eps(eps_hat, gradient, t, SHORT, scale**2),
+            reference.classifier_eps(eps_hat, gradient, t, SHORT, scale**2),
         "The gradient was added to eps without sqrt(1 - alpha_bar) and with the wrong sign: let "
         "classifier_eps do it.": eps_hat + scale * gradient}
     guided = attempt(model, uneven_log_prob, SHORT, scale)
@@ -284,5 +284,5 @@ def classifier_guided(attempt):
     with torch.no_grad():
         got = guided(xt.clone(), t)
     error = expect_close(got, want, "Inside: classifier_gradient at xt and t, then classifier_eps "
-                         "of the model's guess.", wrongs=wrongs)
+                         "of the model's prediction.", mistakes=mistakes)
     return f"steers 3 pictures as the library does (largest difference {error:.0e})"

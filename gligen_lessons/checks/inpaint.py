@@ -6,18 +6,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import inpaint as own
+from .. import inpaint as reference
 from ..ddpm import q_sample
 from ..unet import UNet
 from . import Wrong, exercise, expect_close
-from ._inpaint_walk import inpaint_steps, blend_known
+from ._inpaint_sampling import blend_known, inpaint_steps
 from ._instructions import instructions
-from ._small import NOISE, loss_slips
+from ._small import NOISE, loss_mistakes
 from .gligen import Attentive, small_unet, what_it_reads
 from .latent import refuses
 
-__all__ = ["inpaint_steps", "instructions", "keep_known", "l_inpaint", "masks_of", "paste",
-           "widen", "with_known"]
+__all__ = ["blend_known", "concat_inpainting_inputs", "expand_conv_in", "inpaint_steps",
+           "instructions", "l_inpaint", "masks_from_boxes", "paste"]
 
 SIDE = 10                                                 # of the masks in here
 
@@ -44,7 +44,7 @@ def masks_from_boxes(attempt):
     """Three pictures: two boxes, one, none; edges between places and on them."""
     boxes = [[[.12, .47, .38, .93], [.55, .08, .87, .5]], [[.26, .34, .77, .58]], []]
     last, all_ = [place[-1:] for place in boxes], sum(boxes, [])
-    wrongs = {
+    mistakes = {
         "It is upside down: 1 where the picture is kept, 0 where it is painted.":
             holed(boxes, inside=1.),
         "Rows and columns have changed places: y counts rows and comes first.":
@@ -63,13 +63,13 @@ def masks_from_boxes(attempt):
             holed(boxes)[:, 0]}
     error = expect_close(attempt(boxes, SIDE), holed(boxes), "Multiply by side, cut down with "
                          "`.int()`, set to 0 from the first row and column to the last.",
-                         wrongs=wrongs)
+                         mistakes=mistakes)
     wide = {"`touched` makes no difference here: with it, right and lower ends go up.":
                 holed(boxes),
             "With `touched` all four edges go up; left and upper ones stay cut down.":
                 holed(boxes, torch.ceil, torch.ceil)}
     expect_close(attempt(boxes, SIDE, touched=True), holed(boxes, high=torch.ceil), "With "
-                 "`touched`, right and lower ends go up to the next whole place.", wrongs=wide)
+                 "`touched`, right and lower ends go up to the next whole place.", mistakes=wide)
     nearly = attempt([[[.2, .3, .500003, .800003]]], SIDE, touched=True)
     expect_close(nearly, holed([[[.2, .3, .5, .8]]]), "A box that ends on the edge of a place, but "
                  "for rounding, does not touch the next: take off 1e-4 before you go up.")
@@ -82,9 +82,9 @@ def masks_from_boxes(attempt):
 def expand_conv_in(attempt):
     """A network of three channels, in 64 bits; one that is wide already; what comes back."""
     plain = small_unet().double()
-    wide = own.expand_conv_in(copy.deepcopy(plain))
+    wide = reference.expand_conv_in(copy.deepcopy(plain))
     inputs = what_it_reads(plain, torch.float64)
-    guess, old = plain(*inputs[:3]), copy.deepcopy(plain.conv_in)
+    prediction, old = plain(*inputs[:3]), copy.deepcopy(plain.conv_in)
     got = attempt(plain)
     if got is None:
         raise Wrong("it returned None: return the unet.")
@@ -96,8 +96,9 @@ def expand_conv_in(attempt):
         raise Wrong(f"config still says {got.config.get('in_channels')} channels: a saved network "
                     "is built from it.")
     more = torch.randn(2, c + 1, 8, 8, dtype=torch.float64)
-    error = expect_close(got(torch.cat([inputs[0], more], 1), *inputs[1:3]), guess, "Whatever the "
-                         "new channels hold, the guess must be the old one. Is the padding 1?",
+    error = expect_close(got(torch.cat([inputs[0], more], 1), *inputs[1:3]), prediction,
+                         "Whatever the "
+                         "new channels hold, the prediction must be the old one. Is the padding 1?",
                          tol=1e-9)
     refuses(lambda: attempt(got), "a network that is wide already came")
     return f"reads {2 * c + 1} channels, {c + 1} of them without notice (difference {error:.0e})"
@@ -161,7 +162,7 @@ def concat_inpainting_inputs(attempt):
             known = torch.cat([z * m, m], 1).repeat(n, 1, 1, 1)
             return listening(torch.cat([known, zt], 1), *rest)
 
-        wrongs = {
+        mistakes = {
             "The mask stands before the kept latent. That is Stable Diffusion's own order; "
             "GLIGEN's is [zt, z0 * mask, mask].": shown(mask, z0 * mask),
             "What is kept stands before zt. The noisy latent comes first.": first(),
@@ -171,39 +172,39 @@ def concat_inpainting_inputs(attempt):
                 shown(z0 * (1 - mask), mask),
             "The mask is upside down: 1 where the picture is kept.": shown(z0 * mask, 1 - mask)}
         if copies == 2:
-            wrongs["Guidance stacks [all pictures, all pictures]; this repeats each picture at "
-                   "once: `repeat`, not `repeat_interleave`."] = shown(
+            mistakes["Guidance stacks [all pictures, all pictures]; this repeats each picture at "
+                     "once: `repeat`, not `repeat_interleave`."] = shown(
                        z0 * mask, mask, repeat=lambda x, n: x.repeat_interleave(n, 0))
         network = attempt(listening, z0.clone(), mask.clone())
         if not callable(network):
             raise Wrong("it returned no function: return one that takes zt and the rest.")
         largest = max(largest, expect_close(network(zt.clone(), *rest), shown(z0 * mask, mask),
                                             "Show [zt, z0 * mask, mask], in this order.",
-                                            wrongs=wrongs))
+                                            mistakes=mistakes))
     return f"shows 2 pictures, also twice over (largest difference {largest:.0e})"
 
 
 @exercise("gligen_lessons.inpaint:paste")
 def paste(attempt):
     """Two pictures of three channels that are not square."""
-    painted, x = torch.randn(2, 3, 6, 7), torch.randn(2, 3, 6, 7)
+    generated, x = torch.randn(2, 3, 6, 7), torch.randn(2, 3, 6, 7)
     mask = (torch.rand(2, 1, 6, 7) > .5).float()
-    given = painted.clone(), x.clone()
+    given = generated.clone(), x.clone()
     got = attempt(*given, mask.clone())
-    wrongs = {"Inside and outside have changed places: where mask is 1, x is kept.":
-              torch.where(mask > .5, painted, x),
-              "The hole is left empty here; what was painted belongs there.": x * mask,
-              "Only the painted part is left; outside belongs x.": painted * (1 - mask),
-              "Nothing is put back: outside the hole belongs x.": painted,
-              "The two are added: each counts in its own part only.": x + painted,
-              "This is the mean of both. It is one or the other.": (x + painted) / 2}
-    expect_close(got, torch.where(mask > .5, x, painted), "Where mask is 1 take x, else what was "
-                 "painted.", wrongs=wrongs)
+    mistakes = {"Inside and outside have changed places: where mask is 1, x is kept.":
+                torch.where(mask > .5, generated, x),
+                "The hole is left empty here; what was painted belongs there.": x * mask,
+                "Only the painted part is left; outside belongs x.": generated * (1 - mask),
+                "Nothing is put back: outside the hole belongs x.": generated,
+                "The two are added: each counts in its own part only.": x + generated,
+                "This is the mean of both. It is one or the other.": (x + generated) / 2}
+    expect_close(got, torch.where(mask > .5, x, generated), "Where mask is 1 take x, else what was "
+                 "painted.", mistakes=mistakes)
     keep = mask.expand_as(x) > 0
     if not torch.equal(got[keep], x[keep]):
         raise Wrong("what is kept has changed in its last digits. Choose with `torch.where`, do "
                     "not calculate.")
-    if not (torch.equal(painted, given[0]) and torch.equal(x, given[1])):
+    if not (torch.equal(generated, given[0]) and torch.equal(x, given[1])):
         raise Wrong("it changes a picture that it was given. Make a new one.")
     return f"keeps {int(keep.sum())} of {keep.numel()} values exactly"
 
@@ -230,26 +231,26 @@ def l_inpaint(attempt):
     z0, mask, eps, *_ = slots_for(1)
     z0, zt = 1.5 * z0 + .4, q_sample(1.5 * z0 + .4, t, eps, NOISE)
 
-    def guess(seen=zt, kept=z0, hole=mask, asked=grounding, clean=False):
+    def prediction(seen=zt, kept=z0, hole=mask, requested=grounding, clean=False):
         shown = kept if clean else kept * hole
-        return unet(torch.cat([seen, shown, hole], 1), t, context, asked)
+        return unet(torch.cat([seen, shown, hole], 1), t, context, requested)
 
-    inside, want = (1 - mask).expand_as(eps), F.mse_loss(guess(), eps)
-    wrongs = loss_slips(guess, z0, zt, eps) | {
+    inside, want = (1 - mask).expand_as(eps), F.mse_loss(prediction(), eps)
+    mistakes = loss_mistakes(prediction, z0, zt, eps) | {
         "Only the hole was noised. In training all of z0 is; the kept part is shown beside it.":
-            F.mse_loss(guess(seen=torch.where(mask > 0, z0, zt)), eps),
+            F.mse_loss(prediction(seen=torch.where(mask > 0, z0, zt)), eps),
         "What is kept was shown with noise. It is shown as it is: z0 * mask.":
-            F.mse_loss(guess(kept=zt), eps),
-        "The network was shown the whole of z0: then there is nothing to guess.":
-            F.mse_loss(guess(clean=True), eps),
-        "The mask is upside down.": F.mse_loss(guess(hole=1 - mask), eps),
+            F.mse_loss(prediction(kept=zt), eps),
+        "The network was shown the whole of z0: then there is nothing to predict.":
+            F.mse_loss(prediction(clean=True), eps),
+        "The mask is upside down.": F.mse_loss(prediction(hole=1 - mask), eps),
         "The network was given empty slots. Hand the grounding on as it is.":
-            F.mse_loss(guess(asked=grounding.none()), eps),
+            F.mse_loss(prediction(requested=grounding.none()), eps),
         "Only the hole counts in this loss. A sensible idea; GLIGEN's code takes the whole.":
-            ((guess() - eps).square() * inside).sum() / inside.sum(),
+            ((prediction() - eps).square() * inside).sum() / inside.sum(),
         "The hole counts, divided by the size of the whole picture: take the plain mean.":
-            F.mse_loss(guess() * inside, eps * inside)}
+            F.mse_loss(prediction() * inside, eps * inside)}
     got = attempt(unet, z0.clone(), t, eps.clone(), context, grounding, mask.clone(), NOISE)
     error = expect_close(got, want, "Noise z0 to t, show the network what is kept, compare its "
-                         "guess with eps.", wrongs=wrongs)
+                         "prediction with eps.", mistakes=mistakes)
     return f"is equation 9 with {7} channels shown (largest difference {error:.0e})"

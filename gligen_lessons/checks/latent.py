@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import ddim
-from .. import latent as own
+from .. import latent as reference
 from ..ddpm import q_sample
 from ..guidance import classifier_free
 from ..latent import TextToImage
@@ -16,11 +16,11 @@ from ._small import (
     NOISE,
     Listener,
     attention_layer,
-    loss_slips,
+    loss_mistakes,
     small_parts,
     small_vae,
 )
-from .ddim import expect_walk
+from .ddim import expect_trajectory
 
 
 @exercise("gligen_lessons.latent:to_latents")
@@ -30,7 +30,7 @@ def to_latents(attempt):
     mean, logvar = vae.encode(x)
     eps, s = torch.randn(mean.shape), vae.scaling_factor
     deviation = (logvar / 2).exp()
-    wrongs = {
+    mistakes = {
         "This divides by the scaling factor. It MULTIPLIES on the way in; dividing is for the way "
         "out.": (mean + deviation * eps) / s,
         "The scaling factor is forgotten: these latents do not have a spread of one.":
@@ -46,7 +46,7 @@ def to_latents(attempt):
             s * (logvar + (mean / 2).exp() * eps)}
     error = expect_close(attempt(vae, x.clone(), eps.clone()), s * (mean + deviation * eps),
                          "Encode, draw with `reparameterise`, multiply by vae.scaling_factor.",
-                         wrongs=wrongs)
+                         mistakes=mistakes)
     return f"draws and scales 2 latents (largest difference {error:.0e})"
 
 
@@ -56,7 +56,7 @@ def to_pictures(attempt):
     vae, z = small_vae(), torch.randn(2, 3, 4, 6)
     s, kept = vae.scaling_factor, z.clone()
     want = vae.decode(z / s)
-    wrongs = {
+    mistakes = {
         "This multiplies by the scaling factor. `to_latents` did that; here it must be undone.":
             vae.decode(z * s).clamp(-1, 1),
         "The scaling factor is forgotten: the decoder learnt on latents before they were scaled.":
@@ -70,7 +70,7 @@ def to_pictures(attempt):
         "The latent was clipped. Latents know no [-1, 1]; clip the picture.":
             vae.decode((z / s).clamp(-1, 1)).clamp(-1, 1)}
     error = expect_close(attempt(vae, z), want.clamp(-1, 1),
-                         "Divide by vae.scaling_factor, decode, clip.", wrongs=wrongs)
+                         "Divide by vae.scaling_factor, decode, clip.", mistakes=mistakes)
     if not torch.equal(z, kept):
         raise Wrong("the latents that were handed in are changed: write `z / ...`, not `z /= ...`.")
     return f"decodes 2 latents (largest difference {error:.0e})"
@@ -84,12 +84,13 @@ def l_ldm(attempt):
     context = torch.randn(3, LETTERS, 5)
     zt = q_sample(z0, t, eps, NOISE)
     level = NOISE.alpha_bar[t].float().view(-1, 1, 1, 1)
-    wrongs = loss_slips(lambda seen: unet(seen, t, context), z0, zt, eps) | {
+    mistakes = loss_mistakes(lambda seen: unet(seen, t, context), z0, zt, eps) | {
         "The roots are missing where z0 and eps are mixed; q_sample has them.":
             F.mse_loss(unet(level * z0 + (1 - level) * eps, t, context), eps)}
     got = attempt(unet, z0.clone(), t, eps.clone(), context, NOISE)
     error = expect_close(got, F.mse_loss(unet(zt, t, context), eps), "Noise z0 to t, let the "
-                         "network guess with the caption at hand, compare with eps.", wrongs=wrongs)
+                         "network predict with the caption at hand, compare with eps.",
+                         mistakes=mistakes)
     return f"is equation 3 on 3 latents (largest difference {error:.0e})"
 
 
@@ -106,7 +107,7 @@ def attention_map(attempt):
         return y.unflatten(2, (4, 3)).permute(0, 3, 1, 2)         # heads from strided channels
     scores = heads(q) @ heads(k).transpose(2, 3)                  # (b,k,pixels,words)
     want = (scores / 2).softmax(-1)
-    wrongs = {
+    mistakes = {
         "This softmax runs over the pixels. Every PIXEL spreads its attention over the words: "
         "rows sum to one.": (scores / 2).softmax(-2),
         "The division by the square root of d is missing.": scores.softmax(-1),
@@ -127,7 +128,7 @@ def attention_map(attempt):
         "This is what comes out of the layer, the mixed values; wanted are the weights.":
             want @ heads(v)}
     error = expect_close(attempt(layer, x.clone(), context.clone()), want, "softmax of q k^T over "
-                         "the root of d, for each head: section 3.3.", wrongs=wrongs)
+                         "the root of d, for each head: section 3.3.", mistakes=mistakes)
     return f"finds 6 pixels x 5 words for 3 heads (largest difference {error:.0e})"
 
 
@@ -142,7 +143,7 @@ def token_maps(attempt):
 
     def shaped(found: list[Tensor]) -> Tensor:
         return torch.stack(found).mean(0).transpose(1, 2).reshape(2, 3, 4, 4)
-    wrongs = {
+    mistakes = {
         "The pixels of different words are mixed: words and pixels must change places (transpose) "
         "before the pixels become rows.": mean.reshape(2, 3, 4, 4),
         "Rows and columns of the pictures have changed places.": want.transpose(2, 3),
@@ -165,7 +166,7 @@ def token_maps(attempt):
             want / want.amax((2, 3), keepdim=True)}
     got = attempt({name: list(calls) for name, calls in maps.items()}, 4)
     error = expect_close(got, want, "The mean over all maps with side * side pixels, words before "
-                         "pixels.", wrongs=wrongs)
+                         "pixels.", mistakes=mistakes)
     refuses(lambda: attempt(maps, 3), "no layer has 3 x 3 pixels")
     small = torch.stack(maps["mid"]).mean(0).transpose(1, 2).reshape(2, 3, 2, 2)
     expect_close(attempt(maps, 2), small, "Take the layers of the size that is asked for, here 2.")
@@ -184,7 +185,7 @@ def refuses(call, what: str) -> None:
     raise Wrong(f"{what}, and nothing was said: the docstring promises a ValueError.")
 
 
-def ends_of_slips(parts: TextToImage, captions: list[str], zT: Tensor) -> dict[str, Tensor]:
+def ends_of_mistakes(parts: TextToImage, captions: list[str], zT: Tensor) -> dict[str, Tensor]:
     """Where walks end that get one thing wrong, by their message."""
     context, null = parts.context(captions), parts.context(["dark"]).expand(2, -1, -1)
     empty, one = parts.context([""]).expand(2, -1, -1), context[:1].expand(2, -1, -1)
@@ -207,7 +208,7 @@ def ends_of_slips(parts: TextToImage, captions: list[str], zT: Tensor) -> dict[s
         "`guidance_scale` is ignored.": end(scale=1.),
         "Here guidance_scale is s, not Ho and Salimans' w = s - 1.": end(scale=4.),
         "`eta` is ignored.": end(eta=0.),
-        "The guess was clipped to [-1, 1]. Pictures lie there; latents do not.": end(clip=True),
+        "The prediction was clipped to [-1, 1]. Pictures lie there; latents do not.": end(clip=True),
         "The steps are spaced in another way; Stable Diffusion's are leading.":
             end(spacing="trailing", offset=0),
         "All pictures got the first caption.": end(one)}
@@ -219,21 +220,22 @@ def sample_latents(attempt):
     parts, captions = small_parts(), ["a cat", "a red fish"]
     zT = 1.5 * torch.randn(2, 3, 4, 4)
 
-    def walk(call):
+    def trajectory(call):
         return call(parts, captions, zT.clone(), 6, 3., "dark", .5,
                     torch.Generator().manual_seed(3))
-    want, state = list(walk(own.sample_latents)), torch.get_rng_state()
-    got = walk(attempt)
+    want, state = list(trajectory(reference.sample_latents)), torch.get_rng_state()
+    got = trajectory(attempt)
     got = got if got is None else list(got)
     if not torch.equal(torch.get_rng_state(), state):
         raise Wrong("the noise of eta did not come from `generator`, so a seed means no picture.")
     if got and isinstance(got[-1], tuple | list) and len(got[-1]) == 2:
-        looks_like(got[-1][1], ends_of_slips(parts, captions, zT))
-    error = expect_walk(got, want, "Contexts of captions and negative, classifier_free, then "
-                        "ddim.sample with Stable Diffusion's offset and end.", {})
-    expect_walk(attempt(parts, captions, zT.clone(), steps=3),
-                list(own.sample_latents(parts, captions, zT, steps=3)), "Without options: scale 5, an empty "
-                "negative, eta 0.", {})
+        looks_like(got[-1][1], ends_of_mistakes(parts, captions, zT))
+    error = expect_trajectory(got, want, "Contexts of captions and negative, classifier_free, then "
+                              "ddim.sample with Stable Diffusion's offset and end.", {})
+    expect_trajectory(attempt(parts, captions, zT.clone(), steps=3),
+                      list(reference.sample_latents(parts, captions, zT, steps=3)),
+                      "Without options: scale 5, an empty "
+                      "negative, eta 0.", {})
     refuses(lambda: list(attempt(parts, captions, zT, steps=NOISE.T)), "as many steps as T came")
     refuses(lambda: list(attempt(parts, captions, zT[:1])), "one noise came for two captions")
     return f"walks as Stable Diffusion does for 6 + 3 steps (largest difference {error:.0e})"
@@ -245,19 +247,19 @@ def generate(attempt):
     parts, captions = small_parts(), ["a cat", "a red fish"]
     options = {"steps": 4, "guidance_scale": 2.5, "negative": "dark"}
     zT = parts.first_noise(2, 7)
-    walk = list(own.sample_latents(parts, captions, zT, **options))
-    z0 = walk[-1][1]
+    trajectory = list(reference.sample_latents(parts, captions, zT, **options))
+    z0 = trajectory[-1][1]
 
     def shown(zT, **options):
-        *_, (_, z) = own.sample_latents(parts, captions, zT, **options)
-        return own.to_pictures(parts.vae, z)
-    wrongs = {
+        *_, (_, z) = reference.sample_latents(parts, captions, zT, **options)
+        return reference.to_pictures(parts.vae, z)
+    mistakes = {
         "These are latents: decode them, with `to_pictures`.": z0,
         "The latents were not divided by the scaling factor before decoding: `to_pictures` does.":
             parts.vae.decode(z0).clamp(-1, 1),
         "This is the picture after the FIRST step; go to the end of the walk.":
-            own.to_pictures(parts.vae, walk[0][1]),
-        "This decodes the noise that the walk starts from.": own.to_pictures(parts.vae, zT),
+            reference.to_pictures(parts.vae, trajectory[0][1]),
+        "This decodes the noise that the walk starts from.": reference.to_pictures(parts.vae, zT),
         "The options (steps, guidance_scale, ...) did not reach `sample_latents`.": shown(zT),
         "`seed` is ignored: this is the picture of seed 0.":
             shown(parts.first_noise(2, 0), **options),
@@ -268,7 +270,8 @@ def generate(attempt):
         "These are shown pictures, in 0..1; draw returns the model side, [-1, 1].":
             (shown(zT, **options) + 1) / 2}
     error = expect_close(attempt(parts, captions, 7, **options), shown(zT, **options),
-                         "first_noise, the whole walk of `sample_latents`, to_pictures.", wrongs=wrongs)
+                         "first_noise, the whole walk of `sample_latents`, to_pictures.",
+                         mistakes=mistakes)
     alone = attempt(parts, captions[1:], seed=8, **options)
     error = max(error, expect_close(alone, shown(zT, **options)[1:], "Picture i of seed s must be "
                                     "the only picture of seed s + i."))

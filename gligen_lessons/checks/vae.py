@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch.distributions import Normal, kl_divergence
 
-from .. import vae as own
+from .. import vae as reference
 from . import Wrong, exercise, expect_close
 
 SMALL = {"block_out_channels": (8, 16), "down_block_types": ("DownEncoderBlock2D",) * 2,
@@ -23,7 +23,7 @@ def reparameterise(attempt):
     """The draw, and its gradients in mean and log-variance."""
     mean, logvar, eps = clouds()
     spread = (logvar / 2).exp()
-    wrongs = {
+    mistakes = {
         "exp(logvar) is the variance. Noise is stretched by the standard deviation, its root: "
         "exp(logvar / 2).": mean + logvar.exp() * eps,
         "logvar is a logarithm: take its exponential before you multiply.": mean + logvar * eps,
@@ -36,7 +36,7 @@ def reparameterise(attempt):
         raise Wrong("two calls with the same eps differ: it draws noise of its own. The noise "
                     "comes in as eps.")
     error = expect_close(first, mean + spread * eps, "Move eps by the mean and stretch it by the "
-                         "standard deviation.", wrongs=wrongs)
+                         "standard deviation.", mistakes=mistakes)
     leaves = [v.clone().requires_grad_() for v in (mean, logvar)]
     drawn = attempt(*leaves, eps.clone())
     slopes = torch.autograd.grad(drawn.sum(), leaves, allow_unused=True) \
@@ -59,7 +59,7 @@ def kl(attempt):
 
     def total(values):
         return .5 * values.flatten(1).sum(1)
-    wrongs = {
+    mistakes = {
         "The factor 1/2 is missing: both Gaussians have it in the exponent.": 2 * want,
         "The sign is turned: a divergence is never negative.": -want,
         "This is the mean over a latent. Sum over it: the numbers are independent, so their "
@@ -79,7 +79,7 @@ def kl(attempt):
         "This is the divergence the other way round, of the prior from the cloud.":
             back.flatten(1).sum(1)}
     error = expect_close(attempt(mean.clone(), logvar.clone()), want, "Compare with the "
-                         "derivation, term by term.", wrongs=wrongs)
+                         "derivation, term by term.", mistakes=mistakes)
     nothing = torch.zeros(2, 3, 1, 2)
     expect_close(attempt(nothing, nothing.clone()), torch.zeros(2), "A cloud that is the prior "
                  "must cost 0.")
@@ -101,7 +101,7 @@ def reconstruction_error(attempt):
     edges = below + right
     want = plain + edges / 2
     around = sum((off - off.roll(1, k)).abs().sum((1, 2, 3)) for k in (2, 3))
-    wrongs = {
+    mistakes = {
         "The edges are missing: add half the differences between neighbours.": plain,
         "The edges count half.": plain + edges,
         "Only the edges are here: add the differences themselves.": edges / 2,
@@ -121,7 +121,7 @@ def reconstruction_error(attempt):
         WHOLE_BATCH: want.sum(), "This is a mean over the batch. " + EACH: want.mean(),
         "Without absolute values errors cancel.": off.sum((1, 2, 3))}
     error = expect_close(attempt(x_hat.clone(), x.clone()), want, "Sum |x_hat - x|, and add half "
-                         "of the differences between neighbours of x_hat - x.", wrongs=wrongs)
+                         "of the differences between neighbours of x_hat - x.", mistakes=mistakes)
     return f"sums differences and edges of 3 pictures (largest difference {error:.0e})"
 
 
@@ -146,11 +146,11 @@ def vae_loss(attempt):
     model, weight, x, eps = TwoLines(), 3., torch.randn(3, 2, 4, 6), torch.randn(3, 2, 2, 3)
     with torch.no_grad():
         mean, logvar = model.encode(x)
-        error, at_mean = (own.reconstruction_error(model.decode(z), x) for z in
-                          (own.reparameterise(mean, logvar, eps), mean))
-        cost, n = own.kl(mean, logvar), x[0].numel()
+        error, at_mean = (reference.reconstruction_error(model.decode(z), x) for z in
+                          (reference.reparameterise(mean, logvar, eps), mean))
+        cost, n = reference.kl(mean, logvar), x[0].numel()
     want = (error + weight * cost).mean() / n
-    wrongs = {
+    mistakes = {
         "kl_weight stands at the error of the picture; it belongs to the KL.":
             (weight * error + cost).mean() / n,
         "kl_weight is not used.": (error + cost).mean() / n,
@@ -170,15 +170,15 @@ def vae_loss(attempt):
         raise Wrong(f"the result has shape {tuple(told.shape)}; a loss is one number: the mean "
                     "over the batch.")
     miss = expect_close(told, want, "Encode, draw, decode; error plus kl_weight times KL; mean "
-                        "over the batch; divided by the numbers of one picture.", wrongs=wrongs)
+                        "over the batch; divided by the numbers of one picture.", mistakes=mistakes)
     if not getattr(told, "requires_grad", False):
         raise Wrong("no gradient reaches the model: no .item(), .detach() or no_grad here.")
     return f"weighs error and KL, {told.detach():.3f} here (off by {miss:.0e})"
 
 
-def perturbed(loud: float = 1.) -> own.VAE:
+def perturbed(loud: float = 1.) -> reference.VAE:
     """A small VAE with no parameter at its default; `loud` stretches the moments."""
-    model = own.VAE(**SMALL).requires_grad_(False)
+    model = reference.VAE(**SMALL).requires_grad_(False)
     for p in model.parameters():
         p.add_(.2 * torch.randn(p.shape))
     model.quant_conv.weight.mul_(loud)
@@ -192,7 +192,7 @@ def forward(attempt):
     low = net.down_blocks[1](net.down_blocks[0](net.conv_in(x)))
     y = net.mid_block(low)
     norm, out = net.conv_norm_out, net.conv_out
-    wrongs = {
+    mistakes = {
         "mid_block is missing: it comes after the last of the down_blocks.":
             out(F.silu(norm(low))),
         "SiLU comes before the norm here: norm, SiLU, convolution.": out(norm(F.silu(y))),
@@ -201,7 +201,7 @@ def forward(attempt):
         "SiLU comes after conv_out: means could never be much below 0.": F.silu(out(norm(y))),
         "conv_out is missing: the moments have 2 c_z channels.": F.silu(norm(y))}
     error = expect_close(attempt(net, x.clone()), out(F.silu(norm(y))), "conv_in, the blocks in "
-                         "order, mid_block, then norm, SiLU, conv_out.", wrongs=wrongs)
+                         "order, mid_block, then norm, SiLU, conv_out.", mistakes=mistakes)
     return f"encodes 2 pictures as the library does (largest difference {error:.0e})"
 
 
@@ -229,7 +229,7 @@ def encode(attempt):
     moments = model.quant_conv(raw)
     mean, logvar = moments.chunk(2, dim=1)
     kept = logvar.clamp(-30, 20)
-    wrongs = {
+    mistakes = {
         "The log-variance is not clamped to -30 ... 20.": (mean, logvar),
         "Means first: the two halves are swapped.": (logvar, mean.clamp(-30, 20)),
         "The two halves are swapped after the clamp: mean first, then log-variance.":
@@ -243,13 +243,13 @@ def encode(attempt):
         "It returns the variance; the second value is its logarithm.": (mean, kept.exp())}
     for axis, name in ((0, "pictures"), (2, "rows"), (3, "columns")):
         a, b = moments.chunk(2, dim=axis)
-        wrongs[f"It cuts the {name} in two (dim={axis}). Channels are dimension 1."] = \
+        mistakes[f"It cuts the {name} in two (dim={axis}). Channels are dimension 1."] = \
             (a, b.clamp(-30, 20))
     told = attempt(model, x.clone())
     if isinstance(told, torch.Tensor):
         raise Wrong("expected two values, mean and log-variance; it returned one tensor.")
     error = expect_close(told, (mean, kept), "encoder, quant_conv, cut in two along the channels, "
-                         "clamp the second half.", wrongs=wrongs)
+                         "clamp the second half.", mistakes=mistakes)
     must_refuse(lambda bad: attempt(model, bad), a_height_of_7=torch.zeros(1, 3, 7, 8),
                 a_width_of_9=torch.zeros(1, 3, 8, 9), four_channels=torch.zeros(1, 4, 8, 8),
                 a_picture_without_batch=torch.zeros(3, 8, 8))
@@ -261,7 +261,7 @@ def decode(attempt):
     """A small model on latents that are not square, with pictures that leave [-1, 1]."""
     model, z = perturbed(), 3 * torch.randn(2, 2, 4, 6)
     want = model.decoder(model.post_quant_conv(z))
-    wrongs = {
+    mistakes = {
         "post_quant_conv is missing: it undoes what quant_conv mixed.": model.decoder(z),
         "It clamps the picture. Leave that to whoever shows it: gradients vanish where it is "
         "clamped.": want.clamp(-1, 1),
@@ -270,7 +270,7 @@ def decode(attempt):
             model.decoder(model.post_quant_conv(z / model.scaling_factor)),
         "It maps to 0..1. Model pictures live in [-1, 1].": (want + 1) / 2}
     error = expect_close(attempt(model, z.clone()), want, "post_quant_conv, then the decoder.",
-                         wrongs=wrongs)
+                         mistakes=mistakes)
     must_refuse(lambda bad: attempt(model, bad), three_channels=torch.zeros(1, 3, 4, 4),
                 a_latent_without_batch=torch.zeros(2, 4, 4))
     return f"draws 2 latents and refuses 2 wrong shapes (largest difference {error:.0e})"
@@ -282,7 +282,7 @@ def scaling_factor(attempt):
     z = torch.randn(48, 4, 12, 20) * torch.tensor([.5, 2, 3, 4.5])[:, None, None]
     z = z + torch.tensor([2., 0, -1, 1])[:, None, None]
     spread = z.flatten().std()
-    wrongs = {
+    mistakes = {
         "This is the spread itself. Latents are multiplied by one over it.": spread,
         "This is one over the variance; the spread is its root.": 1 / spread**2,
         "This averages the spreads of the channels. Take all the numbers together.":
@@ -293,7 +293,7 @@ def scaling_factor(attempt):
         "This uses the largest value; one outlier would decide.": 1 / z.abs().max()}
     told = attempt(z.clone())
     error = expect_close(told, float(1 / spread), "One over the standard deviation of all numbers "
-                         "together.", wrongs=wrongs)
+                         "together.", mistakes=mistakes)
     if not isinstance(told, float):
         raise Wrong(f"expected a plain number, got a {type(told).__name__}: it goes into a config "
                     "file. Wrap it in float(...).")

@@ -15,7 +15,7 @@ def xyxy_from_cxcywh(attempt):
                            [[.6, .2, .4, .1], [.9, .8, .2, .3], [.1, .3, .15, .35]]])
     cx, cy, w, h = (middle[..., k] for k in range(4))
     want = torch.stack([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], -1)
-    wrongs = {
+    mistakes = {
         "The corners lie half the width and half the height from the centre, not the whole.":
             torch.stack([cx - w, cy - h, cx + w, cy + h], -1),
         "This takes the first two numbers for the left top corner; they are the centre.":
@@ -27,7 +27,7 @@ def xyxy_from_cxcywh(attempt):
         "The last two numbers must be the right and bottom edge, not width and height.":
             torch.stack([cx - w / 2, cy - h / 2, w, h], -1)}
     error = expect_close(attempt(middle.clone()), want, "Draw one box on paper and mark its four "
-                         "edges: left, top, right, bottom.", wrongs=wrongs)
+                         "edges: left, top, right, bottom.", mistakes=mistakes)
     return f"finds the corners of 6 boxes (largest difference {error:.0e})"
 
 
@@ -51,7 +51,7 @@ def boxes(attempt):
     size = np.concatenate([want[:, :2], want[:, 2:] - want[:, :2]], 1)
     whole = np.array([[t.x - t.width / 2, t.y - t.size, t.x + t.width / 2, t.y]
                       for t in scene.things], np.float32)
-    wrongs = {
+    mistakes = {
         "These are pixels. Divide by the picture's side, so that a box fits any size.": want * 20,
         "Rows and columns are swapped. In ids[y, x], any(0) looks down every column: that is x.":
             want[:, [1, 0, 3, 2]],
@@ -63,7 +63,7 @@ def boxes(attempt):
         "All boxes are empty. The ids of things start at THING_ID, those below it are stuff.":
             want * 0}
     error = expect_close(got, want, "Find the first and the last column, and row, in which "
-                         "ids == THING_ID + i.", wrongs=wrongs)
+                         "ids == THING_ID + i.", mistakes=mistakes)
     return f"finds 2 visible boxes and 1 hidden thing (largest difference {error:.0e})"
 
 
@@ -92,9 +92,9 @@ def phrase(attempt):
     for thing, named, want in cases:
         got = attempt(thing, **named)
         if got != want:
-            asked = ", ".join(["thing", *(f"{k}={v}" for k, v in named.items())])
+            requested = ", ".join(["thing", *(f"{k}={v}" for k, v in named.items())])
             raise Wrong(f"{_slip(got, thing, named, want)} For this {thing.category}, "
-                        f"phrase({asked}) is {want!r}; yours is {got!r}.")
+                        f"phrase({requested}) is {want!r}; yours is {got!r}.")
     return f"names {len(cases)} things as the world does"
 
 
@@ -131,7 +131,7 @@ def iou(attempt):
     union, late = both - shared, loose.clamp(min=0)
     frame = (torch.maximum(a[:, None, 2:], b[:, 2:]) - torch.minimum(a[:, None, :2],
                                                                      b[:, :2])).prod(-1)
-    wrongs = {
+    mistakes = {
         "Boxes that do not touch share nothing: clamp width and height at 0.":
             (loose / (both - loose), both - loose),
         "Clamp width and height before you multiply: two negative sides make a positive area.":
@@ -147,5 +147,5 @@ def iou(attempt):
         raise Wrong("it returned one tensor. Return two: the IoU and the joint area.")
     error = expect_close(got, (shared / union, union), "Shared: from the later left and top to "
                          "the earlier right and bottom. Joint: both areas, less the shared one.",
-                         wrongs=wrongs)
+                         mistakes=mistakes)
     return f"compares 12 pairs of boxes (largest difference {error:.0e})"

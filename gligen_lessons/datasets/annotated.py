@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..boxes import cxcywh_from_xyxy
 from ..world.vocabulary import BASE
-from .labelled import labelled, cells
+from .labelled import cells, labelled
 
 SMALLEST = .03                                            # a side of a box that counts, 4 px
 
@@ -52,7 +52,7 @@ def lists(labels: Tensor, boxes_xyxy: Tensor) -> tuple[list[Tensor], list[Tensor
             [row[:n] for row, n in zip(boxes, counts, strict=True)])
 
 
-def base_places(data, rows: Tensor) -> Tensor:
+def base_cells(data, rows: Tensor) -> Tensor:
     """The base category at each of the 16 x 16 places, (b,16,16); len(BASE) where none is."""
     shown = cells(data, rows)[0]
     return torch.where(shown < len(BASE), shown, len(BASE))

@@ -11,7 +11,7 @@ from ..weights import load
 
 
 @torch.no_grad()
-def round_trip(model: VAE, x: Tensor, batch: int = 32) -> Tensor:
+def reconstruct(model: VAE, x: Tensor, batch: int = 32) -> Tensor:
     """Pictures (b,3,h,w) encoded to the mean and decoded again, clipped, on the CPU."""
     where = next(model.parameters()).device
     return torch.cat([model.decode(model.encode(part.to(where))[0]).clamp(-1, 1).cpu()
@@ -28,7 +28,7 @@ def vae_report(model: VAE, count: int = 1000, small: bool = False) -> dict:
         labelled("single-test", 2 * count, 64) if small else labelled("test", 2 * count))
     rows = torch.arange(count)
     x = torch.cat([pictures(data, part) for part in rows.split(64)])
-    x_hat, present = round_trip(model, x), truth(data, rows)
+    x_hat, present = reconstruct(model, x), truth(data, rows)
     others = torch.cat([judge_scenes(judge, pictures(data, part))[1]
                         for part in (rows + count).split(64)])
     (seen, real), (seen_hat, made) = judge_scenes(judge, x), judge_scenes(judge, x_hat)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from ..boxes import xyxy_from_cxcywh
-from ..datasets.annotated import Annotated, annotated, base_places, lists
+from ..datasets.annotated import Annotated, annotated, base_cells, lists
 from ..datasets.labelled import labelled, pictures
 from ..detr import DETR, detect, match
 from ..images import to_model
@@ -20,7 +20,7 @@ def backbone_report(model: DenseClassifier, count: int) -> dict:
     data, where = labelled("grounding-test", count), next(model.parameters()).device
     right = []
     for rows in torch.arange(count).split(64):
-        shown = base_places(data, rows)
+        shown = base_cells(data, rows)
         named = model(pictures(data, rows).to(where)).argmax(1).cpu()
         right.append(torch.stack([named == shown, shown < len(BASE)]))
     hit, thing = torch.cat(right, 1)

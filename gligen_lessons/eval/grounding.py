@@ -21,7 +21,7 @@ from ..world.vocabulary import CATEGORIES
 class Held:
     """Held-out layouts: what is asked for, its category and colour numbers, and its boxes."""
 
-    asked: list[Instruction]
+    requested: list[Instruction]
     category: Tensor
     colour: Tensor
     boxes_xyxy: Tensor
@@ -32,23 +32,23 @@ class Held:
         """The first scenes of a split, each with its caption and all its phrases and boxes."""
         data, g = labelled(split, count, size), torch.Generator().manual_seed(0)
         boxes = torch.tensor(data.renders.boxes_xyxy)
-        asked = [instruction(scene(seed), boxes[i], "grounding", g)
-                 for i, seed in enumerate(data.renders.seeds)]
+        requested = [instruction(scene(seed), boxes[i], "grounding", g)
+                     for i, seed in enumerate(data.renders.seeds)]
         category, moved = tidy(data.category, boxes)
-        return cls(asked, category, tidy(data.colour, boxes)[0], moved, split)
+        return cls(requested, category, tidy(data.colour, boxes)[0], moved, split)
 
     def without_captions(self) -> "Held":
         """The same layouts, asked for by their boxes alone."""
-        return replace(self, asked=[replace(one, caption="") for one in self.asked])
+        return replace(self, requested=[replace(one, caption="") for one in self.requested])
 
-    def painted(self, parts: TextToImage, grounded: bool, batch: int = 8, **options) -> Tensor:
+    def generated(self, parts: TextToImage, grounded: bool, batch: int = 8, **options) -> Tensor:
         """Pictures (n,3,128,128) of the layouts, or of their captions alone; seeds 0, 1, ..."""
         made = []
-        for i in range(0, len(self.asked), batch):
-            few = self.asked[i:i + batch]
+        for i in range(0, len(self.requested), batch):
+            few = self.requested[i:i + batch]
             texts = [one.caption for one in few]
             made.append(generate_grounded(parts, texts, [one.phrases for one in few],
-                                      [one.boxes_xyxy for one in few], i, **options)
+                                          [one.boxes_xyxy for one in few], i, **options)
                         if grounded else generate(parts, texts, i, **options))
         return torch.cat(made)
 
@@ -81,12 +81,12 @@ def three_sets(parts: TextToImage, held: Held, **options) -> tuple[dict[str, Ten
 
     Beside them the scene referee's features (n,64) of as many renders of other scenes.
     """
-    count = len(held.asked)
+    count = len(held.requested)
     data = labelled(held.split, 2 * count)
     renders = torch.cat([pictures(data, part) for part in torch.arange(2 * count).split(64)])
     others = judge_scenes(weights.load("referee-scene", device.pick()), renders[count:])[1]
-    made = {"grounded": held.painted(parts, True, **options), "renders": renders[:count],
-            "ungrounded": held.painted(parts, False, **options)}
+    made = {"grounded": held.generated(parts, True, **options), "renders": renders[:count],
+            "ungrounded": held.generated(parts, False, **options)}
     return made, others
 
 

@@ -51,10 +51,10 @@ def more(held: Held, x: Tensor) -> dict:
     category, colour = held.hits(x).float().mean(1).tolist()
     found = detect(weights.load("detr", device.pick()), x, threshold=0.)
     answers = [(one.scores, one.labels, one.boxes_xyxy) for one in found]
-    asked = [(labels[labels >= 0], boxes[labels >= 0])
-             for labels, boxes in zip(held.category, held.boxes_xyxy, strict=True)]
+    requested = [(labels[labels >= 0], boxes[labels >= 0])
+                 for labels, boxes in zip(held.category, held.boxes_xyxy, strict=True)]
     return {"category right": category, "colour right": colour,
-            "AP50 of DETR": detection_precision(answers, asked)["AP50"]}
+            "AP50 of DETR": detection_precision(answers, requested)["AP50"]}
 
 
 def tau_rows(parts: TextToImage, made: dict[str, Tensor], others: Tensor, count: int,
@@ -66,7 +66,7 @@ def tau_rows(parts: TextToImage, made: dict[str, Tensor], others: Tensor, count:
     held, rows = Held.of(count), []
     for tau in TAUS:
         x = {0.: made["ungrounded"], 1.: made["grounded"]}.get(tau)
-        x = held.painted(parts, True, tau=tau, **options) if x is None else x[:count]
+        x = held.generated(parts, True, tau=tau, **options) if x is None else x[:count]
         rows.append({"tau": tau} | figures(held, x, others))
         if "kid" in rows[-1]:
             rows[-1]["kid over ungrounded"] = rows[-1]["kid"] / rows[0]["kid"]
@@ -83,7 +83,7 @@ def open_set(parts: TextToImage, count: int, **options) -> tuple[dict, dict]:
     for name, (split, asks) in ASKED.items():
         held = Held.of(count, split)
         rows = requested_boxes(held, asks)
-        x = held.painted(parts, True, **options)
+        x = held.generated(parts, True, **options)
         shown = {name: x} | ({"chance": x.roll(1, 0)} if name == "control" else {})
         for kind, pictured in shown.items():
             hits = held.hits(pictured)[:, rows]

@@ -56,10 +56,10 @@ def named_right(model: CLIP, read: bpe.Tokenizer, found: list[Scene]) -> tuple[T
     for words, prompts, attribute in ((WORDS, category_prompts, "category"),
                                       (tuple(COLOURS), colour_prompts, "colour")):
         classes = [prompts(word) for word in words]
-        guess = torch.cat([zero_shot(model, tokenize, x.to(where), classes).argmax(1).cpu()
-                           for x in pictures_of(found, model.vision_model.side).split(128)])
+        prediction = torch.cat([zero_shot(model, tokenize, x.to(where), classes).argmax(1).cpu()
+                                for x in pictures_of(found, model.vision_model.side).split(128)])
         truth = torch.tensor([words.index(getattr(thing, attribute)) for thing in things])
-        right.append(guess == truth)
+        right.append(prediction == truth)
     return right[0], right[1]
 
 

@@ -62,7 +62,7 @@ def classifier_report(model: NoisyClassifier, count: int) -> dict:
 
 
 def sample_labels(model: LabelledUNet, labels: Tensor, guidance_scale: float, steps: int = 30,
-                 seed: int = 0, batch: int = 50) -> Tensor:
+                  seed: int = 0, batch: int = 50) -> Tensor:
     """Pictures (n,3,32,32) in [-1, 1] of labels (n,2), on the CPU: DDIM, classifier-free."""
     g, where = torch.Generator().manual_seed(seed), next(model.parameters()).device
     noise, done = torch.randn(len(labels), 3, 32, 32, generator=g), []
@@ -86,7 +86,7 @@ def labelled_report(model: LabelledUNet, count: int, steps: int = 30,
                     scales: tuple[float, ...] = (0, 1, 2, 4, 8)) -> dict:
     """Fidelity and diversity against the guidance scale, from the same noise.
 
-    `obeyed` is the referee's verdict, `expand_like` the mean distance of its features from their mean
+    `obeyed` is the referee's verdict, `spread` the mean distance of its features from their mean
     within one label (a single label, many noises), `frechet` compares with held-out renders.
     """
     judge, labels = load("referee-scene"), labels_of("single-test", count)

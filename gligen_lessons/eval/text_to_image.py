@@ -14,7 +14,7 @@ from ..referee import found_beside, judge_scenes
 from ..world import captions, scene, seeds
 from ..world.scene import Scene
 from ..world.vocabulary import CATEGORIES, COLOURS, HELD_OUT, NOVEL
-from .autoencoder import round_trip
+from .autoencoder import reconstruct
 
 # what a fifth of the captions of the report is about: the split, and which things count
 ALONE = {"single": ("single-test", lambda thing: True),
@@ -38,11 +38,11 @@ def named_things(found: list[Scene], counts: Callable = lambda thing: True) -> T
 
     Only of the things that count.
     """
-    asked = torch.zeros(len(found), len(CATEGORIES), len(COLOURS))
+    requested = torch.zeros(len(found), len(CATEGORIES), len(COLOURS))
     for i, one in enumerate(found):
         for thing in filter(counts, one.things):
-            asked[i, CATEGORIES.index(thing.category), list(COLOURS).index(thing.colour)] = 1
-    return asked
+            requested[i, CATEGORIES.index(thing.category), list(COLOURS).index(thing.colour)] = 1
+    return requested
 
 
 def ldm_report(parts: TextToImage, count: int = 1000, steps: int = 30,
@@ -62,7 +62,7 @@ def ldm_report(parts: TextToImage, count: int = 1000, steps: int = 30,
     options = {"steps": steps, "guidance_scale": guidance_scale}
     made = {"painted": judge_captions(parts, scenes_, **options),
             "renders": judge_scenes(judge, real),
-            "round trips": judge_scenes(judge, round_trip(parts.vae, real))}
+            "round trips": judge_scenes(judge, reconstruct(parts.vae, real))}
     report = {}
     for name, (found, features) in made.items():
         report |= {f"named, {what}, {name}": value

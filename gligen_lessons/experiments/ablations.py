@@ -29,7 +29,7 @@ from ..metrics import bootstrap
 from ..nets import attention_map
 from ..recipes import scenes
 from ..recipes.alignment import covered, initialise_gates
-from ..recipes.gligen import RATE, drawing, fast_gates, grounding_loss
+from ..recipes.gligen import RATE, batch_sampler, gate_parameter_groups, grounding_loss
 from ..unet import UNet
 from . import result_file
 
@@ -95,8 +95,9 @@ def trained(name: str, steps: int, batch: int) -> TextToImage:
     torch.manual_seed(0)
     freeze(exchange(initialise_gates(add_gates(parts.unet))))
     data = layouts(parts, scenes("grounding-train", steps, batch, 8_000))
-    run = fit(parts.unet, grounding_loss(parts, attention), drawing(data, parts, steps, batch, 11),
-              steps=steps, lr=RATE, groups=fast_gates, ema=.99)
+    run = fit(parts.unet, grounding_loss(parts, attention),
+              batch_sampler(data, parts, steps, batch, 11),
+              steps=steps, lr=RATE, groups=gate_parameter_groups, ema=.99)
     for _ in progress(run, steps):
         pass
     parts.unet.eval()
@@ -119,8 +120,8 @@ def gains(parts: TextToImage, data: Layouts) -> Tensor:
     for step in JUDGED:
         t = torch.full((len(z0),), step, device=z0.device)
         zt = q_sample(z0, t, eps, parts.schedule)
-        errors = [((parts.unet(zt, t, context, asked) - eps).square() * inside).sum((1, 2, 3))
-                  for asked in (true, other)]
+        errors = [((parts.unet(zt, t, context, requested) - eps).square() * inside).sum((1, 2, 3))
+                  for requested in (true, other)]
         saved = saved + (1 - errors[0] / errors[1]) / len(JUDGED)
     return saved.cpu()
 
@@ -156,10 +157,10 @@ def main(arguments: list[str] | None = None) -> int:
     add("--batch", type=batch_of, default=256 if full else 8, help="samples a step")
     add("--count", type=compared_of, default=200, help="held-out layouts")
     add("--out", type=file_of, default=result_file("ablations"), help="the JSON file to write")
-    asked = parser.parse_args(arguments)
+    requested = parser.parse_args(arguments)
     words = sys.argv[1:] if arguments is None else arguments
     head = {"command": " ".join(["python course.py experiment ablations", *words])}
-    made = head | run(asked.steps, asked.batch, asked.count)
-    files.atomic_write(asked.out, json.dumps(made, indent=1) + "\n")
-    print(f"The result is in {asked.out}")
+    made = head | run(requested.steps, requested.batch, requested.count)
+    files.atomic_write(requested.out, json.dumps(made, indent=1) + "\n")
+    print(f"The result is in {requested.out}")
     return 0

@@ -10,7 +10,7 @@ import torch
 from .. import device, files, muon, recipes
 from ..arguments import OneLineParser, batch_of, count_of, file_of
 from ..datasets.labelled import labelled, pictures
-from ..eval.autoencoder import round_trip
+from ..eval.autoencoder import reconstruct
 from ..fit import fit, progress
 from ..metrics import psnr
 from ..recipes.vae import RATE
@@ -28,13 +28,13 @@ def trained(name: str, steps: int, batch: int) -> dict:
     """
     recipe = recipes.get("vae", steps, batch=batch, small=True)
     rate, groups = (RATE, partial(muon.groups, lr=RATE)) if name == "muon" else (ADAMW_RATE, None)
-    run = fit(recipe.model, recipe.loss, recipe.draw, steps=steps, lr=rate, ema=.998,
+    run = fit(recipe.model, recipe.loss, recipe.sample_batch, steps=steps, lr=rate, ema=.998,
               optimizer=name, groups=groups)
     start = monotonic()
     losses = torch.tensor([state["loss"] for state in progress(run, steps)])
     seconds, data = monotonic() - start, labelled("single-test", HELD, 64)
     x = pictures(data, torch.arange(HELD))
-    found = psnr(round_trip(recipe.model.eval(), x), x).mean()
+    found = psnr(reconstruct(recipe.model.eval(), x), x).mean()
     means = losses[:len(losses) // EVERY * EVERY].view(-1, EVERY).mean(1)
     return {"name": name, "rate": rate, "losses": [round(float(loss), 4) for loss in means],
             "psnr": float(found), "seconds": round(seconds, 1)}
@@ -48,13 +48,13 @@ def main(arguments: list[str] | None = None) -> int:
     add("--steps", type=count_of, default=600, help="of each training")
     add("--batch", type=batch_of, default=8, help="pictures a step")
     add("--out", type=file_of, default=result_file("optimizers"), help="the JSON file to write")
-    asked = parser.parse_args(arguments)
+    requested = parser.parse_args(arguments)
     words = sys.argv[1:] if arguments is None else arguments
     made = {"command": " ".join(["python course.py experiment optimizers", *words]),
-            "steps": asked.steps, "batch": asked.batch, "every": EVERY, "pictures": HELD,
+            "steps": requested.steps, "batch": requested.batch, "every": EVERY, "pictures": HELD,
             "device": str(device.pick()),
-            "rows": [trained(name, asked.steps, asked.batch) for name in ("adamw", "muon")]}
-    files.atomic_write(asked.out, json.dumps(made, indent=1) + "\n")
+            "rows": [trained(name, requested.steps, requested.batch) for name in ("adamw", "muon")]}
+    files.atomic_write(requested.out, json.dumps(made, indent=1) + "\n")
     for row in made["rows"]:
         print(f"{row['name']}: {row['psnr']:.1f} dB in {row['seconds']:.0f} s")
     return 0

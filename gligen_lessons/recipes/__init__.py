@@ -28,7 +28,7 @@ class Recipe:
     model: nn.Module
     config: dict
     data: str
-    draw: Callable
+    sample_batch: Callable
     loss: Callable
     steps: int
     lr: float

@@ -53,7 +53,7 @@ def weighted_loss(unet: UNet, z0: Tensor, t: Tensor, eps: Tensor, context: Tenso
     """Eq. 9, where places in boxes count more, and so do steps at which a picture is undecided.
 
     The weights depend on nothing but t and the boxes, both of which the network is told, so the
-    best guess stays the same; what changes is how soon it is found. A step's weight is
+    best prediction stays the same; what changes is how soon it is found. A step's weight is
     `step_weight`, one on average; at strength 0 all weights are one and the loss is the paper's.
     """
     zt = q_sample(z0, t, eps, schedule)                                     # (b,4,h,w)

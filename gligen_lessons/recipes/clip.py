@@ -20,7 +20,7 @@ from ..world import scene, seeds
 from ..world.language import captions
 from ..world.scene import Scene
 from . import Recipe, on_device, scenes
-from .helpers import Helped, CellHead, help_at, outputs_of, cell_loss
+from .helpers import CellHead, Helped, cell_loss, help_at, outputs_of
 
 WIDTH = 256
 TOKENS = 40                                               # of a caption, the special ones too
@@ -107,7 +107,8 @@ def clip(steps: int | None = None, batch: int | None = None, small: bool = False
     return Recipe(
         name="clip", model=Helped(model, CellHead(WIDTH)), config=made,
         data=f"{len(data.scenes)} scenes of {told}single-train at {data.images.shape[1]} px",
-        draw=drawing_pairs(data, read, steps, batch), loss=contrast_loss, steps=steps, lr=RATE,
+        sample_batch=pair_sampler(data, read, steps, batch), loss=contrast_loss, steps=steps,
+        lr=RATE,
         report=report,
         options={"ema": .998, "optimizer": "muon", "groups": partial(
             groups, lr=RATE, keep=("patch_embedding", "head.names"), adjust="match_rms_adamw")},
@@ -115,11 +116,11 @@ def clip(steps: int | None = None, batch: int | None = None, small: bool = False
         f"patches that names category and colour, weight {HELP}, off after 75 %")
 
 
-def drawing_pairs(data: Pairs, read: bpe.Tokenizer, steps: int, batch: int) -> Callable:
+def pair_sampler(data: Pairs, read: bpe.Tokenizer, steps: int, batch: int) -> Callable:
     """The function that draws a step's batch: captions, wrong ones, pictures, what patches show."""
     kinds = torch.tensor(KINDS)
 
-    def draw(step: int) -> tuple[Tensor, ...]:
+    def sample_batch(step: int) -> tuple[Tensor, ...]:
         g = step_generator(5, step)
         rows = data.rows(batch, g)
         which = torch.multinomial(kinds, batch, True, generator=g).tolist()
@@ -132,7 +133,7 @@ def drawing_pairs(data: Pairs, read: bpe.Tokenizer, steps: int, batch: int) -> C
             rows.to(data.images.device)], data.codes[rows],
             torch.full((batch,), help_at(step, steps)))
 
-    return draw
+    return sample_batch
 
 
 def contrast_loss(helped: Helped, ids: Tensor, wrong: Tensor, images: Tensor, codes: Tensor,

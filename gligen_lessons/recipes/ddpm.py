@@ -35,7 +35,7 @@ def ddpm(steps: int | None = None, batch: int = 32) -> Recipe:
     data, schedule = small_pictures("single-train", scenes), Schedule.linear()
     load("referee-scene")                       # the report needs it: say now if it is missing
 
-    def draw(step: int) -> tuple[Tensor, Tensor, Tensor]:
+    def sample_batch(step: int) -> tuple[Tensor, Tensor, Tensor]:
         g = step_generator(3, step)
         rows = torch.randint(len(data), (batch,), generator=g)
         t = torch.randint(schedule.T, (batch,), generator=g)
@@ -49,7 +49,8 @@ def ddpm(steps: int | None = None, batch: int = 32) -> Recipe:
 
     return Recipe(
         name="ddpm", model=seeded(UNet, **PIXEL_UNET), config=PIXEL_UNET,
-        data=f"{scenes} single-train scenes at 32 px", draw=draw, loss=loss, steps=steps, lr=RATE,
+        data=f"{scenes} single-train scenes at 32 px", sample_batch=sample_batch, loss=loss,
+        steps=steps, lr=RATE,
         report=report, sample=log_sample,
         options={"ema": .999, "optimizer": "muon", "groups": unet_groups})
 

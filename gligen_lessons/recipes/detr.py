@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .. import device
 from ..boxes import area
-from ..datasets.annotated import annotated, base_places, lists, tidy
+from ..datasets.annotated import annotated, base_cells, lists, tidy
 from ..datasets.labelled import labelled, pictures
 from ..detr import DETR, detection_loss
 from ..eval.detection import backbone_report, detection_figures, detr_report, matches
@@ -68,7 +68,7 @@ def detr(steps: int | None = None, batch: int | None = None) -> Recipe:
     model = seeded(DETR, **SMALL_DETR)
     model.model.backbone["model"].load_state_dict(load("detr-backbone").model.state_dict())
 
-    def draw(step: int) -> tuple[Tensor, Tensor, Tensor]:
+    def sample_batch(step: int) -> tuple[Tensor, Tensor, Tensor]:
         g = step_generator(9, step)
         rows = torch.randint(len(images), (batch,), generator=g)
         x = to_model(images[rows.to(images.device)])
@@ -88,7 +88,8 @@ def detr(steps: int | None = None, batch: int | None = None) -> Recipe:
     return Recipe(
         name="detr", model=model, config=SMALL_DETR,
         data=f"{len(images)} grounding-train scenes at 128 px, mirrored, zoomed and dimmed; "
-        "backbone from detr-backbone", draw=draw, loss=loss, steps=steps, lr=RATE, report=report,
+        "backbone from detr-backbone", sample_batch=sample_batch, loss=loss, steps=steps, lr=RATE,
+        report=report,
         sample=sample, milestones=tuple((i + 1) / 40 for i in range(40)),
         options={"ema": .999, "weight_decay": 1e-4, "clip": .1, "groups": backbone_slower})
 
@@ -108,10 +109,10 @@ def detr_backbone(steps: int | None = None, batch: int | None = None) -> Recipe:
     data = labelled("grounding-train", len(scenes("grounding-train", steps, batch).images))
     config = {key: SMALL_DETR[key] for key in ("num_labels", "backbone_config")}
 
-    def draw(step: int) -> tuple[Tensor, Tensor]:
+    def sample_batch(step: int) -> tuple[Tensor, Tensor]:
         g = step_generator(8, step)
         rows = torch.randint(len(data.category), (batch,), generator=g)
-        x, shown = pictures(data, rows), base_places(data, rows)
+        x, shown = pictures(data, rows), base_cells(data, rows)
         mirrored = torch.rand(batch, generator=g) < .5
         return (torch.where(mirrored[:, None, None, None], x.flip(-1), x),
                 torch.where(mirrored[:, None, None], shown.flip(-1), shown))
@@ -124,7 +125,8 @@ def detr_backbone(steps: int | None = None, batch: int | None = None) -> Recipe:
 
     return Recipe(
         name="detr-backbone", model=seeded(DenseClassifier, **config), config=config,
-        data=f"{len(data.category)} grounding-train scenes at 128 px", draw=draw, loss=loss,
+        data=f"{len(data.category)} grounding-train scenes at 128 px", sample_batch=sample_batch,
+        loss=loss,
         steps=steps, lr=1e-3, report=report, options={"ema": .998, "weight_decay": 1e-2})
 
 

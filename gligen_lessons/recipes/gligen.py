@@ -45,48 +45,49 @@ def gligen(steps: int | None = None, batch: int | None = None, small: bool = Fal
     unet = initialise_gates(freeze(seeded(add_gates, parts.unet)))
     drawn = (scenes("single-train", steps, batch, 24_000, 64) if small else
              scenes("grounding-train", steps, batch, 80_000 if big else 24_000))
-    data, walk = layouts(parts, drawn), min(30, 1 + steps)
+    data, sample_steps = layouts(parts, drawn), min(30, 1 + steps)
     held = Held.of(64 if steps > 8 else 4, *(("single-test", 64) if small else ()))
 
     def log_sample(model, step: int) -> dict:
-        x = held.painted(parts_with(parts, model), True, steps=min(15, walk))
+        x = held.generated(parts_with(parts, model), True, steps=min(15, sample_steps))
         return {"png": sheet(x[:8]), "held": held.right(x, BASE), "gates": gates_of(model),
                 "colour": float(held.hits(x)[1].float().mean())}
 
     def report(model) -> dict:
-        return gligen_report(parts_with(parts, model), min(64, 4 + steps), walk)
+        return gligen_report(parts_with(parts, model), min(64, 4 + steps), sample_steps)
 
     return Recipe(
         name="gligen", model=unet, config=parts.unet.config, helpers=HELPERS,
         data=f"latents of {len(data.z)} {'small single-' if small else 'grounding-'}train scenes, "
         "on top of ldm",
-        draw=drawing(data, parts, steps, batch, 11), loss=grounding_loss(parts), steps=steps,
+        sample_batch=batch_sampler(data, parts, steps, batch, 11), loss=grounding_loss(parts),
+        steps=steps,
         lr=RATE, report=report, sample=log_sample, milestones=MILESTONES,
         options={"ema": .995, "optimizer": "muon", "groups": gate_groups},
         learned=lambda model: {"_on": weights.fingerprint("ldm")}, kept=gate_names)
 
 
-def drawing(data: Layouts, parts: TextToImage, steps: int, batch: int, seed: int) -> Callable:
+def batch_sampler(data: Layouts, parts: TextToImage, steps: int, batch: int, seed: int) -> Callable:
     """The function that draws the batch of a step: z0, t, eps, caption, phrases, boxes_xyxy.
 
     The last tensor (b,) is what the weights and the second loss count.
     """
     empty = parts.tokenizer([""])[0]
 
-    def batch_of(step: int) -> tuple[Tensor, ...]:
+    def sample_batch(step: int) -> tuple[Tensor, ...]:
         g = step_generator(seed, step)
         rows = torch.randint(len(data.z), (batch,), generator=g)
         t = torch.randint(parts.schedule.T, (batch,), generator=g)
         eps = torch.randn(batch, *data.z.shape[1:], generator=g)
         z0 = data.z[rows.to(data.z.device)].float()
-        return (z0, t, eps, *drawn_kind(data, rows, empty, g), data.boxes_xyxy[rows],
+        return (z0, t, eps, *sample_kind(data, rows, empty, g), data.boxes_xyxy[rows],
                 torch.full((batch,), help_at(step, steps)))
 
-    return batch_of
+    return sample_batch
 
 
 def grounding_loss(parts: TextToImage, attention: Callable = gate_attention) -> Callable:
-    """Both losses of a batch that `drawing` drew: the weighted one of the paper, and alignment.
+    """Both losses of a batch of `batch_sampler`: the weighted one of the paper, and alignment.
 
     Where helpers count nothing, it is the loss of the paper. A mask (b,1,h,w) at the end of the
     batch makes it the loss of grounded inpainting.
@@ -111,8 +112,8 @@ def grounding_loss(parts: TextToImage, attention: Callable = gate_attention) -> 
     return loss
 
 
-def drawn_kind(data: Layouts, rows: Tensor, empty: Tensor,
-               g: torch.Generator) -> tuple[Tensor, Tensor]:
+def sample_kind(data: Layouts, rows: Tensor, empty: Tensor,
+                g: torch.Generator) -> tuple[Tensor, Tensor]:
     """Captions (b,n) and phrases (b,6) of some scenes, each as one of the three kinds of data.
 
     Now and then a caption is dropped, and now and then all the boxes.
@@ -129,7 +130,7 @@ def drawn_kind(data: Layouts, rows: Tensor, empty: Tensor,
     return caption, phrases
 
 
-def fast_gates(unet: UNet) -> list[dict]:
+def gate_parameter_groups(unet: UNet) -> list[dict]:
     """AdamW's two groups: the gates' scalars at a rate far above that of the rest."""
     names = gate_names(unet)
     scalars = [n for n in names if n.endswith(("alpha_attn", "alpha_dense"))]
@@ -142,7 +143,7 @@ def gate_groups(unet: UNet) -> list[dict]:
     """Muon for the matrices of gates and position net, and AdamW's two rates for what is left."""
     matrices, _ = split(unet, keep=("null_", "linears.0", "conv_in"))
     taken = {id(p) for p in matrices}
-    scalars, rest = fast_gates(unet)
+    scalars, rest = gate_parameter_groups(unet)
     rest["params"] = [p for p in rest["params"] if id(p) not in taken]
     return [{"params": matrices, "lr": MATRIX_RATE, "adjust": "match_rms_adamw"}, scalars, rest]
 

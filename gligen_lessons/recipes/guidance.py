@@ -38,7 +38,7 @@ def labelled(steps: int | None = None, batch: int | None = None) -> Recipe:
     model = seeded(LabelledUNet, **LABELLED)
     begin_with(model.unet, load("ddpm").state_dict())
 
-    def batch_of(step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def sample_batch(step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         g, none = step_generator(6, step), torch.tensor(-1)
         rows = torch.randint(count, (batch,), generator=g)
         t = torch.randint(schedule.T, (batch,), generator=g)
@@ -56,7 +56,7 @@ def labelled(steps: int | None = None, batch: int | None = None) -> Recipe:
     return Recipe(
         name="labelled", model=model, config=LABELLED,
         data=f"{count} single-train scenes at 32 px, from the weights of ddpm",
-        draw=batch_of, loss=loss, steps=steps, lr=RATE, report=report,
+        sample_batch=sample_batch, loss=loss, steps=steps, lr=RATE, report=report,
         options={"ema": .999, "optimizer": "muon", "groups": unet_groups})
 
 
@@ -74,7 +74,7 @@ def noisy_classifier(steps: int | None = None, batch: int | None = None) -> Reci
     count, schedule = min(20_000, batch * steps), Schedule.linear()
     data, labels = small_pictures("single-train", count), labels_of("single-train", count)
 
-    def batch_of(step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def sample_batch(step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         g = step_generator(7, step)
         rows = torch.randint(count, (batch,), generator=g)
         t = torch.randint(schedule.T, (batch,), generator=g)
@@ -89,7 +89,8 @@ def noisy_classifier(steps: int | None = None, batch: int | None = None) -> Reci
 
     return Recipe(
         name="noisy-classifier", model=seeded(NoisyClassifier, **SIZES), config=SIZES,
-        data=f"{count} single-train scenes at 32 px", draw=batch_of, loss=loss, steps=steps,
+        data=f"{count} single-train scenes at 32 px", sample_batch=sample_batch, loss=loss,
+        steps=steps,
         lr=RATE, report=report, options={"ema": .998, "weight_decay": .05, "optimizer": "muon",
                                          "groups": unet_groups})
 

@@ -8,10 +8,10 @@ from ..datasets.instructions import layouts
 from ..eval.inpainting import inpainting_report
 from ..fit import step_generator
 from ..gligen import freeze
-from ..inpaint import inpainting_names, masks_from_boxes, expand_conv_in
+from ..inpaint import expand_conv_in, inpainting_names, masks_from_boxes
 from ..unet import UNet
 from . import Recipe, scenes
-from .gligen import HELPERS, RATE, drawing, gate_groups, grounding_loss
+from .gligen import HELPERS, RATE, batch_sampler, gate_groups, grounding_loss
 from .latent import LATENT_UNET, parts_with
 
 P_MASKED = .5                                 # how often a thing is masked
@@ -28,22 +28,23 @@ def gligen_inpaint(steps: int | None = None, batch: int | None = None) -> Recipe
     parts = weights.text_to_image(device.pick(), weights.load("gligen"))
     unet = learn_inpainting(expand_conv_in(parts.unet))
     data = layouts(parts, scenes("grounding-train", steps, batch, 80_000 if big else 24_000))
-    drawn, walk = drawing(data, parts, steps, batch, 13), min(30, 1 + steps)
+    drawn, sample_steps = batch_sampler(data, parts, steps, batch, 13), min(30, 1 + steps)
 
-    def batch_of(step: int) -> tuple[Tensor, ...]:
+    def sample_batch(step: int) -> tuple[Tensor, ...]:
         *given, phrases, boxes_xyxy, counts = drawn(step)
         mask, phrases = with_holes(phrases, boxes_xyxy, data.z.shape[-1], step_generator(14, step))
         return *given, phrases, boxes_xyxy, counts, mask
 
     def report(model) -> dict:
-        return inpainting_report(parts_with(parts, model), min(48, 4 + steps), steps=walk)
+        return inpainting_report(parts_with(parts, model), min(48, 4 + steps), steps=sample_steps)
 
     return Recipe(
         name="gligen-inpaint", model=unet, config=LATENT_UNET,
         data=f"latents of {len(data.z)} scenes of grounding-train, on top of ldm, from the gates "
-        "of gligen", draw=batch_of, loss=grounding_loss(parts), steps=steps, lr=RATE / 2,
+        "of gligen", sample_batch=sample_batch, loss=grounding_loss(parts), steps=steps,
+        lr=RATE / 2,
         report=report, helpers=HELPERS,
-        options={"ema": .995, "optimizer": "muon", "groups": slower_gates},
+        options={"ema": .995, "optimizer": "muon", "groups": slower_groups},
         learned=lambda model: {"_on": weights.fingerprint("ldm")}, kept=inpainting_names)
 
 
@@ -53,7 +54,7 @@ def learn_inpainting(unet: UNet) -> UNet:
     return unet
 
 
-def slower_gates(unet: UNet) -> list[dict]:
+def slower_groups(unet: UNet) -> list[dict]:
     """The groups of `gate_groups`, slower: gates that have found their way need not find it.
 
     The first layer's weight learns beside what AdamW has.

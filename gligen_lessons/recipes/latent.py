@@ -18,7 +18,7 @@ from ..unet import UNet
 from ..world import scene, seeds
 from . import Recipe, seeded
 from .ddpm import RATE, unet_groups
-from .helpers import OFF, Helped, CellHead, help_at, outputs_of, cell_loss, step_weight
+from .helpers import OFF, CellHead, Helped, cell_loss, help_at, outputs_of, step_weight
 
 LATENT_UNET = {
     "sample_size": 16, "in_channels": 4, "out_channels": 4, "layers_per_block": 2,
@@ -43,28 +43,30 @@ def ldm(steps: int | None = None, batch: int | None = None, small: bool = False)
     that of the paper, alone, on whole pictures. With `small` all pictures are of 64 px and
     show one thing.
     """
-    full, made = device.compute_budget() == "full", LATENT_UNET | ({"sample_size": 8} if small else {})
+    full, made = device.compute_budget() == "full", LATENT_UNET | ({"sample_size": 8} if small
+                                                                   else {})
     steps = steps or (3_000 if small else 6_000 if full else 16_000)
     batch = batch or (256 if full else 32)
     most = min(SCENES, SMALL * batch * steps)
     told, choose = (one_thing if small else growing)(most, steps, batch)
     parts = weights.text_to_image(device.pick(), unet=seeded(UNet, **made))
-    walk = min(30, 1 + steps)
+    sample_steps = min(30, 1 + steps)
     weights.load("referee-scene")               # the report needs it: say now if it is missing
 
-    def batch_of(step: int) -> tuple[Tensor, ...]:
+    def sample_batch(step: int) -> tuple[Tensor, ...]:
         g = step_generator(8, step)
         return as_batch(choose(step, g), parts, help_at(step, steps), g)
 
     def log_sample(model, step: int) -> dict:
-        return held_sample(parts_with(parts, model), min(16, walk), min(24, 2 + steps))
+        return held_sample(parts_with(parts, model), min(16, sample_steps), min(24, 2 + steps))
 
     def report(model) -> dict:
-        return ldm_report(parts_with(parts, model), min(200, 8 + steps), walk)
+        return ldm_report(parts_with(parts, model), min(200, 8 + steps), sample_steps)
 
     helped = Helped(parts.unet, seeded(CellHead, LATENT_UNET["block_out_channels"][1]))
     return Recipe(
-        name="ldm", model=helped, config=made, data=told, draw=batch_of, loss=helped_loss(parts),
+        name="ldm", model=helped, config=made, data=told, sample_batch=sample_batch,
+        loss=helped_loss(parts),
         steps=steps, lr=RATE, report=report, sample=log_sample,
         milestones=tuple((i + 1) / 16 for i in range(16)),
         options={"ema": .999, "optimizer": "muon", "groups": unet_groups},

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import device
-from ..datasets.labelled import Labelled, labelled, pictures, cells, truth
+from ..datasets.labelled import Labelled, cells, labelled, pictures, truth
 from ..datasets.nothing import KINDS, decoded_noise, nothing
 from ..eval.referees import crop_judged, crop_report, rubbish_report, scene_judged, scene_report
 from ..fit import step_generator
@@ -84,7 +84,7 @@ def referee_crop(steps: int | None = None, batch: int = 80) -> Recipe:
     data, none = seen.data, round(EMPTY * batch)
     rows, slots = torch.nonzero(data.category >= 0, as_tuple=True)
 
-    def draw(step: int) -> tuple[Tensor, Tensor, Tensor]:
+    def sample_batch(step: int) -> tuple[Tensor, Tensor, Tensor]:
         g = step_generator(1, step)
         pick = torch.randint(len(rows), (batch,), generator=g)
         row, slot = rows[pick], slots[pick]
@@ -104,15 +104,17 @@ def referee_crop(steps: int | None = None, batch: int = 80) -> Recipe:
         return crop_report(model, labelled("referee-test", max(8, scenes // 16))) | {
             "sure of nothing": rubbish_report(crop_judged(model), max(4, scenes // 80))}
 
-    return judge_recipe("referee-crop", seeded(CropReferee), {"width": 32}, scenes, draw,
+    return judge_recipe("referee-crop", seeded(CropReferee), {"width": 32}, scenes, sample_batch,
                         crop_loss, steps, report)
 
 
-def judge_recipe(name: str, model: torch.nn.Module, config: dict, scenes: int, draw: Callable,
+def judge_recipe(name: str, model: torch.nn.Module, config: dict, scenes: int,
+                 sample_batch: Callable,
                  loss: Callable, steps: int, report: Callable) -> Recipe:
     """What the recipes of both judges share."""
     return Recipe(
-        name=name, model=model, config=config, draw=draw, loss=loss, steps=steps, lr=RATE,
+        name=name, model=model, config=config, sample_batch=sample_batch, loss=loss, steps=steps,
+        lr=RATE,
         report=report, data=f"{scenes} scenes of referee-train at 128 px, one in eight also after "
         "a round trip of vae; pictures in which nothing can be named",
         options={"ema": .998, "weight_decay": .01, "optimizer": "muon",
@@ -152,7 +154,7 @@ def referee_scene(steps: int | None = None, batch: int = 40) -> Recipe:
     seen = Exhibits.of(scenes)
     none = round(EMPTY * batch)
 
-    def draw(step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def sample_batch(step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         g = step_generator(2, step)
         rows = torch.randint(scenes, (batch,), generator=g)
         x = torch.cat([seen.shown(rows[:-none], g), seen.empty(none, g)])
@@ -168,7 +170,7 @@ def referee_scene(steps: int | None = None, batch: int = 40) -> Recipe:
             "sure of nothing": rubbish_report(scene_judged(model), max(4, scenes // 80))}
 
     return judge_recipe("referee-scene", seeded(SceneReferee), {"width": 24, "features": 64},
-                        scenes, draw, scene_loss, steps, report)
+                        scenes, sample_batch, scene_loss, steps, report)
 
 
 def scene_loss(model: SceneReferee, x: Tensor, category: Tensor, colour: Tensor,

@@ -59,7 +59,7 @@ def vae(steps: int | None = None, batch: int | None = None, small: bool = False)
     told += "" if small else f"pieces of {CROP} px in the first {WHOLE:.0%} of the steps, "
     return Recipe(
         name="vae", model=model, config=made, data=f"{told}the encoder frozen after {FROZEN:.0%}",
-        draw=growing_pieces(data, torch.tensor(renders.boxes_xyxy), steps, batch),
+        sample_batch=growing_pieces(data, torch.tensor(renders.boxes_xyxy), steps, batch),
         loss=two_sizes_loss, steps=steps, lr=RATE, report=report, learned=learned,
         options={"ema": .998, "optimizer": "muon", "groups": partial(groups, lr=RATE)},
         helpers=f"the same picture at half its size, weight {HALF_WEIGHT}")
@@ -70,7 +70,7 @@ def growing_pieces(data: Tensor, boxes: Tensor, steps: int, batch: int) -> Calla
 
     From pictures (N,s,s,3) uint8 and the boxes (N,6,4) of their things.
     """
-    def draw(step: int) -> tuple[Tensor, Tensor, Tensor]:
+    def sample_batch(step: int) -> tuple[Tensor, Tensor, Tensor]:
         g = step_generator(4, step)
         piece = step < WHOLE * steps
         side = CROP if piece else data.shape[1]
@@ -82,7 +82,7 @@ def growing_pieces(data: Tensor, boxes: Tensor, steps: int, batch: int) -> Calla
         eps = torch.randn(count, 4, side // 8, side // 8, generator=g)
         return to_model(x), eps, torch.full((count,), step >= FROZEN * steps)
 
-    return draw
+    return sample_batch
 
 
 def two_sizes_loss(model: VAE, x: Tensor, eps: Tensor, frozen: Tensor) -> Tensor:

@@ -232,10 +232,10 @@ def _own_scene() -> tuple[np.ndarray, Tensor, Tensor, Tensor, Tensor]:
     words = [thing.category for thing in scene.things]
     said = [(words[0], .92), (words[1], .85), ("mushroom", .7), (words[2], .8)]
     logits = torch.stack([_sure(word, p) for word, p in said])
-    slips = torch.tensor([[.01, -.01, .02, 0], [-.01, .01, 0, .02], [.01, .01, .02, -.01],
-                          [-.3, -.02, .01, .01]])
+    mistakes = torch.tensor([[.01, -.01, .02, 0], [-.01, .01, 0, .02], [.01, .01, .02, -.01],
+                             [-.3, -.02, .01, .01]])
     return drawn.image, torch.tensor([BASE.index(word) for word in words]), targets, logits, (
-        targets[[0, 1, 2, 2]] + slips)
+        targets[[0, 1, 2, 2]] + mistakes)
 
 
 def _sure(word: str, p: float) -> Tensor:

@@ -1,7 +1,7 @@
 // Boxes to draw, a phrase for each, and the picture that Python paints of them. Follows
 // box_canvas.js in one module. Traits besides those: caption, phrases, seed, tau, limit, least,
-// repaint, over, asked, painting, painted, message (see grounding_canvas.py). Words and boxes are
-// sent when they rest.
+// repaint, over, requested, painting, generated, message (see grounding_canvas.py). Words and
+// boxes are sent when they rest.
 
 const REST = 400;                                     // ms without a change before they are sent
 const SIDE = .3;                                      // of a box that the button adds
@@ -43,7 +43,7 @@ class PaintView extends BoxView {
     el.addEventListener("focusout", () => this.timer !== null && !this.held && this.send());
     this.model.on("change:phrases", () => this.reword());
     this.model.on("change:painting", () => this.busy());
-    this.model.on("change:painted", () => this.showPainted());
+    this.model.on("change:generated", () => this.showPainted());
     this.busy();
     this.showPainted();
   }
@@ -255,7 +255,7 @@ class PaintView extends BoxView {
   /** Ask for a picture, in one message with all that was changed before. */
   ask() {
     if (this.model.get("painting")) return;
-    this.model.set("asked", this.model.get("asked") + 1);
+    this.model.set("requested", this.model.get("requested") + 1);
     this.model.set("painting", true);                 // at once, however busy Python is
     this.send();
   }
@@ -283,7 +283,7 @@ class PaintView extends BoxView {
 
   /** What the picture was painted for, in words, and as boxes over it if that is asked for. */
   showPainted() {
-    const { caption, phrases = [], boxes = [] } = this.model.get("painted");
+    const { caption, phrases = [], boxes = [] } = this.model.get("generated");
     this.result.alt = ["Painted", caption, ...phrases].filter(Boolean).join(", ");
     this.over.replaceChildren();
     if (this.model.get("over")) boxes.forEach((box, i) => {

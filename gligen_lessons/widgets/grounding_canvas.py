@@ -24,9 +24,9 @@ PAPER = 256                                               # pixels of the still'
 def grounding_canvas(paint: Callable, caption: str = "", phrases: Sequence[str] = (),
                      boxes: Sequence = (), seed: int = 0, tau: float = 1.,
                      limit: int = 8) -> "GroundingCanvas":
-    """A canvas to draw boxes on and write a phrase in each, and what `sample_latents` makes of them.
+    """A canvas to draw boxes on and write a phrase in each, and what `paint` makes of them.
 
-    `sample_latents(caption, phrases, boxes_xyxy, seed, tau)` gives a picture (h,w,3) uint8; phrases are n
+    `paint(caption, phrases, boxes_xyxy, seed, tau)` gives a picture (h,w,3) uint8; phrases are n
     strings, boxes_xyxy (n,4) in 0..1, and tau in 0..1 is the part of the steps that is grounded.
     Boxes to begin with need a phrase each, which may be empty. No more than `limit` can be drawn.
     Raises TypeError for what cannot paint, ValueError for phrases and boxes that do not fit.
@@ -49,10 +49,10 @@ class GroundingCanvas(BoxCanvas):
     """Boxes with phrases, a caption, a seed and tau; and the picture painted of them.
 
     `caption`, `phrases`, `boxes` (xyxy), `seed` and `tau` can be read and set: the page follows.
-    `picture` is the last one as a PNG (none yet: empty), `painted` what it was painted of, and
-    `message` what kept the last from being painted. With `inpaint_grounded` it paints anew whenever a box is
+    `picture` is the last one as a PNG (none yet: empty), `generated` what it was painted of, and
+    `message` what kept the last from being painted. With `repaint` it paints anew whenever a box is
     moved or removed; `over` lays the boxes over the picture. `painting` is true while it paints;
-    the page raises `asked` by one to have it painted. For scripts: CSS classes
+    the page raises `requested` by one to have it painted. For scripts: CSS classes
     "grounding-canvas", "grounding-caption", "grounding-phrase", "grounding-add",
     "grounding-paint", "grounding-message", "grounding-picture".
     """
@@ -69,8 +69,8 @@ class GroundingCanvas(BoxCanvas):
     repaint = traitlets.Bool(False).tag(sync=True)
     over = traitlets.Bool(False).tag(sync=True)
     painting = traitlets.Bool(False).tag(sync=True)
-    asked = traitlets.Int(0).tag(sync=True)
-    painted = traitlets.Dict().tag(sync=True)
+    requested = traitlets.Int(0).tag(sync=True)
+    generated = traitlets.Dict().tag(sync=True)
     message = traitlets.Unicode().tag(sync=True)
 
     def __init__(self, paint: Callable, **traits):
@@ -78,12 +78,12 @@ class GroundingCanvas(BoxCanvas):
                             "label": "Paper to draw boxes on"} | traits)
         self._paint = paint
         self.add_class("grounding-canvas")
-        self.observe(lambda change: self.paint_now(), "asked")
+        self.observe(lambda change: self.paint_now(), "requested")
         self.observe(self._moved, "boxes")
 
     def _moved(self, change) -> None:
         grown = len(change.new) > len(change.old)         # a new box has no phrase yet
-        if self.repaint and not grown and not self.painting and self.painted != self.request():
+        if self.repaint and not grown and not self.painting and self.generated != self.request():
             self.paint_now()
 
     def request(self) -> dict:
@@ -94,18 +94,18 @@ class GroundingCanvas(BoxCanvas):
     def paint_now(self) -> None:
         """Paint what is asked for; if that fails, `message` says why and the old picture stays."""
         self.message, self.painting = "", True
-        asked = self.request()
+        requested = self.request()
         try:
             image = _picture(self._paint(*self._checked()))
             with self.hold_sync():
-                self.picture, self.painted = png(image), asked
+                self.picture, self.generated = png(image), requested
         except Exception as fault:             # a callback's traceback would go where nobody looks
             self.message = _sentence(fault)
         finally:
             self.painting = False
 
     def _checked(self) -> tuple[str, list[str], Tensor, int, float]:
-        """What `sample_latents` is given; ValueError says what is wrong with which box."""
+        """What `paint` is given; ValueError says what is wrong with which box."""
         from ..gligen import checked
 
         if not self.boxes and not self.caption.strip():
@@ -130,7 +130,7 @@ class GroundingCanvas(BoxCanvas):
     def still(self) -> show.Picture:
         """The boxes with their phrases, and beside them the picture, painted now if need be."""
         why = ""
-        if self.painted != self.request():
+        if self.generated != self.request():
             self.paint_now()
             why, self.message = self.message, ""          # said in the still alone
         fits = bool(self.picture) and not why
@@ -168,7 +168,7 @@ def _few(boxes: Sequence, limit: int) -> None:
 
 
 def _picture(image) -> np.ndarray:
-    """What `sample_latents` gave, if it is a picture (h,w,3) uint8."""
+    """What `paint` gave, if it is a picture (h,w,3) uint8."""
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"paint must give a picture (h,w,3) uint8, it gave {image.dtype} "

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from gligen_lessons import bpe, nets
-from gligen_lessons import clip as own
+from gligen_lessons import clip as reference
 
 # commonest_pair
 
@@ -318,7 +318,7 @@ def table_over_the_batch(images, texts, log_scale):
 
 
 def table_turned(images, texts, log_scale):
-    return own.similarity(images, texts, log_scale).T
+    return reference.similarity(images, texts, log_scale).T
 
 
 def table_of_pairs(images, texts, log_scale):
@@ -350,7 +350,7 @@ def loss_of_rows_twice(logits):
 
 
 def loss_added(logits):
-    return 2 * own.clip_loss(logits)
+    return 2 * reference.clip_loss(logits)
 
 
 def loss_of_zeros(logits):
@@ -363,7 +363,7 @@ def loss_of_probabilities(logits):
 
 
 def loss_over_the_batch(logits):
-    return len(logits) * own.clip_loss(logits)
+    return len(logits) * reference.clip_loss(logits)
 
 
 def loss_of_the_whole_table(logits):
@@ -371,7 +371,7 @@ def loss_of_the_whole_table(logits):
 
 
 def loss_upside_down(logits):
-    return -own.clip_loss(logits)
+    return -reference.clip_loss(logits)
 
 
 def loss_by_sigmoid(logits):
@@ -379,7 +379,7 @@ def loss_by_sigmoid(logits):
 
 
 def loss_detached(logits):
-    return own.clip_loss(logits).detach()
+    return reference.clip_loss(logits).detach()
 
 
 def loss_of_each_row(logits):
@@ -411,7 +411,7 @@ def found_as_a_number(logits):
 
 
 def found_in_percent(logits):
-    return 100 * own.retrieval(logits)
+    return 100 * reference.retrieval(logits)
 
 
 def found_above_the_mean(logits):
@@ -419,7 +419,7 @@ def found_above_the_mean(logits):
 
 
 def found_not(logits):
-    return 1 - own.retrieval(logits)
+    return 1 - reference.retrieval(logits)
 
 
 def found_among_eight(logits):
@@ -447,7 +447,7 @@ def parts(model, tokenize, prompts):
 
 
 def scored(model, pixels, vectors):
-    return own.similarity(model.encode_image(pixels), torch.stack(vectors), model.logit_scale)
+    return reference.similarity(model.encode_image(pixels), torch.stack(vectors), model.logit_scale)
 
 
 def units_of(model, tokenize, prompts):
@@ -464,7 +464,7 @@ def classes_as_scores(model, tokenize, pixels, prompts):
 
 
 def classes_of_one_prompt(model, tokenize, pixels, prompts):
-    return own.zero_shot(model, tokenize, pixels, [texts[:1] for texts in prompts])
+    return reference.zero_shot(model, tokenize, pixels, [texts[:1] for texts in prompts])
 
 
 def classes_of_long_vectors(model, tokenize, pixels, prompts):
@@ -495,7 +495,7 @@ def classes_without_temperature(model, tokenize, pixels, prompts):
 
 
 def classes_as_numbers(model, tokenize, pixels, prompts):
-    return own.zero_shot(model, tokenize, pixels, prompts).argmax(1)
+    return reference.zero_shot(model, tokenize, pixels, prompts).argmax(1)
 
 
 def classes_prompt_by_prompt(model, tokenize, pixels, prompts):
@@ -668,7 +668,7 @@ def mask_by_turning(n):
 # hard_negative_loss
 
 def hard_ignored(logits):
-    return own.clip_loss(logits[:, :len(logits)])
+    return reference.clip_loss(logits[:, :len(logits)])
 
 
 def hard_rows_only(logits):
@@ -680,7 +680,7 @@ def hard_columns_only(logits):
 
 
 def hard_sum(logits):
-    return 2 * own.hard_negative_loss(logits)
+    return 2 * reference.hard_negative_loss(logits)
 
 
 def hard_choosing(logits):
@@ -689,11 +689,11 @@ def hard_choosing(logits):
 
 
 def hard_upside_down(logits):
-    return -own.hard_negative_loss(logits)
+    return -reference.hard_negative_loss(logits)
 
 
 def hard_detached(logits):
-    return own.hard_negative_loss(logits.detach())
+    return reference.hard_negative_loss(logits.detach())
 
 
 def hard_by_log_softmax(logits):

@@ -5,10 +5,10 @@ import math
 import numpy as np
 import torch
 
-from gligen_lessons import ddim as own
+from gligen_lessons import ddim as reference
 from gligen_lessons.ddpm import predict_x0, q_sample
 from gligen_lessons.dpm_solver import half_log_snr
-from gligen_lessons.schedule import extract, expand_like
+from gligen_lessons.schedule import expand_like, extract
 
 # alpha_bar_at
 
@@ -33,7 +33,7 @@ def counted_from_one(t, schedule, end=1.):
 
 
 def in_single_precision(t, schedule, end=1.):
-    return own.alpha_bar_at(t, schedule, end).float()
+    return reference.alpha_bar_at(t, schedule, end).float()
 
 
 def with_the_end_in_front(t, schedule, end=1.):
@@ -54,7 +54,7 @@ def looked_up_in_a_dict(t, schedule, end=1.):
 # ddim_sigma
 
 def levels(t, t_prev, schedule, end):
-    return schedule.alpha_bar[t], own.alpha_bar_at(t_prev, schedule, end)
+    return schedule.alpha_bar[t], reference.alpha_bar_at(t_prev, schedule, end)
 
 
 def variance_for_sigma(t, t_prev, schedule, eta=1., end=1.):
@@ -67,7 +67,7 @@ def eta_under_the_root(t, t_prev, schedule, eta=1., end=1.):
 
 
 def without_eta(t, t_prev, schedule, eta=1., end=1.):
-    return own.ddim_sigma(t, t_prev, schedule, 1., end)
+    return reference.ddim_sigma(t, t_prev, schedule, 1., end)
 
 
 def upside_down(t, t_prev, schedule, eta=1., end=1.):
@@ -81,7 +81,7 @@ def beta_of_one_step(t, t_prev, schedule, eta=1., end=1.):
 
 
 def always_one_step(t, t_prev, schedule, eta=1., end=1.):
-    return own.ddim_sigma(t, t - 1, schedule, eta, end)
+    return reference.ddim_sigma(t, t - 1, schedule, eta, end)
 
 
 def fixed_large(t, t_prev, schedule, eta=1., end=1.):
@@ -114,14 +114,14 @@ def sigma_in_a_loop(t, t_prev, schedule, eta=1., end=1.):
 
 def own_noise(eps_hat, xt, t, t_prev, schedule, eta=0., noise=None, clip=False, end=1.):
     z = torch.randn_like(xt) if eta > 0 else None
-    return own.ddim_step(eps_hat, xt, t, t_prev, schedule, eta, z, clip, end)
+    return reference.ddim_step(eps_hat, xt, t, t_prev, schedule, eta, z, clip, end)
 
 
 def step_with_einsum(eps_hat, xt, t, t_prev, schedule, eta=0., noise=None, clip=False, end=1.):
     x0_hat = predict_x0(eps_hat, xt, t, schedule)
     x0_hat = x0_hat.clip(-1, 1) if clip else x0_hat
-    sigma = own.ddim_sigma(t, t_prev, schedule, eta, end)
-    level = own.alpha_bar_at(t_prev, schedule, end)
+    sigma = reference.ddim_sigma(t, t_prev, schedule, eta, end)
+    level = reference.alpha_bar_at(t_prev, schedule, end)
     factors = torch.stack([level**.5, (1 - level - sigma**2).relu()**.5, sigma]).to(xt.dtype)
     parts = torch.stack([x0_hat, eps_hat, torch.zeros_like(xt) if noise is None else noise])
     return torch.einsum("kb,kb...->b...", factors, parts)
@@ -131,15 +131,16 @@ def stepper(sigma_taken=2, aim=lambda t, t_prev: t_prev, clips=True, again=False
             keep=False):
     """A ddim_step with a slip in one place."""
     def step(eps_hat, xt, t, t_prev, schedule, eta=0., noise=None, clip=False, end=1.):
-        sigma = own.ddim_sigma(t, t_prev, schedule, eta, end)
+        sigma = reference.ddim_sigma(t, t_prev, schedule, eta, end)
         level = (schedule.alpha_bar[t] if keep
-                 else own.alpha_bar_at(aim(t, t_prev), schedule, end))
+                 else reference.alpha_bar_at(aim(t, t_prev), schedule, end))
         x0_hat, direction = predict_x0(eps_hat, xt, t, schedule), eps_hat
         if clip and clips:
             x0_hat = x0_hat.clamp(-1, 1)
         if again:
             now = schedule.alpha_bar[t]
-            direction = (xt - expand_like(now.sqrt(), xt) * x0_hat) / expand_like((1 - now).sqrt(), xt)
+            direction = (xt - expand_like(now.sqrt(), xt) * x0_hat) / expand_like((1 - now).sqrt(),
+                                                                                  xt)
         taken = sigma**sigma_taken if sigma_taken else 0
         x = expand_like(level.sqrt(), xt) * x0_hat
         x = x + expand_like((1 - level - taken).clamp(min=0).sqrt(), xt) * direction
@@ -148,19 +149,19 @@ def stepper(sigma_taken=2, aim=lambda t, t_prev: t_prev, clips=True, again=False
 
 
 def without_roots(eps_hat, xt, t, t_prev, schedule, eta=0., noise=None, clip=False, end=1.):
-    level = own.alpha_bar_at(t_prev, schedule, end)
+    level = reference.alpha_bar_at(t_prev, schedule, end)
     x0_hat = predict_x0(eps_hat, xt, t, schedule)
     return expand_like(level, xt) * x0_hat + expand_like(1 - level, xt) * eps_hat
 
 
 def forgets_to_return(eps_hat, xt, t, t_prev, schedule, eta=0., noise=None, clip=False, end=1.):
-    own.ddim_step(eps_hat, xt, t, t_prev, schedule, eta, noise, clip, end)
+    reference.ddim_step(eps_hat, xt, t, t_prev, schedule, eta, noise, clip, end)
 
 
 def step_by_q_sample(eps_hat, xt, t, t_prev, schedule, eta=0., noise=None, clip=False, end=1.):
     shape = (-1, *[1] * (xt.ndim - 1))
-    level = own.alpha_bar_at(t_prev, schedule, end).view(shape)
-    sigma = own.ddim_sigma(t, t_prev, schedule, eta, end).view(shape)
+    level = reference.alpha_bar_at(t_prev, schedule, end).view(shape)
+    sigma = reference.ddim_sigma(t, t_prev, schedule, eta, end).view(shape)
     now = schedule.alpha_bar[t].view(shape)
     x0_hat = (xt.double() - (1 - now).sqrt() * eps_hat) / now.sqrt()
     x0_hat = x0_hat.clamp(-1, 1) if clip else x0_hat
@@ -169,11 +170,11 @@ def step_by_q_sample(eps_hat, xt, t, t_prev, schedule, eta=0., noise=None, clip=
 
 
 def step_in_three_parts(eps_hat, xt, t, t_prev, schedule, eta=0., noise=None, clip=False, end=1.):
-    guess = predict_x0(eps_hat, xt, t, schedule)
-    guess = torch.clamp(guess, -1, 1) if clip else guess
-    sigma = own.ddim_sigma(t, t_prev, schedule, eta, end)
-    before = own.alpha_bar_at(t_prev, schedule, end)
-    parts = [(before**.5, guess), ((1 - before - sigma**2).clamp(min=0)**.5, eps_hat)]
+    prediction = predict_x0(eps_hat, xt, t, schedule)
+    prediction = torch.clamp(prediction, -1, 1) if clip else prediction
+    sigma = reference.ddim_sigma(t, t_prev, schedule, eta, end)
+    before = reference.alpha_bar_at(t_prev, schedule, end)
+    parts = [(before**.5, prediction), ((1 - before - sigma**2).clamp(min=0)**.5, eps_hat)]
     parts += [(sigma, noise)] if noise is not None else []
     return sum(expand_like(factor, xt) * part for factor, part in parts)
 
@@ -181,43 +182,43 @@ def step_in_three_parts(eps_hat, xt, t, t_prev, schedule, eta=0., noise=None, cl
 # timesteps
 
 def from_low_to_high(T, steps, spacing="leading", offset=0):
-    return own.timesteps(T, steps, spacing, offset)[::-1]
+    return reference.timesteps(T, steps, spacing, offset)[::-1]
 
 
 def trailing_from_T(T, steps, spacing="leading", offset=0):
     if spacing == "trailing":
         return [round(T - i * T / steps) for i in range(steps)]
-    return own.timesteps(T, steps, spacing, offset)
+    return reference.timesteps(T, steps, spacing, offset)
 
 
 def linspace_cut(T, steps, spacing="leading", offset=0):
     if spacing == "linspace":
         return torch.linspace(T - 1, 0, steps).long().tolist()
-    return own.timesteps(T, steps, spacing, offset)
+    return reference.timesteps(T, steps, spacing, offset)
 
 
 def linspace_unrounded(T, steps, spacing="leading", offset=0):
     if spacing == "linspace":
         return torch.linspace(T - 1, 0, steps, dtype=torch.float64).tolist()
-    return own.timesteps(T, steps, spacing, offset)
+    return reference.timesteps(T, steps, spacing, offset)
 
 
 def offset_everywhere(T, steps, spacing="leading", offset=0):
-    return [t + offset for t in own.timesteps(T, steps, spacing)]
+    return [t + offset for t in reference.timesteps(T, steps, spacing)]
 
 
 def without_offset(T, steps, spacing="leading", offset=0):
-    return own.timesteps(T, steps, spacing)
+    return reference.timesteps(T, steps, spacing)
 
 
 def leading_with_fractions(T, steps, spacing="leading", offset=0):
     if spacing == "leading":
         return [i * T / steps + offset for i in reversed(range(steps))]
-    return own.timesteps(T, steps, spacing, offset)
+    return reference.timesteps(T, steps, spacing, offset)
 
 
 def leading_only(T, steps, spacing="leading", offset=0):
-    return list(range(0, T, T // steps))[:steps][::-1] if not offset else own.timesteps(
+    return list(range(0, T, T // steps))[:steps][::-1] if not offset else reference.timesteps(
         T, steps, "leading", offset)
 
 
@@ -246,45 +247,48 @@ def by_ranges(T, steps, spacing="leading", offset=0):
 
 # sample
 
-def walker(aim=None, ask=lambda t, stride: t, seeded=True, forget=False, always=False,
-           last_only=False):
+def sampler(aim=None, ask=lambda t, stride: t, seeded=True, forget=False, always=False,
+            last_only=False):
     """A `sample` with a slip in one place."""
-    def walk(model, xT, schedule, steps, eta=0., generator=None, clip=False, spacing="leading",
-             offset=0, end=1.):
+    def trajectory(model, xT, schedule, steps, eta=0., generator=None, clip=False,
+                   spacing="leading",
+                   offset=0, end=1.):
         stride, xt = schedule.T // steps, xT
-        for step in own.timesteps(schedule.T, steps, spacing, offset):
+        for step in reference.timesteps(schedule.T, steps, spacing, offset):
             xt = xT if forget else xt
             t = torch.full((len(xt),), step)
             noise = None
             if eta > 0 or always:
                 noise = torch.randn(xt.shape, generator=generator if seeded else None)
             t_prev = aim(t) if aim else t - stride
-            xt = own.ddim_step(model(xt, ask(t, stride)), xt, t, t_prev, schedule, eta, noise, clip,
-                               end)
+            xt = reference.ddim_step(model(xt, ask(t, stride)), xt, t, t_prev, schedule, eta,
+                                     noise, clip,
+                                     end)
             if not last_only:
                 yield step, xt
         if last_only:
             yield step, xt
-    return walk
+    return trajectory
 
 
 def aims_at_the_next_visited(model, xT, schedule, steps, eta=0., generator=None, clip=False,
                              spacing="leading", offset=0, end=1.):
-    visited, xt = own.timesteps(schedule.T, steps, spacing, offset), xT
+    visited, xt = reference.timesteps(schedule.T, steps, spacing, offset), xT
     for step, below in zip(visited, [*visited[1:], -1], strict=True):
         t = torch.full((len(xt),), step)
         noise = torch.randn(xt.shape, generator=generator) if eta > 0 else None
-        xt = own.ddim_step(model(xt, t), xt, t, t * 0 + below, schedule, eta, noise, clip, end)
+        xt = reference.ddim_step(model(xt, t), xt, t, t * 0 + below, schedule, eta, noise, clip,
+                                 end)
         yield step, xt
 
 
 def yields_pictures_only(*args, **named):
-    for _, x in own.sample(*args, **named):
+    for _, x in reference.sample(*args, **named):
         yield x
 
 
 def yields_before_the_step(model, xT, schedule, steps, *args, **named):
-    pairs = list(own.sample(model, xT, schedule, steps, *args, **named))
+    pairs = list(reference.sample(model, xT, schedule, steps, *args, **named))
     pictures = [xT, *(x for _, x in pairs[:-1])]
     yield from ((t, x) for (t, _), x in zip(pairs, pictures, strict=True))
 
@@ -293,23 +297,25 @@ def yields_before_the_step(model, xT, schedule, steps, *args, **named):
 def a_list_of_pairs(model, xT, schedule, steps, eta=0., generator=None, clip=False,
                     spacing="leading", offset=0, end=1.):
     made, x = [], xT
-    for step in own.timesteps(schedule.T, steps, spacing, offset):
+    for step in reference.timesteps(schedule.T, steps, spacing, offset):
         t = torch.tensor([step] * len(x))
         z = torch.randn(x.size(), generator=generator) if eta else None
-        x = own.ddim_step(model(x, t), x, t, t - schedule.T // steps, schedule, eta, z, clip, end)
+        x = reference.ddim_step(model(x, t), x, t, t - schedule.T // steps, schedule, eta, z, clip,
+                                end)
         made.append((step, x))
     return made
 
 
-def a_walk_by_hand(model, xT, schedule, steps, eta=0., generator=None, clip=False,
-                   spacing="leading", offset=0, end=1.):
+def a_trajectory_by_hand(model, xT, schedule, steps, eta=0., generator=None, clip=False,
+                         spacing="leading", offset=0, end=1.):
     x = xT.clone()
-    for step in own.timesteps(schedule.T, steps, spacing, offset):
+    for step in reference.timesteps(schedule.T, steps, spacing, offset):
         t = step * torch.ones(x.shape[0], dtype=torch.long)
         with torch.inference_mode():
-            guess = model(x, t)
+            prediction = model(x, t)
         z = torch.empty_like(x).normal_(generator=generator) if eta > 0 else None
-        x = own.ddim_step(guess, x, t, t - schedule.T // steps, schedule, eta, z, clip, end)
+        x = reference.ddim_step(prediction, x, t, t - schedule.T // steps, schedule, eta, z, clip,
+                                end)
         yield torch.tensor(step), x
 
 
@@ -321,11 +327,11 @@ def straight(a, b, part):
 
 def stretched(a, b, part):
     line = straight(a, b, part)
-    return line / line.norm() * own.slerp(a, b, part).norm()
+    return line / line.norm() * reference.slerp(a, b, part).norm()
 
 
 def exchanged(a, b, part):
-    return own.slerp(b, a, part)
+    return reference.slerp(b, a, part)
 
 
 def angle_of(a, b):
@@ -343,7 +349,7 @@ def unscaled_cosine(a, b, part):
 
 
 def row_by_row(a, b, part):
-    return torch.stack([own.slerp(x, y, part) for x, y in zip(a, b, strict=True)])
+    return torch.stack([reference.slerp(x, y, part) for x, y in zip(a, b, strict=True)])
 
 
 def undefined_for_equal(a, b, part):
@@ -384,11 +390,11 @@ def slerp_in_numpy(a, b, part):
 
 def ascend_a_picture_at_a_time(eps_hat, xt, t, t_next, schedule, clip=False, end=1.):
     rows = []
-    for x, e, low, high in zip(xt, eps_hat, own.alpha_bar_at(t, schedule, end),
+    for x, e, low, high in zip(xt, eps_hat, reference.alpha_bar_at(t, schedule, end),
                                schedule.alpha_bar[t_next], strict=True):
-        guess = (x - (1 - low).sqrt() * e) / low.sqrt()
-        guess = torch.clamp(guess, -1, 1) if clip else guess
-        rows.append(high.sqrt() * guess + (1 - high).sqrt() * e)
+        prediction = (x - (1 - low).sqrt() * e) / low.sqrt()
+        prediction = torch.clamp(prediction, -1, 1) if clip else prediction
+        rows.append(high.sqrt() * prediction + (1 - high).sqrt() * e)
     return torch.stack(rows).float()
 
 
@@ -396,26 +402,27 @@ def lift(start=lambda t, t_next, T: t, goal=lambda t, t_next: t_next, ends=True,
          bare=False):
     """A ddim_ascend with a slip in one place."""
     def climb(eps_hat, xt, t, t_next, schedule, clip=False, end=1.):
-        level = own.alpha_bar_at(start(t, t_next, schedule.T), schedule, end if ends else 1.)
-        guess = (xt - expand_like((1 - level).sqrt(), xt) * eps_hat) / expand_like(level.sqrt(), xt)
-        guess = guess.clamp(-1, 1) if clip and clips else guess
-        return q_sample(xt if bare else guess, goal(t, t_next), eps_hat, schedule)
+        level = reference.alpha_bar_at(start(t, t_next, schedule.T), schedule, end if ends else 1.)
+        prediction = (xt - expand_like((1 - level).sqrt(),
+                                       xt) * eps_hat) / expand_like(level.sqrt(), xt)
+        prediction = prediction.clamp(-1, 1) if clip and clips else prediction
+        return q_sample(xt if bare else prediction, goal(t, t_next), eps_hat, schedule)
     return climb
 
 
 def ascend_in_one_line(eps_hat, xt, t, t_next, schedule, clip=False, end=1.):
     shape = (-1, *[1] * (xt.ndim - 1))
-    low = own.alpha_bar_at(t, schedule, end).view(shape)
+    low = reference.alpha_bar_at(t, schedule, end).view(shape)
     high = schedule.alpha_bar[t_next].view(shape)
-    guess = (xt - (1 - low)**.5 * eps_hat) / low**.5
-    guess = guess.clip(-1, 1) if clip else guess
-    return (high**.5 * guess + (1 - high)**.5 * eps_hat).to(xt.dtype)
+    prediction = (xt - (1 - low)**.5 * eps_hat) / low**.5
+    prediction = prediction.clip(-1, 1) if clip else prediction
+    return (high**.5 * prediction + (1 - high)**.5 * eps_hat).to(xt.dtype)
 
 
 def ascend_by_euler(eps_hat, xt, t, t_next, schedule, clip=False, end=1.):
     if clip:
-        return own.ddim_ascend(eps_hat, xt, t, t_next, schedule, clip, end)
-    low, high = own.alpha_bar_at(t, schedule, end), schedule.alpha_bar[t_next]
+        return reference.ddim_ascend(eps_hat, xt, t, t_next, schedule, clip, end)
+    low, high = reference.alpha_bar_at(t, schedule, end), schedule.alpha_bar[t_next]
     further = ((1 - high) / high).sqrt() - ((1 - low) / low).sqrt()
     scaled = xt / expand_like(low.sqrt(), xt) + expand_like(further, xt) * eps_hat
     return scaled * expand_like(high.sqrt(), xt)
@@ -425,29 +432,30 @@ def ascend_by_euler(eps_hat, xt, t, t_next, schedule, clip=False, end=1.):
 
 def climber(ask=lambda t, stride: t, start=None, forget=False, stops=True, down=False):
     """An `invert` with a slip in one place."""
-    def walk(model, x0, schedule, steps, clip=False, spacing="leading", offset=0, end=1.,
-             upto=None):
+    def trajectory(model, x0, schedule, steps, clip=False, spacing="leading", offset=0, end=1.,
+                   upto=None):
         stride, xt = schedule.T // steps, x0
-        visited = own.timesteps(schedule.T, steps, spacing, offset)
+        visited = reference.timesteps(schedule.T, steps, spacing, offset)
         visited = visited if down else visited[::-1]
         for step in visited[:upto if stops else None]:
             xt = x0 if forget else xt
             t = torch.full((len(xt),), step)
             below = start(t) if start else t - stride
-            xt = own.ddim_ascend(model(xt, ask(t, stride)), xt, below, t, schedule, clip, end)
+            xt = reference.ddim_ascend(model(xt, ask(t, stride)), xt, below, t, schedule, clip, end)
             yield step, xt
-    return walk
+    return trajectory
 
 
 def by_pairs(model, x0, schedule, steps, clip=False, spacing="leading", offset=0, end=1.,
              upto=None):
     xt, done = x0, []
-    for number, step in enumerate(sorted(own.timesteps(schedule.T, steps, spacing, offset))):
+    for number, step in enumerate(sorted(reference.timesteps(schedule.T, steps, spacing, offset))):
         if number == upto:
             break
         t = torch.tensor([step]).repeat(len(xt))
         with torch.no_grad():
-            xt = own.ddim_ascend(model(xt, t), xt, t - schedule.T // steps, t, schedule, clip, end)
+            xt = reference.ddim_ascend(model(xt, t), xt, t - schedule.T // steps, t, schedule,
+                                       clip, end)
         done.append((step, xt))
     return done
 
@@ -455,11 +463,12 @@ def by_pairs(model, x0, schedule, steps, clip=False, spacing="leading", offset=0
 def climbs_by_hand(model, x0, schedule, steps, clip=False, spacing="leading", offset=0, end=1.,
                    upto=None):
     made, x = [], x0
-    visited = list(reversed(own.timesteps(schedule.T, steps, spacing, offset)))
+    visited = list(reversed(reference.timesteps(schedule.T, steps, spacing, offset)))
     for step in visited if upto is None else visited[:upto]:
         t = torch.tensor([step] * len(x))
-        x = own.ddim_ascend(model(x, t).detach(), x, t - schedule.T // steps, t, schedule, clip,
-                            end)
+        x = reference.ddim_ascend(model(x, t).detach(), x, t - schedule.T // steps, t, schedule,
+                                  clip,
+                                  end)
         made.append((step, x))
     return made
 
@@ -542,11 +551,11 @@ WRONG = {
         (leading_with_fractions, "a whole number"), (leading_only, "is [999, 749"),
         (lambda *args: None, "returned None")],
     "sample": [
-        (walker(aim=lambda t: t - 1), "aims one step down"),
-        (walker(ask=lambda t, stride: (t - stride).clamp(0)), "asked about the step aimed at"),
-        (walker(forget=True), "starts from xT again"), (walker(seeded=False), "`generator`"),
-        (walker(always=True), "no noise may be drawn"),
-        (walker(last_only=True), "yield after every"),
+        (sampler(aim=lambda t: t - 1), "aims one step down"),
+        (sampler(ask=lambda t, stride: (t - stride).clamp(0)), "asked about the step aimed at"),
+        (sampler(forget=True), "starts from xT again"), (sampler(seeded=False), "`generator`"),
+        (sampler(always=True), "no noise may be drawn"),
+        (sampler(last_only=True), "yield after every"),
         (aims_at_the_next_visited, "ddim_step to t - T // steps"),
         (yields_pictures_only, "a pair"), (yields_before_the_step, "ddim_step to t - T // steps"),
         (lambda *args, **named: None, "nothing was yielded")],
@@ -580,7 +589,7 @@ RIGHT = {
     "ddim_sigma": [two_roots, over_one_fraction, sigma_in_a_loop],
     "ddim_step": [step_by_q_sample, step_in_three_parts, step_with_einsum],
     "timesteps": [by_branches, as_a_tensor, by_ranges],
-    "sample": [walker(), a_list_of_pairs, a_walk_by_hand],
+    "sample": [sampler(), a_list_of_pairs, a_trajectory_by_hand],
     "slerp": [slerp_by_two_axes, slerp_with_factors, slerp_in_numpy],
     "extrapolated_x0": [with_r_of_the_paper, with_lerp, a_row_at_a_time],
     "ddim_ascend": [ascend_in_one_line, ascend_by_euler, ascend_a_picture_at_a_time],

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch.optim.swa_utils import get_ema_avg_fn
 
-from gligen_lessons import ddpm as own
+from gligen_lessons import ddpm as reference
 from gligen_lessons.metrics import unbiased_mmd as own_mmd
-from gligen_lessons.schedule import extract, cosine_betas, expand_like
+from gligen_lessons.schedule import cosine_betas, expand_like, extract
 
 # q_step
 
@@ -23,11 +23,13 @@ def step_without_roots(x_prev, t, eps, schedule):
 
 
 def step_with_variance_for_deviation(x_prev, t, eps, schedule):
-    return extract(schedule.alphas.sqrt(), t, x_prev) * x_prev + extract(schedule.betas, t, x_prev) * eps
+    return extract(schedule.alphas.sqrt(), t, x_prev) * x_prev + extract(schedule.betas, t,
+                                                                         x_prev) * eps
 
 
 def step_with_alpha_for_its_root(x_prev, t, eps, schedule):
-    return extract(schedule.alphas, t, x_prev) * x_prev + extract(schedule.betas.sqrt(), t, x_prev) * eps
+    return extract(schedule.alphas, t, x_prev) * x_prev + extract(schedule.betas.sqrt(), t,
+                                                                  x_prev) * eps
 
 
 def step_that_never_shrinks(x_prev, t, eps, schedule):
@@ -35,11 +37,11 @@ def step_that_never_shrinks(x_prev, t, eps, schedule):
 
 
 def step_counted_from_one(x_prev, t, eps, schedule):
-    return own.q_step(x_prev, t - 1, eps, schedule)
+    return reference.q_step(x_prev, t - 1, eps, schedule)
 
 
 def step_without_return(x_prev, t, eps, schedule):
-    own.q_step(x_prev, t, eps, schedule)
+    reference.q_step(x_prev, t, eps, schedule)
 
 
 def step_from_betas(x_prev, t, eps, schedule):
@@ -54,7 +56,7 @@ def step_in_place(x_prev, t, eps, schedule):
 
 
 def step_with_noise_of_its_own(x_prev, t, eps, schedule):
-    return own.q_step(x_prev, t, torch.randn_like(x_prev), schedule)
+    return reference.q_step(x_prev, t, torch.randn_like(x_prev), schedule)
 
 
 def step_a_picture_at_a_time(x_prev, t, eps, schedule):
@@ -65,11 +67,11 @@ def step_a_picture_at_a_time(x_prev, t, eps, schedule):
 # q_sample
 
 def jump_with_noise_of_its_own(x0, t, eps, schedule):
-    return own.q_sample(x0, t, torch.randn(x0.shape), schedule)
+    return reference.q_sample(x0, t, torch.randn(x0.shape), schedule)
 
 
 def one_step_for_all(x0, t, eps, schedule):
-    return own.q_step(x0, t, eps, schedule)
+    return reference.q_step(x0, t, eps, schedule)
 
 
 def jump_without_roots(x0, t, eps, schedule):
@@ -98,7 +100,7 @@ def jump_with_the_first_step(x0, t, eps, schedule):
 
 
 def jump_counted_from_one(x0, t, eps, schedule):
-    return own.q_sample(x0, (t - 1).clamp(min=0), eps, schedule)
+    return reference.q_sample(x0, (t - 1).clamp(min=0), eps, schedule)
 
 
 def jump_that_fails_to_broadcast(x0, t, eps, schedule):
@@ -129,30 +131,30 @@ def jump_a_picture_at_a_time(x0, t, eps, schedule):
 # posterior
 
 def weights_of(t, schedule, t_prev=None):
-    now, before = own.levels(t, t - 1 if t_prev is None else t_prev, schedule)
+    now, before = reference.levels(t, t - 1 if t_prev is None else t_prev, schedule)
     return now, before, now / before
 
 
 def posterior_fixed_large(x0, xt, t, schedule, t_prev=None):
-    mean, variance = own.posterior(x0, xt, t, schedule, t_prev)
+    mean, variance = reference.posterior(x0, xt, t, schedule, t_prev)
     return mean, extract(schedule.betas, t, xt)
 
 
 def posterior_with_deviation(x0, xt, t, schedule, t_prev=None):
-    mean, variance = own.posterior(x0, xt, t, schedule, t_prev)
+    mean, variance = reference.posterior(x0, xt, t, schedule, t_prev)
     return mean, variance.sqrt()
 
 
 def posterior_swapped(x0, xt, t, schedule, t_prev=None):
-    return own.posterior(xt, x0, t, schedule, t_prev)
+    return reference.posterior(xt, x0, t, schedule, t_prev)
 
 
 def posterior_of_the_mean_only(x0, xt, t, schedule, t_prev=None):
-    return own.posterior(x0, xt, t, schedule, t_prev)[0]
+    return reference.posterior(x0, xt, t, schedule, t_prev)[0]
 
 
 def posterior_without_t_prev(x0, xt, t, schedule, t_prev=None):
-    return own.posterior(x0, xt, t, schedule)
+    return reference.posterior(x0, xt, t, schedule)
 
 
 def posterior_with_one_step_s_beta(x0, xt, t, schedule, t_prev=None):
@@ -183,7 +185,7 @@ def posterior_through_eps(x0, xt, t, schedule, t_prev=None):
     """The form of DDIM with eta = 1."""
     now, before, alpha = weights_of(t, schedule, t_prev)
     variance = (1 - alpha) * (1 - before) / (1 - now)
-    eps = own.predict_eps(x0, xt, t, schedule)
+    eps = reference.predict_eps(x0, xt, t, schedule)
     back = expand_like((1 - before - variance).clamp(min=0).sqrt(), xt)
     return expand_like(before.sqrt(), xt) * x0 + back * eps, expand_like(variance, xt)
 
@@ -206,11 +208,12 @@ def posterior_in_three_lines_of_the_paper(x0, xt, t, schedule, t_prev=None):
 # velocity and back
 
 def factors(xt, t, schedule):
-    return extract(schedule.alpha_bar.sqrt(), t, xt), extract((1 - schedule.alpha_bar).sqrt(), t, xt)
+    return extract(schedule.alpha_bar.sqrt(), t, xt), extract((1 - schedule.alpha_bar).sqrt(), t,
+                                                              xt)
 
 
 def v_swapped(v_hat, xt, t, schedule):
-    return own.from_velocity(v_hat, xt, t, schedule)[::-1]
+    return reference.from_velocity(v_hat, xt, t, schedule)[::-1]
 
 
 def v_with_plus_in_x0(v_hat, xt, t, schedule):
@@ -234,7 +237,7 @@ def v_without_roots(v_hat, xt, t, schedule):
 
 
 def v_as_eps(v_hat, xt, t, schedule):
-    return own.predict_x0(v_hat, xt, t, schedule), v_hat
+    return reference.predict_x0(v_hat, xt, t, schedule), v_hat
 
 
 def v_of_one_step(v_hat, xt, t, schedule):
@@ -243,7 +246,7 @@ def v_of_one_step(v_hat, xt, t, schedule):
 
 
 def v_only_x0(v_hat, xt, t, schedule):
-    return own.from_velocity(v_hat, xt, t, schedule)[0]
+    return reference.from_velocity(v_hat, xt, t, schedule)[0]
 
 
 def v_by_way_of_x0(v_hat, xt, t, schedule):
@@ -423,7 +426,7 @@ def average_by_torch(self, step):
 # predict_x0
 
 def x0_with_plus(eps_hat, xt, t, schedule):
-    return own.predict_x0(-eps_hat, xt, t, schedule)
+    return reference.predict_x0(-eps_hat, xt, t, schedule)
 
 
 def x0_not_divided(eps_hat, xt, t, schedule):
@@ -445,7 +448,7 @@ def x0_one_step_away(eps_hat, xt, t, schedule):
 
 
 def x0_clipped(eps_hat, xt, t, schedule):
-    return own.predict_x0(eps_hat, xt, t, schedule).clamp(-1, 1)
+    return reference.predict_x0(eps_hat, xt, t, schedule).clamp(-1, 1)
 
 
 def x0_by_ratio(eps_hat, xt, t, schedule):
@@ -454,7 +457,7 @@ def x0_by_ratio(eps_hat, xt, t, schedule):
 
 
 def x0_in_float64(eps_hat, xt, t, schedule):
-    return own.predict_x0(eps_hat.double(), xt.double(), t, schedule).float()
+    return reference.predict_x0(eps_hat.double(), xt.double(), t, schedule).float()
 
 
 def x0_by_einsum(eps_hat, xt, t, schedule):
@@ -469,7 +472,7 @@ def mixture_score(self, xt, t, schedule):
     return -self_eps(self, xt, t, schedule) / extract((1 - schedule.alpha_bar).sqrt(), t, xt)
 
 
-self_eps = own.Mixture.eps
+self_eps = reference.Mixture.eps
 
 
 def mixture_sign(self, xt, t, schedule):
@@ -549,7 +552,7 @@ def mixture_a_point_at_a_time(self, xt, t, schedule):
 # ddpm_step
 
 def step_with_a_draw_of_its_own(eps_hat, xt, t, schedule, noise, t_prev=None, clip=False):
-    return own.ddpm_step(eps_hat, xt, t, schedule, torch.randn_like(noise), t_prev, clip)
+    return reference.ddpm_step(eps_hat, xt, t, schedule, torch.randn_like(noise), t_prev, clip)
 
 
 def step_a_picture_at_once(eps_hat, xt, t, schedule, noise, t_prev=None, clip=False):
@@ -558,9 +561,9 @@ def step_a_picture_at_once(eps_hat, xt, t, schedule, noise, t_prev=None, clip=Fa
 
 
 def parts_of(eps_hat, xt, t, schedule, t_prev, clip):
-    x0_hat = own.predict_x0(eps_hat, xt, t, schedule)
+    x0_hat = reference.predict_x0(eps_hat, xt, t, schedule)
     x0_hat = x0_hat.clamp(-1, 1) if clip else x0_hat
-    return (x0_hat, *own.posterior(x0_hat, xt, t, schedule, t_prev))
+    return (x0_hat, *reference.posterior(x0_hat, xt, t, schedule, t_prev))
 
 
 def step_scaled_by_the_variance(eps_hat, xt, t, schedule, noise, t_prev=None, clip=False):
@@ -586,21 +589,21 @@ def step_to_x0(eps_hat, xt, t, schedule, noise, t_prev=None, clip=False):
 
 
 def step_with_eps_for_x0(eps_hat, xt, t, schedule, noise, t_prev=None, clip=False):
-    mean, variance = own.posterior(eps_hat, xt, t, schedule, t_prev)
+    mean, variance = reference.posterior(eps_hat, xt, t, schedule, t_prev)
     return mean + variance.sqrt() * noise
 
 
 def step_that_never_clips(eps_hat, xt, t, schedule, noise, t_prev=None, clip=False):
-    return own.ddpm_step(eps_hat, xt, t, schedule, noise, t_prev)
+    return reference.ddpm_step(eps_hat, xt, t, schedule, noise, t_prev)
 
 
 def step_that_clips_the_result(eps_hat, xt, t, schedule, noise, t_prev=None, clip=False):
-    x_prev = own.ddpm_step(eps_hat, xt, t, schedule, noise, t_prev)
+    x_prev = reference.ddpm_step(eps_hat, xt, t, schedule, noise, t_prev)
     return x_prev.clamp(-1, 1) if clip else x_prev
 
 
 def step_that_drops_t_prev(eps_hat, xt, t, schedule, noise, t_prev=None, clip=False):
-    return own.ddpm_step(eps_hat, xt, t, schedule, noise, clip=clip)
+    return reference.ddpm_step(eps_hat, xt, t, schedule, noise, clip=clip)
 
 
 def step_with_noise_at_the_end(eps_hat, xt, t, schedule, noise, t_prev=None, clip=False):
@@ -632,7 +635,7 @@ def weight_fixed_large(schedule):
 
 
 def weight_without_half(schedule):
-    return 2 * own.vlb_weight(schedule)
+    return 2 * reference.vlb_weight(schedule)
 
 
 def weight_without_alpha(schedule):
@@ -673,16 +676,16 @@ def weight_in_a_loop(schedule):
 # l_simple
 
 def loss_with_another_target(model, x0, t, eps, schedule):
-    return F.mse_loss(model(own.q_sample(x0, t, eps, schedule), t), torch.randn_like(x0))
+    return F.mse_loss(model(reference.q_sample(x0, t, eps, schedule), t), torch.randn_like(x0))
 
 
 def loss_with_another_input(model, x0, t, eps, schedule):
-    xt = own.q_sample(x0, t, torch.randn_like(x0), schedule)
+    xt = reference.q_sample(x0, t, torch.randn_like(x0), schedule)
     return F.mse_loss(model(xt, t), eps)
 
 
 def loss_by_a_module(model, x0, t, eps, schedule):
-    return torch.nn.MSELoss()(model(own.q_sample(x0, t, eps, schedule), t), eps)
+    return torch.nn.MSELoss()(model(reference.q_sample(x0, t, eps, schedule), t), eps)
 
 
 def loss_on_x0(model, x0, t, eps, schedule):
@@ -690,70 +693,70 @@ def loss_on_x0(model, x0, t, eps, schedule):
 
 
 def loss_against_x0(model, x0, t, eps, schedule):
-    return (model(own.q_sample(x0, t, eps, schedule), t) - x0).square().mean()
+    return (model(reference.q_sample(x0, t, eps, schedule), t) - x0).square().mean()
 
 
 def loss_summed(model, x0, t, eps, schedule):
-    return (model(own.q_sample(x0, t, eps, schedule), t) - eps).square().sum()
+    return (model(reference.q_sample(x0, t, eps, schedule), t) - eps).square().sum()
 
 
 def loss_absolute(model, x0, t, eps, schedule):
-    return (model(own.q_sample(x0, t, eps, schedule), t) - eps).abs().mean()
+    return (model(reference.q_sample(x0, t, eps, schedule), t) - eps).abs().mean()
 
 
 def loss_per_picture(model, x0, t, eps, schedule):
-    return (model(own.q_sample(x0, t, eps, schedule), t) - eps).square().mean((1, 2, 3))
+    return (model(reference.q_sample(x0, t, eps, schedule), t) - eps).square().mean((1, 2, 3))
 
 
 def loss_without_gradient(model, x0, t, eps, schedule):
-    return own.l_simple(model, x0, t, eps, schedule).detach()
+    return reference.l_simple(model, x0, t, eps, schedule).detach()
 
 
 def loss_by_hand(model, x0, t, eps, schedule):
-    off = eps - model(own.q_sample(x0, t, eps, schedule), t)
+    off = eps - model(reference.q_sample(x0, t, eps, schedule), t)
     return (off * off).sum() / off.numel()
 
 
 def loss_as_mean_of_means(model, x0, t, eps, schedule):
-    xt = own.q_sample(x0, t, eps, schedule)
+    xt = reference.q_sample(x0, t, eps, schedule)
     return torch.stack([(a - b).pow(2).mean() for a, b in zip(
         model(xt, t), eps, strict=True)]).mean()
 
 
 # timestep_embedding
 
-def waves_of(t, width, power, order=("cos", "sin")):
+def sinusoids_of(t, width, power, order=("cos", "sin")):
     half = width // 2
     angles = t[:, None].double() * torch.tensor([power(i, half) for i in range(half)])
     return torch.cat([getattr(angles, name)() for name in order], 1).float()
 
 
-def waves_sines_first(t, width):
-    return waves_of(t, width, lambda i, half: 10000 ** (-i / half), ("sin", "cos"))
+def sines_first(t, width):
+    return sinusoids_of(t, width, lambda i, half: 10000 ** (-i / half), ("sin", "cos"))
 
 
-def waves_less_one(t, width):
-    return waves_of(t, width, lambda i, half: 10000 ** (-i / (half - 1)))
+def sinusoids_less_one(t, width):
+    return sinusoids_of(t, width, lambda i, half: 10000 ** (-i / (half - 1)))
 
 
-def waves_rising(t, width):
-    return waves_of(t, width, lambda i, half: 10000. ** (i / half))
+def sinusoids_rising(t, width):
+    return sinusoids_of(t, width, lambda i, half: 10000. ** (i / half))
 
 
-def waves_alternating(t, width):
-    made = waves_of(t, width, lambda i, half: 10000 ** (-i / half))
+def sinusoids_alternating(t, width):
+    made = sinusoids_of(t, width, lambda i, half: 10000 ** (-i / half))
     return torch.stack(made.chunk(2, 1), 2).flatten(1)
 
 
-def waves_half_as_many(t, width):
-    return waves_of(t, width // 2, lambda i, half: 10000 ** (-i / half))
+def sinusoids_half_as_many(t, width):
+    return sinusoids_of(t, width // 2, lambda i, half: 10000 ** (-i / half))
 
 
-def waves_in_float64(t, width):
-    return waves_of(t, width, lambda i, half: 10000 ** (-i / half))
+def sinusoids_in_float64(t, width):
+    return sinusoids_of(t, width, lambda i, half: 10000 ** (-i / half))
 
 
-def waves_by_outer_product(t, width):
+def sinusoids_by_outer_product(t, width):
     half = width // 2
     frequencies = 10000 ** (-torch.arange(half) / half)
     angles = torch.outer(t.float(), frequencies)
@@ -761,7 +764,7 @@ def waves_by_outer_product(t, width):
                               ).movedim(-1, 1).flatten(1)
 
 
-def waves_in_a_loop(t, width):
+def sinusoids_in_a_loop(t, width):
     half = width // 2
     angles = [[float(i) / 10000 ** (k / half) for k in range(half)] for i in t]
     return torch.tensor([[f(a) for f in (math.cos, math.sin) for a in row] for row in angles])
@@ -898,9 +901,9 @@ WRONG = {
         (loss_summed, "This is the sum"), (loss_absolute, "squared"),
         (loss_per_picture, "one number"), (loss_without_gradient, "no gradient")],
     "timestep_embedding": [
-        (waves_sines_first, "Cosines first"), (waves_less_one, "half the width less one"),
-        (waves_rising, "mind the minus"), (waves_alternating, "alternate"),
-        (waves_half_as_many, "has shape")],
+        (sines_first, "Cosines first"), (sinusoids_less_one, "half the width less one"),
+        (sinusoids_rising, "mind the minus"), (sinusoids_alternating, "alternate"),
+        (sinusoids_half_as_many, "has shape")],
     "from_velocity": [
         (v_swapped, "two are swapped"), (v_with_plus_in_x0, "wrong in x0"),
         (v_with_minus_in_eps, "wrong in eps"), (v_with_factors_exchanged, "are exchanged"),
@@ -937,7 +940,7 @@ RIGHT = {
     "ddpm_step": [step_with_a_mask, step_drawn_by_torch, step_a_picture_at_once],
     "vlb_weight": [weight_from_signal_to_noise, weight_simplified, weight_in_a_loop],
     "l_simple": [loss_by_hand, loss_as_mean_of_means, loss_by_a_module],
-    "timestep_embedding": [waves_in_float64, waves_by_outer_product, waves_in_a_loop],
+    "timestep_embedding": [sinusoids_in_float64, sinusoids_by_outer_product, sinusoids_in_a_loop],
     "cosine_betas": [cosine_in_a_loop, cosine_in_numpy, cosine_by_alpha_bar],
     "update": [average_in_a_loop, average_made_again, average_by_torch],
     "unbiased_mmd": [mmd_in_loops, mmd_with_einsum, mmd_in_numpy],

@@ -9,7 +9,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import nn
 
 from gligen_lessons import boxes as own_boxes
-from gligen_lessons import detr as own
+from gligen_lessons import detr as reference
 from gligen_lessons import transformer
 
 # brute_force_assignment
@@ -20,15 +20,15 @@ def column_of_each_row(cost):
 
 
 def sigma_from_one(cost):
-    return own.brute_force_assignment(cost) + 1
+    return reference.brute_force_assignment(cost) + 1
 
 
 def sigma_of_the_dearest(cost):
-    return own.brute_force_assignment(-cost)
+    return reference.brute_force_assignment(-cost)
 
 
 def sigma_and_its_cost(cost):
-    sigma = own.brute_force_assignment(cost)
+    sigma = reference.brute_force_assignment(cost)
     return sigma, cost[sigma, torch.arange(len(sigma))].sum()
 
 
@@ -37,11 +37,15 @@ def sigma_greedy(cost):
     for column in cost.T.tolist():
         free = [row for row in range(len(column)) if row not in sigma]
         sigma.append(min(free, key=column.__getitem__))
-    return torch.tensor(sigma) if cost.shape[0] > cost.shape[1] else own.brute_force_assignment(cost)
+    if cost.shape[0] <= cost.shape[1]:
+        return reference.brute_force_assignment(cost)
+    return torch.tensor(sigma)
 
 
 def sigma_sharing_rows(cost):
-    return cost.argmin(0) if cost.shape[0] > cost.shape[1] else own.brute_force_assignment(cost)
+    if cost.shape[0] <= cost.shape[1]:
+        return reference.brute_force_assignment(cost)
+    return cost.argmin(0)
 
 
 def sigma_of_the_first_rows(cost):
@@ -139,7 +143,7 @@ def costing(name=lambda p: -p, l1=5., overlap=-2., over=-1, corners=True, cut=No
 
 
 def cost_turned(*given):
-    return own.matching_cost(*given).transpose(-2, -1)
+    return reference.matching_cost(*given).transpose(-2, -1)
 
 
 def cost_by_squares(logits, boxes, labels, targets):
@@ -169,8 +173,9 @@ def cost_by_exponents(logits, boxes, labels, targets):
 
 def matched(logits, boxes, labels, targets):
     """Each picture's cost, after the checks of the library."""
-    own.check_targets(logits, labels, targets)
-    costs = [own.matching_cost(*one) for one in zip(logits, boxes, labels, targets, strict=True)]
+    reference.check_targets(logits, labels, targets)
+    costs = [reference.matching_cost(*one)
+             for one in zip(logits, boxes, labels, targets, strict=True)]
     if any(not cost.isfinite().all() for cost in costs):
         raise ValueError("The answers hold NaN.")
     return costs
@@ -184,7 +189,7 @@ def match_turned(*given):
 def match_with_padding(logits, boxes, labels, targets):
     matched(logits, boxes, labels, targets)
     pad = nn.utils.rnn.pad_sequence
-    costs = own.matching_cost(logits, boxes, pad(labels, True), pad(targets, True))
+    costs = reference.matching_cost(logits, boxes, pad(labels, True), pad(targets, True))
     return [tuple(map(torch.from_numpy, linear_sum_assignment(cost.numpy()))) for cost in costs]
 
 
@@ -215,12 +220,13 @@ def match_in_numpy(*given):
 
 
 def match_by_targets(*given):
-    pairs = own.match(*given)
+    pairs = reference.match(*given)
     return [(rows[cols.argsort()], cols.sort().values) for rows, cols in pairs]
 
 
 def match_unchecked(logits, boxes, labels, targets):
-    costs = [own.matching_cost(*one) for one in zip(logits, boxes, labels, targets, strict=True)]
+    costs = [reference.matching_cost(*one)
+             for one in zip(logits, boxes, labels, targets, strict=True)]
     return [tuple(map(torch.from_numpy, linear_sum_assignment(cost.nan_to_num().numpy())))
             for cost in costs]
 
@@ -244,14 +250,14 @@ def match_by_targets_first(*given):
 def lost(ce=None, bbox=None, overlap=None, ordered=True, corners=True):
     """The Hungarian loss with one part of it replaced; each part is handed what it may need."""
     def loss(logits, boxes, labels, targets, eos_coef=.1):
-        pairs, nothing = own.match(logits, boxes, labels, targets), logits.shape[2] - 1
+        pairs, nothing = reference.match(logits, boxes, labels, targets), logits.shape[2] - 1
         wanted = torch.full(logits.shape[:2], nothing)
         for i, (rows, cols) in enumerate(pairs):
             wanted[i, rows] = labels[i][cols]
         each = F.cross_entropy(logits.transpose(1, 2), wanted, reduction="none")
         weight = torch.where(wanted == nothing, eos_coef, 1.)
         found = torch.cat([boxes[i, rows] for i, (rows, _) in enumerate(pairs)])
-        true = own.in_order(targets, pairs) if ordered else torch.cat(targets)
+        true = reference.in_order(targets, pairs) if ordered else torch.cat(targets)
         pair = (found, true)
         if corners:
             pair = tuple(map(own_boxes.xyxy_from_cxcywh, pair))
@@ -267,7 +273,7 @@ def lost(ce=None, bbox=None, overlap=None, ordered=True, corners=True):
 
 
 def lost_at_the_first_queries(logits, boxes, labels, targets, eos_coef=.1):
-    losses = own.hungarian_loss(logits, boxes, labels, targets, eos_coef)
+    losses = reference.hungarian_loss(logits, boxes, labels, targets, eos_coef)
     nothing = logits.shape[2] - 1
     wanted = torch.stack([F.pad(x, (0, logits.shape[1] - len(x)), value=nothing) for x in labels])
     weight = torch.ones(nothing + 1)
@@ -276,25 +282,25 @@ def lost_at_the_first_queries(logits, boxes, labels, targets, eos_coef=.1):
 
 
 def lost_without_keys(*given):
-    return sum(own.hungarian_loss(*given).values())
+    return sum(reference.hungarian_loss(*given).values())
 
 
 def lost_with_fixed_weight(logits, boxes, labels, targets, eos_coef=.1):
-    return own.hungarian_loss(logits, boxes, labels, targets)
+    return reference.hungarian_loss(logits, boxes, labels, targets)
 
 
 def lost_without_gradient(*given):
-    return {name: loss.detach() for name, loss in own.hungarian_loss(*given).items()}
+    return {name: loss.detach() for name, loss in reference.hungarian_loss(*given).items()}
 
 
 def lost_by_division(logits, boxes, labels, targets, eos_coef=.1):
-    losses = own.hungarian_loss(logits, boxes, labels, targets, eos_coef)
+    losses = reference.hungarian_loss(logits, boxes, labels, targets, eos_coef)
     n = sum(map(len, labels))
     return losses | {"loss_bbox": losses["loss_bbox"] / n * n}
 
 
 def lost_by_loops(logits, boxes, labels, targets, eos_coef=.1):
-    pairs, nothing = own.match(logits, boxes, labels, targets), logits.shape[2] - 1
+    pairs, nothing = reference.match(logits, boxes, labels, targets), logits.shape[2] - 1
     total = weights = 0
     l1, overlap, n = logits.sum() * 0, logits.sum() * 0, max(1, sum(map(len, labels)))
     for i, (rows, cols) in enumerate(pairs):
@@ -312,48 +318,48 @@ def lost_by_loops(logits, boxes, labels, targets, eos_coef=.1):
 
 
 def weighed(losses):
-    return sum(own.WEIGHTS[name] * loss for name, loss in losses.items())
+    return sum(reference.WEIGHTS[name] * loss for name, loss in losses.items())
 
 
 def layers_averaged(logits, boxes, labels, targets):
-    return own.detection_loss(logits, boxes, labels, targets) / len(logits)
+    return reference.detection_loss(logits, boxes, labels, targets) / len(logits)
 
 
 def layers_last(logits, boxes, labels, targets):
-    return weighed(own.hungarian_loss(logits[-1], boxes[-1], labels, targets))
+    return weighed(reference.hungarian_loss(logits[-1], boxes[-1], labels, targets))
 
 
 def layers_unweighted(logits, boxes, labels, targets):
-    return sum(sum(own.hungarian_loss(*one, labels, targets).values())
+    return sum(sum(reference.hungarian_loss(*one, labels, targets).values())
                for one in zip(logits, boxes, strict=True))
 
 
 def layers_tangled(logits, boxes, labels, targets):
     n = len(logits)
-    return n * weighed(own.hungarian_loss(
+    return n * weighed(reference.hungarian_loss(
         logits.transpose(0, 1).flatten(0, 1), boxes.transpose(0, 1).flatten(0, 1), labels * n,
         targets * n))
 
 
 def layers_as_a_dict(logits, boxes, labels, targets):
-    return own.hungarian_loss(logits[-1], boxes[-1], labels, targets)
+    return reference.hungarian_loss(logits[-1], boxes[-1], labels, targets)
 
 
 def layers_without_gradient(*given):
-    return own.detection_loss(*given).detach()
+    return reference.detection_loss(*given).detach()
 
 
 def layers_one_by_one(logits, boxes, labels, targets):
-    return sum(weighed(own.hungarian_loss(*one, labels, targets))
+    return sum(weighed(reference.hungarian_loss(*one, labels, targets))
                for one in zip(logits, boxes, strict=True))
 
 
 def layers_reshaped(logits, boxes, labels, targets):
     n, b = logits.shape[:2]
-    losses = own.hungarian_loss(logits.reshape(n * b, *logits.shape[2:]),
-                                boxes.reshape(n * b, *boxes.shape[2:]),
-                                [x for _ in range(n) for x in labels],
-                                [x for _ in range(n) for x in targets])
+    losses = reference.hungarian_loss(logits.reshape(n * b, *logits.shape[2:]),
+                                      boxes.reshape(n * b, *boxes.shape[2:]),
+                                      [x for _ in range(n) for x in labels],
+                                      [x for _ in range(n) for x in targets])
     return n * losses["loss_ce"] + 5 * n * losses["loss_bbox"] + 2 * n * losses["loss_giou"]
 
 
@@ -376,18 +382,18 @@ def waving(first=1, whole=2 * math.pi, scaled=True, over=None, apart=False, turn
     return positions
 
 
-def waves_by_column(h, w, d):
+def sinusoids_by_column(h, w, d):
     return own_positions(h, w, d).view(h, w, d).transpose(0, 1).flatten(0, 1)
 
 
-def waves_as_a_map(h, w, d):
+def sinusoids_as_a_map(h, w, d):
     return own_positions(h, w, d).view(h, w, d)
 
 
 own_positions = transformer.sine_positions
 
 
-def waves_in_a_grid(h, w, d):
+def sinusoids_in_a_grid(h, w, d):
     y, x = torch.meshgrid(torch.arange(1, h + 1), torch.arange(1, w + 1), indexing="ij")
     table = torch.zeros(h, w, d)
     for half, angle in enumerate((y / (h + 1e-6), x / (w + 1e-6))):
@@ -409,43 +415,43 @@ def looked(self, q, k, v):
     return self.o_proj(y.transpose(1, 2).flatten(2))
 
 
-def values_with_places(self, x, place, source, source_place):
-    there = source + source_place
-    return looked(self, self.q_proj(x + place), self.k_proj(there), self.v_proj(there))
+def values_with_places(self, x, position, source, source_position):
+    there = source + source_position
+    return looked(self, self.q_proj(x + position), self.k_proj(there), self.v_proj(there))
 
 
-def asks_without_place(self, x, place, source, source_place):
-    return looked(self, self.q_proj(x), self.k_proj(source + source_place), self.v_proj(source))
+def asks_without_place(self, x, position, source, source_position):
+    return looked(self, self.q_proj(x), self.k_proj(source + source_position), self.v_proj(source))
 
 
-def keys_without_place(self, x, place, source, source_place):
-    return looked(self, self.q_proj(x + place), self.k_proj(source), self.v_proj(source))
+def keys_without_place(self, x, position, source, source_position):
+    return looked(self, self.q_proj(x + position), self.k_proj(source), self.v_proj(source))
 
 
-def without_last_projection(self, x, place, source, source_place):
-    parts = self.q_proj(x + place), self.k_proj(source + source_place), self.v_proj(source)
+def without_last_projection(self, x, position, source, source_position):
+    parts = self.q_proj(x + position), self.k_proj(source + source_position), self.v_proj(source)
     y = F.scaled_dot_product_attention(*map(self.split, parts))
     return y.transpose(1, 2).flatten(2)
 
 
-def unscaled(self, x, place, source, source_place):
-    parts = self.q_proj(x + place), self.k_proj(source + source_place), self.v_proj(source)
+def unscaled(self, x, position, source, source_position):
+    parts = self.q_proj(x + position), self.k_proj(source + source_position), self.v_proj(source)
     y = F.scaled_dot_product_attention(*map(self.split, parts), scale=1.)
     return self.o_proj(y.transpose(1, 2).flatten(2))
 
 
-def heads_tangled(self, x, place, source, source_place):
-    y = self.map(x, place, source, source_place) @ self.split(self.v_proj(source))
+def heads_tangled(self, x, position, source, source_position):
+    y = self.map(x, position, source, source_position) @ self.split(self.v_proj(source))
     return self.o_proj(y.reshape(x.shape))
 
 
-def by_its_map(self, x, place, source, source_place):
-    y = self.map(x, place, source, source_place) @ self.split(self.v_proj(source))
+def by_its_map(self, x, position, source, source_position):
+    y = self.map(x, position, source, source_position) @ self.split(self.v_proj(source))
     return self.o_proj(y.transpose(1, 2).flatten(2))
 
 
-def head_by_head(self, x, place, source, source_place):
-    parts = self.q_proj(x + place), self.k_proj(source + source_place), self.v_proj(source)
+def head_by_head(self, x, position, source, source_position):
+    parts = self.q_proj(x + position), self.k_proj(source + source_position), self.v_proj(source)
     heads = []
     for q, k, v in zip(*(part.chunk(self.heads, 2) for part in parts), strict=True):
         heads.append((q @ k.mT / q.shape[2] ** .5).softmax(2) @ v)
@@ -456,55 +462,56 @@ def layer(forward):
     return type("DetrDecoderLayer", (transformer.DetrDecoderLayer,), {"forward": forward})
 
 
-def in_steps(self, x, query, memory, place, told=None, seen=None):
+def in_steps(self, x, query, memory, position, told=None, seen=None):
     drop = self.dropout
-    asks, looks = told or (query, query), seen or (query, place)
+    asks, looks = told or (query, query), seen or (query, position)
     x = self.self_attn_layer_norm(x + drop(self.self_attn(x, asks[0], x, asks[1])))
     x = self.encoder_attn_layer_norm(x + drop(self.encoder_attn(x, looks[0], memory, looks[1])))
     return self.final_layer_norm(x + drop(self.mlp(x)))
 
 
-def silent(self, x, query, memory, place):
+def silent(self, x, query, memory, position):
     none = torch.zeros_like(query)
-    return in_steps(self, x, query, memory, place, told=(none, none))
+    return in_steps(self, x, query, memory, position, told=(none, none))
 
 
-def looking_without_query(self, x, query, memory, place):
-    return in_steps(self, x, query, memory, place, seen=(torch.zeros_like(query), place))
+def looking_without_query(self, x, query, memory, position):
+    return in_steps(self, x, query, memory, position, seen=(torch.zeros_like(query), position))
 
 
-def placeless(self, x, query, memory, place):
-    return in_steps(self, x, query, memory, place, seen=(query, torch.zeros_like(place)))
+def positionless(self, x, query, memory, position):
+    return in_steps(self, x, query, memory, position, seen=(query, torch.zeros_like(position)))
 
 
-def looking_first(self, x, query, memory, place):
-    x = self.encoder_attn_layer_norm(x + self.encoder_attn(x, query, memory, place))
+def looking_first(self, x, query, memory, position):
+    x = self.encoder_attn_layer_norm(x + self.encoder_attn(x, query, memory, position))
     x = self.self_attn_layer_norm(x + self.self_attn(x, query, x, query))
     return self.final_layer_norm(x + self.mlp(x))
 
 
-def norms_before(self, x, query, memory, place):
+def norms_before(self, x, query, memory, position):
     y = self.self_attn_layer_norm(x)
     x = x + self.self_attn(y, query, y, query)
-    x = x + self.encoder_attn(self.encoder_attn_layer_norm(x), query, memory, place)
+    x = x + self.encoder_attn(self.encoder_attn_layer_norm(x), query, memory, position)
     return x + self.mlp(self.final_layer_norm(x))
 
 
-def never_dropping(self, x, query, memory, place):
+def never_dropping(self, x, query, memory, position):
     x = self.self_attn_layer_norm(x + self.self_attn(x, query, x, query))
-    x = self.encoder_attn_layer_norm(x + self.encoder_attn(x, query, memory, place))
+    x = self.encoder_attn_layer_norm(x + self.encoder_attn(x, query, memory, position))
     return self.final_layer_norm(x + self.mlp(x))
 
 
-def without_sums(self, x, query, memory, place):
+def without_sums(self, x, query, memory, position):
     x = self.self_attn_layer_norm(self.self_attn(x, query, x, query))
-    x = self.encoder_attn_layer_norm(self.encoder_attn(x, query, memory, place))
+    x = self.encoder_attn_layer_norm(self.encoder_attn(x, query, memory, position))
     return self.final_layer_norm(self.mlp(x))
 
 
-def by_a_loop(self, x, query, memory, place):
+def by_a_loop(self, x, query, memory, position):
     parts = ((self.self_attn_layer_norm, lambda y: self.self_attn(y, query, y, query)),
-             (self.encoder_attn_layer_norm, lambda y: self.encoder_attn(y, query, memory, place)),
+             (self.encoder_attn_layer_norm,
+              lambda y: self.encoder_attn(y, query, memory, position)),
              (self.final_layer_norm, self.mlp))
     for norm, part in parts:
         x = norm(x + self.dropout(part(x)))
@@ -517,7 +524,7 @@ def kept(logits, boxes, threshold, choose):
     """Detections of each picture whose queries `choose` picks from scores and probabilities."""
     p = logits.softmax(-1)
     scores, labels = p[..., :-1].max(-1)
-    return [own.Detections(s[q], k[q], b[q], q) for s, k, b, q in zip(
+    return [reference.Detections(s[q], k[q], b[q], q) for s, k, b, q in zip(
         scores, labels, own_boxes.xyxy_from_cxcywh(boxes),
         [choose(s, one) for s, one in zip(scores, p, strict=True)], strict=True)]
 
@@ -542,18 +549,18 @@ def every_answer(logits, boxes, threshold=0.):
 
 
 def without_corners(logits, boxes, threshold=0.):
-    found = own.postprocess(logits, boxes, threshold)
-    return [own.Detections(one.scores, one.labels, boxes[i][one.queries], one.queries)
+    found = reference.postprocess(logits, boxes, threshold)
+    return [reference.Detections(one.scores, one.labels, boxes[i][one.queries], one.queries)
             for i, one in enumerate(found)]
 
 
 def softmax_of_things(logits, boxes, threshold=0.):
-    return own.postprocess(F.pad(logits[..., :-1], (0, 1), value=-math.inf), boxes, threshold)
+    return reference.postprocess(F.pad(logits[..., :-1], (0, 1), value=-math.inf), boxes, threshold)
 
 
 def as_tuples(logits, boxes, threshold=0.):
     return [(one.scores, one.labels, one.boxes_xyxy)
-            for one in own.postprocess(logits, boxes, threshold)]
+            for one in reference.postprocess(logits, boxes, threshold)]
 
 
 def kept_by_a_list(logits, boxes, threshold=0.):
@@ -562,7 +569,7 @@ def kept_by_a_list(logits, boxes, threshold=0.):
         best = [(float(p[:-1].max()), int(p[:-1].argmax())) for p in says]
         q = torch.tensor([i for i, (score, _) in enumerate(best) if score > threshold],
                          dtype=torch.long)
-        found.append(own.Detections(says[q, :-1].amax(-1), torch.tensor(
+        found.append(reference.Detections(says[q, :-1].amax(-1), torch.tensor(
             [best[i][1] for i in q], dtype=torch.long), own_boxes.xyxy_from_cxcywh(box[q]), q))
     return found
 
@@ -618,7 +625,7 @@ WRONG = {
         (waving(first=0), "count from 1"), (waving(scaled=False), "not scaled"),
         (waving(whole=1.), "run to 2 pi"), (waving(turned=True), "first half is for the row"),
         (waving(apart=True), "alternate"), (waving(over=lambda d: d), "exponent is over d/2"),
-        (waves_by_column, "column after column"), (waves_as_a_map, "not flattened")],
+        (sinusoids_by_column, "column after column"), (sinusoids_as_a_map, "not flattened")],
     "DetrAttention": [
         (attention(values_with_places), "contents only"),
         (attention(asks_without_place), "What asks does not know"),
@@ -627,7 +634,7 @@ WRONG = {
         (attention(heads_tangled), "transpose first")],
     "DetrDecoderLayer": [
         (layer(silent), "their queries as places"), (layer(looking_without_query), "still their"),
-        (layer(placeless), "memory needs its places"), (layer(looking_first), "order is"),
+        (layer(positionless), "memory needs its places"), (layer(looking_first), "order is"),
         (layer(norms_before), "AFTER each sum"), (layer(never_dropping), "Dropout is missing"),
         (layer(without_sums), "sums are missing")],
     "postprocess": [
@@ -643,7 +650,7 @@ RIGHT = {
     "match": [match_one_by_one, match_by_targets_first],
     "hungarian_loss": [lost(), lost_by_loops],
     "detection_loss": [layers_one_by_one, layers_reshaped],
-    "sine_positions": [waving(), waves_in_a_grid],
+    "sine_positions": [waving(), sinusoids_in_a_grid],
     "DetrAttention": [attention(by_its_map), attention(head_by_head)],
     "DetrDecoderLayer": [layer(in_steps), layer(by_a_loop)],
     "postprocess": [kept_by_a_list, kept_by_a_mask],

@@ -6,25 +6,25 @@ import math
 import torch
 import torch.nn.functional as F
 
-from gligen_lessons import gligen as own
+from gligen_lessons import gligen as reference
 from gligen_lessons.clip import pool
 from gligen_lessons.ddpm import q_sample
 from gligen_lessons.schedule import extract
 
 # fourier
 
-def waves(rate=lambda k: 100 ** (k / 8), order=(0, 1, 3, 4, 2), cosine_first=False, flat=True):
+def sinusoids(rate=lambda k: 100 ** (k / 8), order=(0, 1, 3, 4, 2), cosine_first=False, flat=True):
     """A fourier with a slip in one place."""
-    def in_waves(boxes):
+    def in_sinusoids(boxes):
         angles = boxes[..., None] * rate(torch.arange(8.)).to(boxes)
         both = [angles.cos(), angles.sin()] if cosine_first else [angles.sin(), angles.cos()]
         made = torch.stack(both, -1).permute(*order)              # from (b,n,4,8,2)
         return made.flatten(2) if flat else made
-    return in_waves
+    return in_sinusoids
 
 
 def in_32_bits(boxes):
-    return own.fourier(boxes.float())
+    return reference.fourier(boxes.float())
 
 
 def frequency_by_frequency(boxes):
@@ -44,12 +44,12 @@ def by_einsum(boxes):
 # PositionNet
 
 def tokens(forward):
-    return type("PositionNet", (own.PositionNet,), {"forward": forward})
+    return type("PositionNet", (reference.PositionNet,), {"forward": forward})
 
 
 def halves(self, boxes, masks, features):
     used = masks.unsqueeze(-1)
-    return used, features, own.fourier(boxes), 1 - used
+    return used, features, reference.fourier(boxes), 1 - used
 
 
 def joined(self, words, places):
@@ -57,7 +57,7 @@ def joined(self, words, places):
 
 
 def masks_ignored(self, boxes, masks, features):
-    return joined(self, features, own.fourier(boxes))
+    return joined(self, features, reference.fourier(boxes))
 
 
 def tokens_zeroed(self, boxes, masks, features):
@@ -82,11 +82,11 @@ def zeros_for_null(self, boxes, masks, features):
 def zero_box(self, boxes, masks, features):
     used, words, _, free = halves(self, boxes, masks, features)
     return joined(self, used * words + free * self.null_positive_feature,
-                  own.fourier(used * boxes))
+                  reference.fourier(used * boxes))
 
 
 def upside_down(self, boxes, masks, features):
-    return own.PositionNet.forward(self, boxes, 1 - masks, features)
+    return reference.PositionNet.forward(self, boxes, 1 - masks, features)
 
 
 def null_added(self, boxes, masks, features):
@@ -95,7 +95,7 @@ def null_added(self, boxes, masks, features):
                   used * places + self.null_position_feature)
 
 
-def waves_first(self, boxes, masks, features):
+def sinusoids_first(self, boxes, masks, features):
     used, words, places, free = halves(self, boxes, masks, features)
     return joined(self, used * places + free * self.null_position_feature,
                   used * words + free * self.null_positive_feature)
@@ -104,21 +104,22 @@ def waves_first(self, boxes, masks, features):
 def by_where(self, boxes, masks, features):
     used = masks[..., None] > 0
     words = torch.where(used, features, self.null_positive_feature)
-    places = torch.where(used, own.fourier(boxes), self.null_position_feature)
+    places = torch.where(used, reference.fourier(boxes), self.null_position_feature)
     return self.linears(torch.cat((words, places), dim=2))
 
 
 def by_lerp(self, boxes, masks, features):
     used = masks.unsqueeze(2)
     return joined(self, torch.lerp(self.null_positive_feature.expand_as(features), features, used),
-                  self.null_position_feature + used * (own.fourier(boxes)
+                  self.null_position_feature + used * (reference.fourier(boxes)
                                                        - self.null_position_feature))
 
 
 # GatedSelfAttentionDense
 
 def gated(forward):
-    return type("GatedSelfAttentionDense", (own.GatedSelfAttentionDense,), {"forward": forward})
+    return type("GatedSelfAttentionDense", (reference.GatedSelfAttentionDense,),
+                {"forward": forward})
 
 
 def slipping(first=lambda g: g.scale * g.alpha_attn.tanh(),
@@ -172,9 +173,10 @@ def tokens_in_front(self, x, objs):
 
 # add_gates
 
-def filler(blocks=own.transformer_blocks, width=lambda a, unet: a.to_q.in_features,
-           heads=lambda a: a.heads, where=lambda unet: unet.conv_in.weight, net=own.PositionNet,
-           checked=True, shut=0., shared=False, returned=True):
+def filler(blocks=reference.transformer_blocks, width=lambda a, unet: a.to_q.in_features,
+           heads=lambda a: a.heads, where=lambda unet: unet.conv_in.weight,
+           net=reference.PositionNet,
+           checked=True, closed=0., shared=False, returned=True):
     """An add_gates with a slip in one place."""
     def filled(unet):
         d = unet.context_width
@@ -184,8 +186,8 @@ def filler(blocks=own.transformer_blocks, width=lambda a, unet: a.to_q.in_featur
         for block in blocks(unet):
             a = block.attn1
             if one is None or not shared:
-                one = own.GatedSelfAttentionDense(width(a, unet), heads(a), d).to(where(unet))
-                torch.nn.init.constant_(one.alpha_attn, shut)
+                one = reference.GatedSelfAttentionDense(width(a, unet), heads(a), d).to(where(unet))
+                torch.nn.init.constant_(one.alpha_attn, closed)
             block.fuser = one
         if net:
             unet.position_net = net(d, d).to(where(unet))
@@ -194,16 +196,16 @@ def filler(blocks=own.transformer_blocks, width=lambda a, unet: a.to_q.in_featur
 
 
 def on_the_way_down(unet):
-    return own.transformer_blocks(unet.down_blocks)
+    return reference.transformer_blocks(unet.down_blocks)
 
 
 def of_a_copy(unet):
-    return own.add_gates(copy.deepcopy(unet))
+    return reference.add_gates(copy.deepcopy(unet))
 
 
 def spoils_old_weights(unet):
     unet.conv_in.weight.data.mul_(.5)
-    return own.add_gates(unet)
+    return reference.add_gates(unet)
 
 
 def by_class_name(unet):
@@ -213,8 +215,8 @@ def by_class_name(unet):
     for module in unet.modules():
         if type(module).__name__ == "BasicTransformerBlock":
             width = module.norm1.normalized_shape[0]
-            module.fuser = own.GatedSelfAttentionDense(width, module.attn1.heads, d)
-    unet.position_net = own.PositionNet(d, d)
+            module.fuser = reference.GatedSelfAttentionDense(width, module.attn1.heads, d)
+    unet.position_net = reference.PositionNet(d, d)
     return unet.to(unet.conv_in.weight)
 
 
@@ -223,7 +225,7 @@ def by_class_name(unet):
 def freezer(learns, checked=True, returned=True):
     """A freeze that lets those names learn for which `learns(name)` holds."""
     def frozen(unet):
-        if checked and not own.gate_names(unet):
+        if checked and not reference.gate_names(unet):
             raise ValueError("There are no gates.")
         for name, p in unet.named_parameters():
             p.requires_grad_(learns(name))
@@ -239,13 +241,13 @@ def only_off(unet):
     for name, p in unet.named_parameters():
         if not is_new(name):
             p.requires_grad_(False)
-    if not own.gate_names(unet):
+    if not reference.gate_names(unet):
         raise ValueError("There are no gates.")
     return unet
 
 
 def all_off_then_on(unet):
-    names = own.gate_names(unet)
+    names = reference.gate_names(unet)
     if len(names) == 0:
         raise ValueError("No gates here: call add_gates first.")
     unet.requires_grad_(False)
@@ -259,7 +261,7 @@ def by_modules(unet):
     if unet.position_net is None:
         raise ValueError("call add_gates first")
     unet.position_net.requires_grad_(True)
-    for block in own.transformer_blocks(unet):
+    for block in reference.transformer_blocks(unet):
         block.fuser.requires_grad_()
     return unet
 
@@ -279,7 +281,7 @@ def without_the_last_norm(parts, ids):
 
 
 def in_one_phrase(parts, phrases):
-    return own.phrase_features(parts, [" ".join(phrases)])
+    return reference.phrase_features(parts, [" ".join(phrases)])
 
 
 def one_at_a_time(parts, phrases):
@@ -324,8 +326,8 @@ def arguments_exchanged(unet, z0, t, eps, context, grounding, schedule):
 
 def by_hand(unet, z0, t, eps, context, grounding, schedule):
     level = extract(schedule.alpha_bar, t, z0)
-    guess = unet(level.sqrt() * z0 + (1 - level).sqrt() * eps, t, context, grounding)
-    return (guess - eps).pow(2).mean()
+    prediction = unet(level.sqrt() * z0 + (1 - level).sqrt() * eps, t, context, grounding)
+    return (prediction - eps).pow(2).mean()
 
 
 def mean_of_means(unet, z0, t, eps, context, grounding, schedule):
@@ -335,23 +337,24 @@ def mean_of_means(unet, z0, t, eps, context, grounding, schedule):
 
 WRONG = {
     "fourier": [
-        (waves(lambda k: math.pi * 100 ** (k / 8)), "factor of pi"),
-        (waves(lambda k: 2 * math.pi * 100 ** (k / 8)), "factor of 2 pi"),
-        (waves(lambda k: 2 ** k), "powers of two"), (waves(lambda k: 100 ** (k / 7)), "end at 100"),
-        (waves(lambda k: 100 ** (-k / 8)), "frequencies fall"),
-        (waves(lambda k: 100 ** ((k + 1) / 8)), "counts from 0"),
-        (waves(cosine_first=True), "sines are first"),
-        (waves(order=(0, 1, 2, 3, 4)), "waves of a coordinate stand together"),
-        (waves(order=(0, 1, 3, 2, 4)), "coordinates come before"),
-        (waves(order=(0, 1, 4, 3, 2)), "all sines come before"),
-        (waves(order=(0, 1, 2, 4, 3)), "sines of a coordinate, then"),
-        (waves(flat=False), "not flattened"), (in_32_bits, "64 bits")],
+        (sinusoids(lambda k: math.pi * 100 ** (k / 8)), "factor of pi"),
+        (sinusoids(lambda k: 2 * math.pi * 100 ** (k / 8)), "factor of 2 pi"),
+        (sinusoids(lambda k: 2 ** k), "powers of two"),
+        (sinusoids(lambda k: 100 ** (k / 7)), "end at 100"),
+        (sinusoids(lambda k: 100 ** (-k / 8)), "frequencies fall"),
+        (sinusoids(lambda k: 100 ** ((k + 1) / 8)), "counts from 0"),
+        (sinusoids(cosine_first=True), "sines are first"),
+        (sinusoids(order=(0, 1, 2, 3, 4)), "waves of a coordinate stand together"),
+        (sinusoids(order=(0, 1, 3, 2, 4)), "coordinates come before"),
+        (sinusoids(order=(0, 1, 4, 3, 2)), "all sines come before"),
+        (sinusoids(order=(0, 1, 2, 4, 3)), "sines of a coordinate, then"),
+        (sinusoids(flat=False), "not flattened"), (in_32_bits, "64 bits")],
     "PositionNet": [
         (tokens(masks_ignored), "masks are ignored"), (tokens(tokens_zeroed), "after the MLP"),
         (tokens(box_leaks), "the box leaks"), (tokens(phrase_leaks), "the phrase leaks"),
         (tokens(zeros_for_null), "phrase and the box are zero"),
         (tokens(zero_box), "box in the corner"), (tokens(upside_down), "upside down"),
-        (tokens(null_added), "added to every slot"), (tokens(waves_first), "features, waves")],
+        (tokens(null_added), "added to every slot"), (tokens(sinusoids_first), "features, waves")],
     "GatedSelfAttentionDense": [
         (gated(tokens_kept), "token selection"),
         (slipping(rows=lambda n: slice(-n, None)), "the LAST rows"),
@@ -385,7 +388,7 @@ WRONG = {
         (filler(net=None), "is still empty"), (filler(width=lambda a, unet: 8), "widths are those"),
         (filler(heads=lambda a: 1), "heads in a block that has"),
         (filler(where=lambda unet: torch.zeros(1)), "64 bits"),
-        (filler(shut=1.), "every gate begins shut"),
+        (filler(closed=1.), "every gate begins shut"),
         (filler(checked=False), "CrossAttn blocks came"), (filler(returned=False), "returned None"),
         (of_a_copy, "returned another network"), (spoils_old_weights, "old weights have changed")],
     "freeze": [
@@ -410,7 +413,7 @@ WRONG = {
         (loss_of(lambda z0, zt, eps: z0), "compared with z0"),
         (loss_of(lambda z0, zt, eps: zt), "compared with zt"),
         (loss_of(seen=lambda z0, *rest: z0), "clean latent"),
-        (loss_of(given=own.Grounding.none), "empty slots"),
+        (loss_of(given=reference.Grounding.none), "empty slots"),
         (loss_of(seen=lambda z0, t, eps, schedule: z0 + eps), "q_sample mixes"),
         (loss_of(measure=lambda a, b: (a - b).square().sum()), "squares are summed"),
         (loss_of(measure=lambda a, b: (a - b).square().mean((1, 2, 3))), "one mean over all"),

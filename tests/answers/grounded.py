@@ -4,17 +4,17 @@ import numpy as np
 import torch
 from torch.nn.functional import softmax
 
-from gligen_lessons import grounded as own
+from gligen_lessons import grounded as reference
 from gligen_lessons.gligen import gate_names, transformer_blocks
 from gligen_lessons.guidance import check_scale, guide
 from gligen_lessons.nets import attention_map
 from gligen_lessons.recipes.gligen import GATE_RATE, RATE
 
-# fast_gates
+# gate_parameter_groups
 
 def grouper(fast, names=gate_names, quick=GATE_RATE, slow=RATE, take=lambda net, n:
             net.get_parameter(n), rest=True):
-    """A fast_gates in whose fast group stand the names for which `fast(name)` holds."""
+    """A gate_parameter_groups in whose fast group stand the names for which `fast(name)` holds."""
     def groups(unet):
         found = names(unet)
         scalars = [n for n in found if fast(n)]
@@ -114,10 +114,10 @@ def one_by_one(steps, stages):
 
 # grounded_eps
 
-def guesser(contexts=lambda null, context: (null, context), grounds=lambda g: (g.none(), g),
-            beta=lambda strength, t: strength[int(t[0])], scale=lambda s: s, detour=True,
-            checked=True, mix=guide):
-    """A grounded_guess that asks twice, with a slip in one place."""
+def predictor(contexts=lambda null, context: (null, context), grounds=lambda g: (g.none(), g),
+              beta=lambda strength, t: strength[int(t[0])], scale=lambda s: s, detour=True,
+              checked=True, mix=guide):
+    """A grounded_eps that asks twice, with a slip in one place."""
     def made(unet, context, null_context, grounding, guidance_scale, strength, through=None):
         if checked:
             check_scale(guidance_scale)
@@ -125,7 +125,7 @@ def guesser(contexts=lambda null, context: (null, context), grounds=lambda g: (g
 
         def guided(xt, t):
             level = beta(strength, t)
-            with own.gate_scale(unet, level):
+            with reference.gate_scale(unet, level):
                 away, towards = (call(xt, t, c, g if level else None) for c, g in zip(
                     contexts(null_context, context), grounds(grounding), strict=True))
             return mix(away, towards, scale(guidance_scale))
@@ -137,22 +137,22 @@ def null_without_gates(g):
     return None, g
 
 
-def gates_left_half_shut(unet, context, null_context, grounding, guidance_scale, strength,
-                         through=None):
-    right = own.grounded_eps(unet, context, null_context, grounding, guidance_scale, strength,
-                               through)
+def gates_left_half_closed(unet, context, null_context, grounding, guidance_scale, strength,
+                           through=None):
+    right = reference.grounded_eps(unet, context, null_context, grounding, guidance_scale, strength,
+                                   through)
 
     def guided(xt, t):
-        guess = right(xt, t)
+        prediction = right(xt, t)
         for block in transformer_blocks(unet):
             block.fuser.scale = strength[int(t[0])]
-        return guess
+        return prediction
     return guided
 
 
-def never_shut(unet, context, null_context, grounding, guidance_scale, strength, through=None):
-    return own.grounded_eps(unet, context, null_context, grounding, guidance_scale,
-                              {t: beta or 1. for t, beta in strength.items()}, through)
+def never_closed(unet, context, null_context, grounding, guidance_scale, strength, through=None):
+    return reference.grounded_eps(unet, context, null_context, grounding, guidance_scale,
+                                  {t: beta or 1. for t, beta in strength.items()}, through)
 
 
 def by_extrapolation(away, towards, s):
@@ -233,7 +233,7 @@ def tokens_alone(gate, x, objs):
 
 
 def through_the_gate(gate, x, objs):
-    return gate.scale * gate.alpha_attn.tanh() * own.gate_attention(gate, x, objs)
+    return gate.scale * gate.alpha_attn.tanh() * reference.gate_attention(gate, x, objs)
 
 
 def pixels_ask_alone(gate, x, objs):
@@ -262,9 +262,9 @@ def ruler(boxes, side):
              - torch.maximum(edges[:-1], boxes[..., i:i + 1])).clamp(min=0) for i in (0, 1)]
 
 
-def focuser(inside=lambda x, y: torch.einsum("bny,bnx->bnyx", y, x), boxes=lambda b: b,
-            below=lambda maps, cover: maps.mean((2, 3)), above=lambda maps, cover:
-            (maps * cover).sum((2, 3)) / cover.sum((2, 3)), last=lambda x: x):
+def concentration_of(inside=lambda x, y: torch.einsum("bny,bnx->bnyx", y, x), boxes=lambda b: b,
+                     below=lambda maps, cover: maps.mean((2, 3)), above=lambda maps, cover:
+                     (maps * cover).sum((2, 3)) / cover.sum((2, 3)), last=lambda x: x):
     """An attention_concentration with a slip in one place."""
     def found(maps, boxes_xyxy):
         side = maps.shape[-1]
@@ -298,7 +298,7 @@ def on_a_fine_grid(maps, boxes_xyxy):
 
 
 WRONG = {
-    "fast_gates": [
+    "gate_parameter_groups": [
         (grouper(scalar, quick=RATE, slow=GATE_RATE), "have changed places"),
         (grouper(scalar, names=every_name), "what was there before learns"),
         (grouper(scalar, rest=False), "only the scalars learn"),
@@ -325,17 +325,19 @@ WRONG = {
         (staged(count=lambda part, steps: round(part * steps)), "cut the number"),
         (never_refuses, "docstring promises")],
     "grounded_eps": [
-        (guesser(grounds=lambda g: (g, g)), "both guesses are grounded"),
-        (guesser(grounds=lambda g: (g, g.none())), "groundings have changed"),
-        (guesser(grounds=lambda g: (g.none(), g.none())), "without boxes"),
-        (guesser(mix=lambda a, b, s: guide(b, a, s)), "two guesses have changed"),
-        (guesser(contexts=lambda null, c: (c, null)), "captions have changed"),
-        (guesser(contexts=lambda null, c: (c, c)), "both guesses have the caption"),
-        (guesser(grounds=null_without_gates), "gates were skipped"),
-        (guesser(beta=lambda strength, t: 1.), "`strength` is ignored"),
-        (guesser(scale=lambda s: s + 1), "w = s - 1"), (guesser(scale=lambda s: 1.), "is ignored"),
-        (guesser(detour=False), "`through` is ignored"), (guesser(checked=False), "scale of -1"),
-        (gates_left_half_shut, "still half shut"), (never_shut, "of the old network")],
+        (predictor(grounds=lambda g: (g, g)), "both predictions are grounded"),
+        (predictor(grounds=lambda g: (g, g.none())), "groundings have changed"),
+        (predictor(grounds=lambda g: (g.none(), g.none())), "without boxes"),
+        (predictor(mix=lambda a, b, s: guide(b, a, s)), "two predictions have changed"),
+        (predictor(contexts=lambda null, c: (c, null)), "captions have changed"),
+        (predictor(contexts=lambda null, c: (c, c)), "both predictions have the caption"),
+        (predictor(grounds=null_without_gates), "gates were skipped"),
+        (predictor(beta=lambda strength, t: 1.), "`strength` is ignored"),
+        (predictor(scale=lambda s: s + 1), "w = s - 1"),
+        (predictor(scale=lambda s: 1.), "is ignored"),
+        (predictor(detour=False), "`through` is ignored"),
+        (predictor(checked=False), "scale of -1"),
+        (gates_left_half_closed, "still half shut"), (never_closed, "of the old network")],
     "bootstrap": [
         (of_the_values, "of the values"), (resampler(replace=False), "with replacement"),
         (resampler(cut=(5, 95)), "90 % interval"), (resampler(cut=(.025, .975)), "in percent"),
@@ -358,24 +360,27 @@ WRONG = {
         (through_the_gate, "gate's opening"),
         (looker(columns=lambda n: slice(None, 4)), "first columns")],
     "attention_concentration": [
-        (focuser(inside=lambda x, y: torch.einsum("bny,bnx->bnyx", x, y)), "rows and columns"),
-        (focuser(above=lambda maps, cover: (maps * cover).sum((2, 3)),
-                 below=lambda maps, cover: maps.sum((2, 3))), "by chance"),
-        (focuser(below=lambda maps, cover: torch.ones(1)), "not compared"),
-        (focuser(below=outside), "mean outside"),
-        (focuser(inside=lambda x, y: (torch.einsum("bny,bnx->bnyx", y, x) > 0) / 25.), "in full."),
-        (focuser(inside=lambda x, y: (torch.einsum("bny,bnx->bnyx", y, x) > .02) / 25.),
+        (concentration_of(inside=lambda x, y: torch.einsum("bny,bnx->bnyx", x, y)),
+         "rows and columns"),
+        (concentration_of(above=lambda maps, cover: (maps * cover).sum((2, 3)),
+                          below=lambda maps, cover: maps.sum((2, 3))), "by chance"),
+        (concentration_of(below=lambda maps, cover: torch.ones(1)), "not compared"),
+        (concentration_of(below=outside), "mean outside"),
+        (concentration_of(inside=lambda x, y: (torch.einsum("bny,bnx->bnyx", y, x) > 0) / 25.),
+         "in full."),
+        (concentration_of(inside=lambda x, y: (torch.einsum("bny,bnx->bnyx", y, x) > .02) / 25.),
          "or not at all"),
-        (focuser(boxes=corners), "centre, width"),
-        (focuser(above=lambda maps, cover: (maps * cover).sum((2, 3))), "large boxes win"),
-        (focuser(last=lambda x: 1 / x), "upside down"), (nan_for_unused, "NaN or infinite")],
+        (concentration_of(boxes=corners), "centre, width"),
+        (concentration_of(above=lambda maps, cover: (maps * cover).sum((2, 3))), "large boxes win"),
+        (concentration_of(last=lambda x: 1 / x), "upside down"),
+        (nan_for_unused, "NaN or infinite")],
 }
 
 RIGHT = {
-    "fast_gates": [slow_first, by_modules, one_group_each],
+    "gate_parameter_groups": [slow_first, by_modules, one_group_each],
     "gate_schedule": [as_array, one_by_one],
-    "grounded_eps": [guesser(), guesser(mix=by_extrapolation)],
+    "grounded_eps": [predictor(), predictor(mix=by_extrapolation)],
     "bootstrap": [by_torch, by_counts, resampler()],
     "gate_attention": [pixels_ask_alone, by_hand],
-    "attention_concentration": [on_a_fine_grid, focuser()],
+    "attention_concentration": [on_a_fine_grid, concentration_of()],
 }

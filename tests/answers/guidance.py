@@ -3,10 +3,10 @@
 import torch
 import torch.nn.functional as F
 
-from gligen_lessons import guidance as own
+from gligen_lessons import guidance as reference
 from gligen_lessons import nets
 from gligen_lessons.ddpm import ddpm_step, posterior, predict_eps, predict_x0
-from gligen_lessons.schedule import extract, look_up, expand_like
+from gligen_lessons.schedule import expand_like, extract, look_up
 
 # classifier_gradient
 
@@ -40,7 +40,7 @@ def of_a_loss(log_prob, xt, t):
 
 
 def of_length_one(log_prob, xt, t):
-    gradient = own.classifier_gradient(log_prob, xt, t)
+    gradient = reference.classifier_gradient(log_prob, xt, t)
     return gradient / gradient.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
 
 
@@ -81,7 +81,8 @@ def with_a_vector_of_ones(log_prob, xt, t):
 # classifier_eps
 
 def plus_the_gradient(eps_hat, gradient, t, schedule, guidance_scale):
-    return eps_hat + guidance_scale * extract((1 - schedule.alpha_bar).sqrt(), t, eps_hat) * gradient
+    return eps_hat + guidance_scale * extract((1 - schedule.alpha_bar).sqrt(), t,
+                                              eps_hat) * gradient
 
 
 def root_missing(eps_hat, gradient, t, schedule, guidance_scale):
@@ -97,11 +98,12 @@ def factor_missing(eps_hat, gradient, t, schedule, guidance_scale):
 
 
 def divided(eps_hat, gradient, t, schedule, guidance_scale):
-    return eps_hat - guidance_scale * gradient / extract((1 - schedule.alpha_bar).sqrt(), t, eps_hat)
+    return eps_hat - guidance_scale * gradient / extract((1 - schedule.alpha_bar).sqrt(), t,
+                                                         eps_hat)
 
 
 def unscaled_eps(eps_hat, gradient, t, schedule, guidance_scale):
-    return own.classifier_eps(eps_hat, gradient, t, schedule, 1.)
+    return reference.classifier_eps(eps_hat, gradient, t, schedule, 1.)
 
 
 def betas_for_noise(eps_hat, gradient, t, schedule, guidance_scale):
@@ -165,7 +167,7 @@ def stepped(change, clip_anyway=None):
 
 
 def unscaled_step(eps_hat, xt, t, schedule, noise, gradient, guidance_scale, clip=False):
-    return own.classifier_ddpm_step(eps_hat, xt, t, schedule, noise, gradient, 1., clip)
+    return reference.classifier_ddpm_step(eps_hat, xt, t, schedule, noise, gradient, 1., clip)
 
 
 def step_without_guidance(eps_hat, xt, t, schedule, noise, gradient, guidance_scale, clip=False):
@@ -173,8 +175,8 @@ def step_without_guidance(eps_hat, xt, t, schedule, noise, gradient, guidance_sc
 
 
 def step_without_noise(eps_hat, xt, t, schedule, noise, gradient, guidance_scale, clip=False):
-    return own.classifier_ddpm_step(eps_hat, xt, t, schedule, 0 * noise, gradient,
-                                    guidance_scale, clip)
+    return reference.classifier_ddpm_step(eps_hat, xt, t, schedule, 0 * noise, gradient,
+                                          guidance_scale, clip)
 
 
 def step_with_much_noise(eps_hat, xt, t, schedule, noise, gradient, guidance_scale, clip=False):
@@ -183,7 +185,7 @@ def step_with_much_noise(eps_hat, xt, t, schedule, noise, gradient, guidance_sca
     return mean + guidance_scale * variance * gradient + variance * noise
 
 
-def guess_moved(eps_hat, xt, t, schedule, noise, gradient, guidance_scale, clip=False):
+def prediction_moved(eps_hat, xt, t, schedule, noise, gradient, guidance_scale, clip=False):
     x0_hat = predict_x0(eps_hat, xt, t, schedule) + guidance_scale * gradient
     mean, variance = posterior(x0_hat.clamp(-1, 1) if clip else x0_hat, xt, t, schedule)
     return mean + variance.sqrt() * noise
@@ -214,7 +216,7 @@ def noise_and_push_together(eps_hat, xt, t, schedule, noise, gradient, guidance_
 # drop
 
 def keeps_instead(cond, null_cond, p_drop, g):
-    return own.drop(cond, null_cond, 1 - p_drop, g)
+    return reference.drop(cond, null_cond, 1 - p_drop, g)
 
 
 def one_coin(cond, null_cond, p_drop, g):
@@ -243,7 +245,7 @@ def the_first_ones(cond, null_cond, p_drop, g):
 
 
 def half_of_them(cond, null_cond, p_drop, g):
-    return own.drop(cond, null_cond, p_drop and .5, g)
+    return reference.drop(cond, null_cond, p_drop and .5, g)
 
 
 def by_index(cond, null_cond, p_drop, g):
@@ -266,7 +268,7 @@ def halves_exchanged(model, cond, null_cond, guidance_scale):
         if guidance_scale == 1:
             return model(xt, t, cond)
         eps_hat = model(torch.cat([xt, xt]), torch.cat([t, t]), torch.cat([cond, null_cond]))
-        return own.guide(*eps_hat.chunk(2), guidance_scale)
+        return reference.guide(*eps_hat.chunk(2), guidance_scale)
     return guided
 
 
@@ -275,11 +277,12 @@ def scale_ignored(model, cond, null_cond, guidance_scale):
 
 
 def free_with_w(model, cond, null_cond, guidance_scale):
-    return own.classifier_free(model, cond, null_cond, guidance_scale + 1)
+    return reference.classifier_free(model, cond, null_cond, guidance_scale + 1)
 
 
 def two_calls(model, cond, null_cond, guidance_scale):
-    return lambda xt, t: own.guide(model(xt, t, null_cond), model(xt, t, cond), guidance_scale)
+    return lambda xt, t: reference.guide(model(xt, t, null_cond), model(xt, t, cond),
+                                         guidance_scale)
 
 
 def order_turned(model, cond, null_cond, guidance_scale):
@@ -288,7 +291,7 @@ def order_turned(model, cond, null_cond, guidance_scale):
         if guidance_scale == 1:
             return model(xt, t, cond)
         eps_hat = model(torch.cat([xt, xt]), torch.cat([t, t]), torch.cat([cond, null_cond]))
-        return own.guide(*eps_hat.chunk(2)[::-1], guidance_scale)
+        return reference.guide(*eps_hat.chunk(2)[::-1], guidance_scale)
     return guided
 
 
@@ -296,13 +299,13 @@ def always_both(model, cond, null_cond, guidance_scale):
 
     def guided(xt, t):
         eps_hat = model(xt.repeat(2, 1, 1, 1), t.repeat(2), torch.cat([null_cond, cond]))
-        return own.guide(*eps_hat.chunk(2), guidance_scale)
+        return reference.guide(*eps_hat.chunk(2), guidance_scale)
     return guided
 
 
 def pictures_once(model, cond, null_cond, guidance_scale):
-    return lambda xt, t: own.guide(*model(xt, t, torch.cat([null_cond, cond])).chunk(2),
-                                   guidance_scale)
+    return lambda xt, t: reference.guide(*model(xt, t, torch.cat([null_cond, cond])).chunk(2),
+                                         guidance_scale)
 
 
 def uncut(model, cond, null_cond, guidance_scale):
@@ -314,7 +317,7 @@ def cut_along_channels(model, cond, null_cond, guidance_scale):
 
     def guided(xt, t):
         eps_hat = model(torch.cat([xt, xt]), torch.cat([t, t]), torch.cat([null_cond, cond]))
-        return own.guide(*eps_hat.chunk(2, dim=1), guidance_scale)
+        return reference.guide(*eps_hat.chunk(2, dim=1), guidance_scale)
     return guided
 
 
@@ -327,7 +330,7 @@ def any_scale(model, cond, null_cond, guidance_scale):
         if guidance_scale == 1:
             return model(xt, t, cond)
         eps_hat = model(torch.cat([xt, xt]), torch.cat([t, t]), torch.cat([null_cond, cond]))
-        return own.guide(*eps_hat.chunk(2), guidance_scale)
+        return reference.guide(*eps_hat.chunk(2), guidance_scale)
     return guided
 
 
@@ -369,42 +372,42 @@ def model_alone(model, log_prob, schedule, s, xt, t):
 
 
 def gradient_alone(model, log_prob, schedule, s, xt, t):
-    return own.classifier_gradient(log_prob, xt, t)
+    return reference.classifier_gradient(log_prob, xt, t)
 
 
-def at_the_guess(model, log_prob, schedule, s, xt, t):
+def at_the_prediction(model, log_prob, schedule, s, xt, t):
     eps_hat = model(xt, t)
-    gradient = own.classifier_gradient(log_prob, predict_x0(eps_hat, xt, t, schedule), t)
-    return own.classifier_eps(eps_hat, gradient, t, schedule, s)
+    gradient = reference.classifier_gradient(log_prob, predict_x0(eps_hat, xt, t, schedule), t)
+    return reference.classifier_eps(eps_hat, gradient, t, schedule, s)
 
 
 def at_step_zero(model, log_prob, schedule, s, xt, t):
-    gradient = own.classifier_gradient(log_prob, xt, torch.zeros_like(t))
-    return own.classifier_eps(model(xt, t), gradient, t, schedule, s)
+    gradient = reference.classifier_gradient(log_prob, xt, torch.zeros_like(t))
+    return reference.classifier_eps(model(xt, t), gradient, t, schedule, s)
 
 
 def scale_twice(model, log_prob, schedule, s, xt, t):
-    gradient = s * own.classifier_gradient(log_prob, xt, t)
-    return own.classifier_eps(model(xt, t), gradient, t, schedule, s)
+    gradient = s * reference.classifier_gradient(log_prob, xt, t)
+    return reference.classifier_eps(model(xt, t), gradient, t, schedule, s)
 
 
 def bare_sum(model, log_prob, schedule, s, xt, t):
-    return model(xt, t) + s * own.classifier_gradient(log_prob, xt, t)
+    return model(xt, t) + s * reference.classifier_gradient(log_prob, xt, t)
 
 
 def scale_left_out(model, log_prob, schedule, s, xt, t):
-    gradient = own.classifier_gradient(log_prob, xt, t)
-    return own.classifier_eps(model(xt, t), gradient, t, schedule, 1.)
+    gradient = reference.classifier_gradient(log_prob, xt, t)
+    return reference.classifier_eps(model(xt, t), gradient, t, schedule, 1.)
 
 
 def guided_at_any_scale(model, log_prob, schedule, guidance_scale):
     def guided(xt, t):
-        gradient = own.classifier_gradient(log_prob, xt, t)
-        return own.classifier_eps(model(xt, t), gradient, t, schedule, guidance_scale)
+        gradient = reference.classifier_gradient(log_prob, xt, t)
+        return reference.classifier_eps(model(xt, t), gradient, t, schedule, guidance_scale)
     return guided
 
 
-@own.checked_scale
+@reference.checked_scale
 def guided_with_a_typo(model, log_prob, schedule, guidance_scale):
     def guided(xt, t):
         return model(xt, t) - guidance_scale * log_prob.gradient(xt)
@@ -413,14 +416,15 @@ def guided_with_a_typo(model, log_prob, schedule, guidance_scale):
 
 def by_scores(model, log_prob, schedule, s, xt, t):
     noise = extract((1 - schedule.alpha_bar).sqrt(), t, xt)
-    score = -model(xt, t) / noise + s * own.classifier_gradient(log_prob, xt, t)
+    score = -model(xt, t) / noise + s * reference.classifier_gradient(log_prob, xt, t)
     return -noise * score
 
 
 def scaled_gradient(model, log_prob, schedule, s, xt, t):
     def louder(x, step):
         return s * log_prob(x, step)
-    return own.classifier_eps(model(xt, t), own.classifier_gradient(louder, xt, t), t, schedule, 1.)
+    return reference.classifier_eps(model(xt, t), reference.classifier_gradient(louder, xt, t), t,
+                                    schedule, 1.)
 
 
 # ResnetBlock2D
@@ -683,7 +687,7 @@ WRONG = {
         (stepped(lambda v: -v), "sign is turned"), (stepped(lambda v: v, True), "not clamped"),
         (unscaled_step, "scale is missing"), (step_without_guidance, "not moved"),
         (step_without_noise, "No noise"), (step_with_much_noise, "needs the root"),
-        (guess_moved, "guess of x0 was moved"), (betas_for_variance, "betas stand")],
+        (prediction_moved, "prediction of x0 was moved"), (betas_for_variance, "betas stand")],
     "drop": [
         (keeps_instead, "keeps the part"), (one_coin, "batch as a whole"),
         (a_coin_a_number, "one coin a sample"), (weakened, "neither the condition"),
@@ -695,11 +699,11 @@ WRONG = {
         (order_turned, "empty condition first"), (always_both, "call the model once"),
         (pictures_once, "repeat xt and t"), (uncut, "twice as many"),
         (cut_along_channels, "twice as many"), (called_already, "inner function itself"),
-        (lambda model, cond, null_cond, s: lambda xt, t: own.guide(
+        (lambda model, cond, null_cond, s: lambda xt, t: reference.guide(
             model(xt, t, cond), model(xt, t, cond), s), "scale is not used")],
     "classifier_guided": [
         (steered(model_alone), "does not take part"), (steered(gradient_alone), "gradient alone"),
-        (steered(at_the_guess), "guess of x0"), (steered(at_step_zero), "step 0"),
+        (steered(at_the_prediction), "prediction of x0"), (steered(at_step_zero), "step 0"),
         (steered(scale_twice), "works twice"), (steered(bare_sum), "without sqrt"),
         (steered(scale_left_out), "scale is missing"), (guided_with_a_typo, "your line"),
         (lambda model, log_prob, schedule, s: model(torch.zeros(3, 2, 4, 5), torch.zeros(3).long()),

@@ -8,7 +8,7 @@ from torch import nn
 
 from gligen_lessons import boxes as boxes_
 from gligen_lessons import ddim, ddpm
-from gligen_lessons import inpaint as own
+from gligen_lessons import inpaint as reference
 from gligen_lessons.datasets.instructions import Instruction
 from gligen_lessons.experiments.detector_grounding import arms
 from gligen_lessons.schedule import extract
@@ -81,7 +81,7 @@ def widener(old_place=lambda w, old, c: w[:, :c].copy_(old), rest=0., config=Tru
 
 def random_new_channels(unet):
     old = unet.conv_in
-    own.expand_conv_in(unet)
+    reference.expand_conv_in(unet)
     with torch.no_grad():
         unet.conv_in.weight[:, old.in_channels:] = .1 * torch.randn(old.out_channels,
                                                                     old.in_channels + 1, 3, 3)
@@ -160,22 +160,22 @@ def by_difference(zt, z0, mask, t, eps, schedule):
 # paste
 
 
-def in_place(painted, x, mask):
+def in_place(generated, x, mask):
     keep = mask.expand_as(x) > .5
-    painted[keep] = x[keep]
-    return painted
+    generated[keep] = x[keep]
+    return generated
 
 
-def by_adding_what_differs(painted, x, mask):
-    return painted + mask * (x - painted)
+def by_adding_what_differs(generated, x, mask):
+    return generated + mask * (x - generated)
 
 
-def by_arithmetic(painted, x, mask):
-    return x * mask + painted * (1 - mask)
+def by_arithmetic(generated, x, mask):
+    return x * mask + generated * (1 - mask)
 
 
-def by_index(painted, x, mask):
-    made, keep = painted.clone(), mask.bool().expand_as(x)
+def by_index(generated, x, mask):
+    made, keep = generated.clone(), mask.bool().expand_as(x)
     made[keep] = x[keep]
     return made
 
@@ -183,14 +183,15 @@ def by_index(painted, x, mask):
 # l_inpaint
 
 
-def loss_of(target=lambda z0, zt, eps: eps, noised=ddpm.q_sample, shown=own.concat_inpainting_inputs,
+def loss_of(target=lambda z0, zt, eps: eps, noised=ddpm.q_sample,
+            shown=reference.concat_inpainting_inputs,
             kept=lambda z0, zt: z0, hole=lambda mask: mask, given=lambda y: y,
             measure=lambda a, b, mask: F.mse_loss(a, b)):
     """A loss with a slip in one place."""
     def loss(unet, z0, t, eps, context, grounding, mask, schedule):
         zt = noised(z0, t, eps, schedule)
-        guess = shown(unet, kept(z0, zt), hole(mask))(zt, t, context, given(grounding))
-        return measure(guess, target(z0, zt, eps), mask)
+        prediction = shown(unet, kept(z0, zt), hole(mask))(zt, t, context, given(grounding))
+        return measure(prediction, target(z0, zt, eps), mask)
     return loss
 
 
@@ -200,7 +201,8 @@ def without_the_mask(unet, z0, t, eps, context, grounding, mask, schedule):
 
 def hole_noised_only(unet, z0, t, eps, context, grounding, mask, schedule):
     zt = torch.where(mask > 0, z0, ddpm.q_sample(z0, t, eps, schedule))
-    return F.mse_loss(own.concat_inpainting_inputs(unet, z0, mask)(zt, t, context, grounding), eps)
+    return F.mse_loss(reference.concat_inpainting_inputs(unet, z0, mask)(zt, t, context,
+                                                                         grounding), eps)
 
 
 def all_shown(unet, z0, t, eps, context, grounding, mask, schedule):
@@ -208,16 +210,16 @@ def all_shown(unet, z0, t, eps, context, grounding, mask, schedule):
     return F.mse_loss(unet(torch.cat([zt, z0, mask], 1), t, context, grounding), eps)
 
 
-def hole_mean(guess, eps, mask):
+def hole_mean(prediction, eps, mask):
     inside = (1 - mask).expand_as(eps)
-    return ((guess - eps).square() * inside).sum() / inside.sum()
+    return ((prediction - eps).square() * inside).sum() / inside.sum()
 
 
 def by_hand(unet, z0, t, eps, context, grounding, mask, schedule):
     level = extract(schedule.alpha_bar, t, z0)
     zt = level.sqrt() * z0 + (1 - level).sqrt() * eps
-    guess = unet(torch.cat([zt, z0 * mask, mask], 1), t, context, grounding)
-    return (guess - eps).pow(2).mean()
+    prediction = unet(torch.cat([zt, z0 * mask, mask], 1), t, context, grounding)
+    return (prediction - eps).pow(2).mean()
 
 
 def picture_by_picture(unet, z0, t, eps, context, grounding, mask, schedule):
@@ -226,22 +228,24 @@ def picture_by_picture(unet, z0, t, eps, context, grounding, mask, schedule):
         one = slice(i, i + 1)
         said = grounding.each(lambda x, one=one: x[one])
         zt = ddpm.q_sample(z0[one], t[one], eps[one], schedule)
-        guess = own.concat_inpainting_inputs(unet, z0[one], mask[one])(zt, t[one], context[one], said)
-        off.append((eps[one] - guess).square().mean())
+        prediction = reference.concat_inpainting_inputs(unet, z0[one],
+                                                        mask[one])(zt, t[one], context[one], said)
+        off.append((eps[one] - prediction).square().mean())
     return torch.stack(off).mean()
 
 
 # inpaint_steps
 
 
-def walker(keep="before", renew=True, end=None, each=True, level=0, down=None, start=None,
-           count=True, free=True, left=True, once=False):
+def sampler(keep="before", renew=True, end=None, each=True, level=0, down=None, start=None,
+            count=True, free=True, left=True, once=False):
     """An inpaint_steps with a slip in one place."""
-    def walk(model, z0, mask, schedule, visited, seed):
+    def trajectory(model, z0, mask, schedule, visited, seed):
         sources = [torch.Generator().manual_seed(seed + i * count) for i in range(len(z0))]
 
         def drawn():
-            return own.fresh_noise(z0, sources) if each else torch.randn(z0.shape, generator=sources[0])
+            return reference.fresh_noise(z0, sources) if each else torch.randn(z0.shape,
+                                                                               generator=sources[0])
         zt, eps = drawn(), None
         zt = zt if start is None else start(z0, zt, visited[0], schedule)
         for step in visited:
@@ -249,19 +253,19 @@ def walker(keep="before", renew=True, end=None, each=True, level=0, down=None, s
             if keep != "never":
                 eps = drawn() if renew or eps is None else eps
             if keep in ("before", "at last"):
-                zt = own.blend_known(zt, z0, mask, (t + level).clamp(min=0), eps, schedule)
+                zt = reference.blend_known(zt, z0, mask, (t + level).clamp(min=0), eps, schedule)
             with torch.set_grad_enabled(not free):
                 eps_hat = model(zt, t)
             t_prev = t - (down or schedule.T // len(visited))
             last = float(schedule.alpha_bar[0]) if end is None else end
             zt = ddim.ddim_step(eps_hat, zt, t, t_prev, schedule, end=last)
             if keep == "after":
-                zt = own.blend_known(zt, z0, mask, t, eps, schedule)
+                zt = reference.blend_known(zt, z0, mask, t, eps, schedule)
             if keep == "at last" and step == visited[-1]:
                 zt = z0 * mask + zt * (1 - mask)
             if not once or step == visited[-1]:
                 yield (step if left else int(t_prev[0])), zt
-    return walk
+    return trajectory
 
 
 def begins_at_z0(z0, noise, step, schedule):
@@ -269,17 +273,17 @@ def begins_at_z0(z0, noise, step, schedule):
 
 
 def hands_back_the_end(model, z0, mask, schedule, visited, seed):
-    *_, (_, z) = own.inpaint_steps(model, z0, mask, schedule, visited, seed)
+    *_, (_, z) = reference.inpaint_steps(model, z0, mask, schedule, visited, seed)
     return z
 
 
 @torch.no_grad()
 def as_a_list(model, z0, mask, schedule, visited, seed):
     found, sources = [], [torch.Generator().manual_seed(seed + i) for i in range(len(z0))]
-    zt, gap = own.fresh_noise(z0, sources), schedule.T // len(visited)
+    zt, gap = reference.fresh_noise(z0, sources), schedule.T // len(visited)
     for step in visited:
         t = torch.tensor([step] * len(z0))
-        known = ddpm.q_sample(z0, t, own.fresh_noise(z0, sources), schedule)
+        known = ddpm.q_sample(z0, t, reference.fresh_noise(z0, sources), schedule)
         zt = torch.where(mask > .5, known, zt)
         zt = ddim.ddim_step(model(zt, t), zt, t, t - gap, schedule,
                             end=schedule.alpha_bar[0].item())
@@ -293,10 +297,10 @@ def one_noise_at_a_time(model, z0, mask, schedule, visited, seed):
     for step in visited:
         t = torch.full((len(z0),), step)
         eps = torch.stack([torch.randn(z0.shape[1:], generator=g) for g in sources])
-        zt = own.blend_known(zt, z0, mask, t, eps, schedule)
+        zt = reference.blend_known(zt, z0, mask, t, eps, schedule)
         with torch.no_grad():
-            guess = model(zt, t)
-        zt = ddim.ddim_step(guess, zt, t, t - schedule.T // len(visited), schedule,
+            prediction = model(zt, t)
+        zt = ddim.ddim_step(prediction, zt, t, t - schedule.T // len(visited), schedule,
                             end=float(schedule.alpha_bar[0]))
         yield step, zt
 
@@ -304,7 +308,7 @@ def one_noise_at_a_time(model, z0, mask, schedule, visited, seed):
 # instructions
 
 
-def teller(arm="", change=lambda own, one, seen: own):
+def teller(arm="", change=lambda reference, one, seen: reference):
     """An instructions that gets one arm wrong."""
     def tell(one, seen):
         said = arms.instructions(one, seen)
@@ -326,50 +330,52 @@ def true_target(one):
     return one.phrases[one.target], one.box
 
 
-def everything_seen(own, one, seen):
+def everything_seen(reference, one, seen):
     return with_entries(true_target(one), *pairs(seen.phrases, seen.boxes_xyxy))
 
 
-def true_things(own, one, seen):
+def true_things(reference, one, seen):
     return with_entries(*pairs(one.phrases, one.boxes_xyxy))
 
 
-def target_from_detr(own, one, seen):
+def target_from_detr(reference, one, seen):
     if (hit := arms.same_thing(one.box, seen)) is None:
-        return own
+        return reference
     return with_entries((seen.phrases[hit], seen.boxes_xyxy[hit]),
-                        *pairs(own.phrases[1:], own.boxes_xyxy[1:]))
+                        *pairs(reference.phrases[1:], reference.boxes_xyxy[1:]))
 
 
-def true_target_in_c(own, one, seen):
-    return own and with_entries(true_target(one), *pairs(own.phrases[1:], own.boxes_xyxy[1:]))
+def true_target_in_c(reference, one, seen):
+    return reference and with_entries(true_target(one),
+                                      *pairs(reference.phrases[1:], reference.boxes_xyxy[1:]))
 
 
-def true_box_in_c(own, one, seen):
-    return own and with_entries((own.phrases[0], one.box), *pairs(own.phrases[1:],
-                                                                  own.boxes_xyxy[1:]))
+def true_box_in_c(reference, one, seen):
+    return reference and with_entries((reference.phrases[0], one.box), *pairs(reference.phrases[1:],
+                                                                              reference.boxes_xyxy[1:]))
 
 
-def never_none(own, one, seen):
-    return own or with_entries(true_target(one))
+def never_none(reference, one, seen):
+    return reference or with_entries(true_target(one))
 
 
-def caption_of_all(own, one, seen):
-    return Instruction(", ".join(own.phrases), own.phrases, own.boxes_xyxy)
+def caption_of_all(reference, one, seen):
+    return Instruction(", ".join(reference.phrases), reference.phrases, reference.boxes_xyxy)
 
 
-def target_last(own, one, seen):
-    return Instruction(own.caption, own.phrases[::-1], own.boxes_xyxy.flip(0))
+def target_last(reference, one, seen):
+    return Instruction(reference.caption, reference.phrases[::-1], reference.boxes_xyxy.flip(0))
 
 
-def none_that_touch(own, one, seen):
-    rows = pairs(own.phrases[1:], own.boxes_xyxy[1:])
+def none_that_touch(reference, one, seen):
+    rows = pairs(reference.phrases[1:], reference.boxes_xyxy[1:])
     kept = [row for row in rows if float(arms.iou(row[1][None], one.box[None])[0]) == 0]
     return with_entries(true_target(one), *kept)
 
 
-def detections_in_d(own, one, seen):
-    return with_entries(*pairs(own.phrases, own.boxes_xyxy), *pairs(seen.phrases, seen.boxes_xyxy))
+def detections_in_d(reference, one, seen):
+    return with_entries(*pairs(reference.phrases, reference.boxes_xyxy),
+                        *pairs(seen.phrases, seen.boxes_xyxy))
 
 
 def by_loops(one, seen):
@@ -433,19 +439,19 @@ WRONG = {
         (keeper(join=lambda known, zt, mask: known * mask + zt), "one replaces the other"),
         (keeper(lambda z0, t, eps, schedule: eps), "pure noise"), (into_zt, "make a new tensor")],
     "paste": [
-        (lambda painted, x, mask: torch.where(mask > .5, painted, x), "changed places"),
-        (lambda painted, x, mask: x * mask, "left empty"),
-        (lambda painted, x, mask: painted * (1 - mask), "only the painted part"),
-        (lambda painted, x, mask: painted, "nothing is put back"),
-        (lambda painted, x, mask: x + painted, "the two are added"),
-        (lambda painted, x, mask: (x + painted) / 2, "one or the other"),
+        (lambda generated, x, mask: torch.where(mask > .5, generated, x), "changed places"),
+        (lambda generated, x, mask: x * mask, "left empty"),
+        (lambda generated, x, mask: generated * (1 - mask), "only the painted part"),
+        (lambda generated, x, mask: generated, "nothing is put back"),
+        (lambda generated, x, mask: x + generated, "the two are added"),
+        (lambda generated, x, mask: (x + generated) / 2, "one or the other"),
         (by_adding_what_differs, "last digits"), (in_place, "changes a picture")],
     "l_inpaint": [
         (loss_of(lambda z0, zt, eps: z0), "compared with z0"),
         (loss_of(lambda z0, zt, eps: zt), "compared with zt"),
         (loss_of(noised=lambda z0, *rest: z0), "clean latent"),
         (hole_noised_only, "only the hole was noised"),
-        (loss_of(kept=lambda z0, zt: zt), "shown with noise"), (all_shown, "nothing to guess"),
+        (loss_of(kept=lambda z0, zt: zt), "shown with noise"), (all_shown, "nothing to predict"),
         (loss_of(hole=lambda mask: 1 - mask), "upside down"),
         (loss_of(given=lambda y: y.none()), "empty slots"),
         (loss_of(measure=hole_mean), "only the hole counts"),
@@ -455,25 +461,25 @@ WRONG = {
         (loss_of(measure=lambda a, b, m: F.l1_loss(a, b)), "absolute differences"),
         (without_the_mask, "shown 3 channels, not 7")],
     "inpaint_steps": [
-        (walker(keep="never"), "nothing is put back"), (walker(keep="after"), "AFTER each step"),
-        (walker(renew=False), "draw it anew"), (walker(end=1.), "ends at alpha_bar[0]"),
-        (walker(each=False), "one generator draws"), (walker(count=False), "begin from one seed"),
-        (walker(level=-1), "another step than"), (walker(down=1), "goes down by one"),
-        (walker(start=begins_at_z0), "begins at noise alone"),
-        (walker(keep="at last"), "after the last step too"), (walker(free=False), "no_grad"),
-        (walker(left=False), "just left"), (walker(once=True), "once after each"),
+        (sampler(keep="never"), "nothing is put back"), (sampler(keep="after"), "AFTER each step"),
+        (sampler(renew=False), "draw it anew"), (sampler(end=1.), "ends at alpha_bar[0]"),
+        (sampler(each=False), "one generator draws"), (sampler(count=False), "begin from one seed"),
+        (sampler(level=-1), "another step than"), (sampler(down=1), "goes down by one"),
+        (sampler(start=begins_at_z0), "begins at noise alone"),
+        (sampler(keep="at last"), "after the last step too"), (sampler(free=False), "no_grad"),
+        (sampler(left=False), "just left"), (sampler(once=True), "once after each"),
         (hands_back_the_end, "yield two things")],
     "instructions": [
         (teller("A", everything_seen), "target alone"),
         (teller("B", everything_seen), "two wishes for one place"),
-        (teller("B", lambda own, one, seen: true_things(own, one, seen)), "as A has"),
-        (teller("B", lambda own, one, seen: with_entries(
+        (teller("B", lambda reference, one, seen: true_things(reference, one, seen)), "as A has"),
+        (teller("B", lambda reference, one, seen: with_entries(
             true_target(one), *pairs(one.phrases, one.boxes_xyxy))), "from the detector only"),
         (teller("B", target_from_detr), "TRUE phrase and box"),
         (teller("B", none_that_touch), "only what overlaps"),
         (teller("C", true_target_in_c), "told the truth"),
         (teller("C", true_box_in_c), "told the truth"), (teller("C", never_none), "missed the"),
-        (teller("C", lambda own, one, seen: None), "not a NoneType"),
+        (teller("C", lambda reference, one, seen: None), "not a NoneType"),
         (teller("D", true_things), "comes first"), (teller("D", target_last), "comes first"),
         (teller("D", detections_in_d), "nothing else"), (teller("B", caption_of_all), "caption of"),
         (lambda one, seen: list(arms.instructions(one, seen).values()), "the keys A, B")],

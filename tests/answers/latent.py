@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from gligen_lessons import ddim, nets
-from gligen_lessons import latent as own
+from gligen_lessons import latent as reference
 from gligen_lessons.ddpm import q_sample
 from gligen_lessons.guidance import classifier_free, guide
 from gligen_lessons.schedule import extract
@@ -320,8 +320,8 @@ def one_map_at_a_time(maps, side):
 def painter(swapped=False, negative=None, scale=lambda s: s, eta=lambda e: e, first=False,
             seeded=True, **options):
     """A paint with a slip in one place; `options` go to ddim.sample."""
-    def painted(parts, captions, zT, steps=30, guidance_scale=5., negative_=None, eta_=0.,
-                generator=None, **named):
+    def generated(parts, captions, zT, steps=30, guidance_scale=5., negative_=None, eta_=0.,
+                  generator=None, **named):
         unwanted = named.get("negative", negative_ or "") if negative is None else negative
         if not 1 <= steps < parts.schedule.T or len(zT) != len(captions):
             raise ValueError("These steps or this noise do not fit.")
@@ -333,18 +333,19 @@ def painter(swapped=False, negative=None, scale=lambda s: s, eta=lambda e: e, fi
         return ddim.sample(model, zT, parts.schedule, steps, eta(eta_),
                            generator if seeded else None,
                            **{"offset": 1, "end": float(parts.schedule.alpha_bar[0])} | options)
-    return painted
+    return generated
 
 
 def unchecked_steps(parts, captions, zT, steps=30, guidance_scale=5., negative="", eta=0.,
                     generator=None):
     steps = min(steps, parts.schedule.T - 1)
-    return own.sample_latents(parts, captions, zT, steps, guidance_scale, negative, eta, generator)
+    return reference.sample_latents(parts, captions, zT, steps, guidance_scale, negative, eta,
+                                    generator)
 
 
 def unchecked_noise(parts, captions, zT, *options, **named):
     zT = zT.expand(len(captions), -1, -1, -1)
-    return own.sample_latents(parts, captions, zT, *options, **named)
+    return reference.sample_latents(parts, captions, zT, *options, **named)
 
 
 def painted_by_hand(parts, captions, zT, steps=30, guidance_scale=5., negative="", eta=0.,
@@ -354,7 +355,7 @@ def painted_by_hand(parts, captions, zT, steps=30, guidance_scale=5., negative="
         raise ValueError(f"steps must lie in 1..{T - 1} and zT hold a latent for each caption.")
     context, null = parts.context(captions), parts.context([negative] * len(captions))
     z, end = zT, float(parts.schedule.alpha_bar[0])
-    for step in ddim.timesteps(T, steps, offset=own.STEPS_OFFSET):
+    for step in ddim.timesteps(T, steps, offset=reference.STEPS_OFFSET):
         t = torch.full((len(z),), step, device=z.device)
         with torch.no_grad():
             eps_hat = guide(parts.unet(z, t, null), parts.unet(z, t, context), guidance_scale)
@@ -365,12 +366,14 @@ def painted_by_hand(parts, captions, zT, steps=30, guidance_scale=5., negative="
 
 # generate
 
-def drawer(decode=own.to_pictures, which=-1, seeded=True, options=True, noise=None):
+def drawer(decode=reference.to_pictures, which=-1, seeded=True, options=True, noise=None):
     """A draw with a slip in one place."""
     def drawn(parts, captions, seed=0, **named):
-        zT = (noise or own.TextToImage.first_noise)(parts, len(captions), seed if seeded else 0)
-        walk = list(own.sample_latents(parts, captions, zT, **(named if options else {})))
-        return decode(parts.vae, walk[which][1])
+        zT = (noise or reference.TextToImage.first_noise)(parts, len(captions), seed if seeded
+                                                          else 0)
+        trajectory = list(reference.sample_latents(parts, captions, zT,
+                                                   **(named if options else {})))
+        return decode(parts.vae, trajectory[which][1])
     return drawn
 
 
@@ -388,19 +391,19 @@ def without_scaling(vae, z):
 
 
 def in_shown_range(vae, z):
-    return (own.to_pictures(vae, z) + 1) / 2
+    return (reference.to_pictures(vae, z) + 1) / 2
 
 
 def noise_decoded(parts, captions, seed=0, **options):
-    return own.to_pictures(parts.vae, parts.first_noise(len(captions), seed))
+    return reference.to_pictures(parts.vae, parts.first_noise(len(captions), seed))
 
 
 def drawn_in_a_loop(parts, captions, seed=0, **options):
     z = parts.first_noise(len(captions), seed)
-    for _, step in own.sample_latents(parts, captions, z, **options):
+    for _, step in reference.sample_latents(parts, captions, z, **options):
         z = step
     with torch.inference_mode():
-        return own.to_pictures(parts.vae, z).cpu()
+        return reference.to_pictures(parts.vae, z).cpu()
 
 
 def drawn_one_by_one(parts, captions, seed=0, **options):

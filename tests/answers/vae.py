@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from gligen_lessons import vae as own
+from gligen_lessons import vae as reference
 
 # reparameterise
 
@@ -36,7 +36,7 @@ def draw_with_a_root_of_the_logarithm(mean, logvar, eps):
 
 
 def draw_detached(mean, logvar, eps):
-    return own.reparameterise(mean, logvar, eps).detach()
+    return reference.reparameterise(mean, logvar, eps).detach()
 
 
 def draw_with_a_spread_that_cannot_learn(mean, logvar, eps):
@@ -54,7 +54,7 @@ def draw_with_addcmul(mean, logvar, eps):
 # kl
 
 def kl_without_the_half(mean, logvar):
-    return 2 * own.kl(mean, logvar)
+    return 2 * reference.kl(mean, logvar)
 
 
 def kl_with_the_sign_turned(mean, logvar):
@@ -66,11 +66,11 @@ def kl_averaged_over_a_latent(mean, logvar):
 
 
 def kl_of_the_batch(mean, logvar):
-    return own.kl(mean, logvar).sum()
+    return reference.kl(mean, logvar).sum()
 
 
 def kl_averaged_over_the_batch(mean, logvar):
-    return own.kl(mean, logvar).mean()
+    return reference.kl(mean, logvar).mean()
 
 
 def kl_averaged_over_everything(mean, logvar):
@@ -90,7 +90,7 @@ def kl_without_the_mean(mean, logvar):
 
 
 def kl_with_log_of_deviation(mean, logvar):
-    return own.kl(mean, 2 * logvar)
+    return reference.kl(mean, 2 * logvar)
 
 
 def kl_with_deviation_for_variance(mean, logvar):
@@ -149,7 +149,7 @@ def error_with_edges_to_the_right(x_hat, x):
     return error_without_edges(x_hat, x) + (x_hat - x).diff(dim=3).abs().sum((1, 2, 3)) / 2
 
 
-def error_with_edges_of_the_guess(x_hat, x):
+def error_with_edges_of_the_prediction(x_hat, x):
     return error_without_edges(x_hat, x) + edges_of(x_hat) / 2
 
 
@@ -160,15 +160,15 @@ def error_round_the_border(x_hat, x):
 
 
 def error_averaged(x_hat, x):
-    return own.reconstruction_error(x_hat, x) / x[0].numel()
+    return reference.reconstruction_error(x_hat, x) / x[0].numel()
 
 
 def error_of_the_batch(x_hat, x):
-    return own.reconstruction_error(x_hat, x).sum()
+    return reference.reconstruction_error(x_hat, x).sum()
 
 
 def error_averaged_over_the_batch(x_hat, x):
-    return own.reconstruction_error(x_hat, x).mean()
+    return reference.reconstruction_error(x_hat, x).mean()
 
 
 def error_with_signs(x_hat, x):
@@ -190,8 +190,8 @@ def error_by_l1_norms(x_hat, x):
 
 def parts_of(model, x, eps):
     mean, logvar = model.encode(x)
-    x_hat = model.decode(own.reparameterise(mean, logvar, eps))
-    return own.reconstruction_error(x_hat, x), own.kl(mean, logvar), mean
+    x_hat = model.decode(reference.reparameterise(mean, logvar, eps))
+    return reference.reconstruction_error(x_hat, x), reference.kl(mean, logvar), mean
 
 
 def loss_weighing_the_error(model, x, eps, kl_weight):
@@ -229,13 +229,13 @@ def loss_of_two_means(model, x, eps, kl_weight):
 
 
 def loss_summed_over_the_batch(model, x, eps, kl_weight):
-    return own.vae_loss(model, x, eps, kl_weight) * len(x)
+    return reference.vae_loss(model, x, eps, kl_weight) * len(x)
 
 
 def loss_at_the_mean(model, x, eps, kl_weight):
     mean, logvar = model.encode(x)
-    error = own.reconstruction_error(model.decode(mean), x)
-    return (error + kl_weight * own.kl(mean, logvar)).mean() / x[0].numel()
+    error = reference.reconstruction_error(model.decode(mean), x)
+    return (error + kl_weight * reference.kl(mean, logvar)).mean() / x[0].numel()
 
 
 def loss_for_each_picture(model, x, eps, kl_weight):
@@ -244,7 +244,7 @@ def loss_for_each_picture(model, x, eps, kl_weight):
 
 
 def loss_as_a_number(model, x, eps, kl_weight):
-    return own.vae_loss(model, x, eps, kl_weight).item()
+    return reference.vae_loss(model, x, eps, kl_weight).item()
 
 
 def loss_in_one_division(model, x, eps, kl_weight):
@@ -260,7 +260,7 @@ def loss_term_by_term(model, x, eps, kl_weight):
 
 # Encoder.forward
 
-def walked(net, x, mid=True):
+def sampled(net, x, mid=True):
     x = net.conv_in(x)
     for block in net.down_blocks:
         x = block(x)
@@ -268,27 +268,27 @@ def walked(net, x, mid=True):
 
 
 def encoder_without_mid_block(self, x):
-    return self.conv_out(F.silu(self.conv_norm_out(walked(self, x, mid=False))))
+    return self.conv_out(F.silu(self.conv_norm_out(sampled(self, x, mid=False))))
 
 
 def encoder_silu_first(self, x):
-    return self.conv_out(self.conv_norm_out(F.silu(walked(self, x))))
+    return self.conv_out(self.conv_norm_out(F.silu(sampled(self, x))))
 
 
 def encoder_without_silu(self, x):
-    return self.conv_out(self.conv_norm_out(walked(self, x)))
+    return self.conv_out(self.conv_norm_out(sampled(self, x)))
 
 
 def encoder_without_norm(self, x):
-    return self.conv_out(F.silu(walked(self, x)))
+    return self.conv_out(F.silu(sampled(self, x)))
 
 
 def encoder_silu_last(self, x):
-    return F.silu(self.conv_out(self.conv_norm_out(walked(self, x))))
+    return F.silu(self.conv_out(self.conv_norm_out(sampled(self, x))))
 
 
 def encoder_without_conv_out(self, x):
-    return F.silu(self.conv_norm_out(walked(self, x)))
+    return F.silu(self.conv_norm_out(sampled(self, x)))
 
 
 def encoder_upside_down(self, x):
@@ -305,7 +305,7 @@ def encoder_in_a_sequence(self, x):
 
 
 def encoder_with_its_own_silu(self, x):
-    y = self.conv_norm_out(walked(self, x))
+    y = self.conv_norm_out(sampled(self, x))
     return self.conv_out(y * torch.sigmoid(y))
 
 
@@ -327,7 +327,7 @@ def encode_swapped(self, x):
 
 
 def encode_swapped_at_the_end(self, x):
-    return own.VAE.encode(self, x)[::-1]
+    return reference.VAE.encode(self, x)[::-1]
 
 
 def encode_clamping_both(self, x):
@@ -351,7 +351,7 @@ def encode_interleaved(self, x):
 
 
 def encode_to_the_variance(self, x):
-    mean, logvar = own.VAE.encode(self, x)
+    mean, logvar = reference.VAE.encode(self, x)
     return mean, logvar.exp()
 
 
@@ -409,19 +409,19 @@ def decode_without_post_quant_conv(self, z):
 
 
 def decode_clamped(self, z):
-    return own.VAE.decode(self, z).clamp(-1, 1)
+    return reference.VAE.decode(self, z).clamp(-1, 1)
 
 
 def decode_through_tanh(self, z):
-    return own.VAE.decode(self, z).tanh()
+    return reference.VAE.decode(self, z).tanh()
 
 
 def decode_unscaling(self, z):
-    return own.VAE.decode(self, z / self.scaling_factor)
+    return reference.VAE.decode(self, z / self.scaling_factor)
 
 
 def decode_to_shown(self, z):
-    return (own.VAE.decode(self, z) + 1) / 2
+    return (reference.VAE.decode(self, z) + 1) / 2
 
 
 def decode_anything(self, z):
@@ -509,7 +509,7 @@ WRONG = {
         (error_of_edges_alone, "Only the edges"), (error_squared, "These are squares"),
         (error_with_edges_below, "Only neighbours below"),
         (error_with_edges_to_the_right, "Only neighbours to the right"),
-        (error_with_edges_of_the_guess, "x_hat alone"),
+        (error_with_edges_of_the_prediction, "x_hat alone"),
         (error_round_the_border, "beyond the border"), (error_averaged, "This is the mean"),
         (error_of_the_batch, "one number for the batch"),
         (error_averaged_over_the_batch, "mean over the batch"), (error_with_signs, "cancel")],

@@ -1,4 +1,4 @@
-"""DETR tells GLIGEN what is there: what each arm of the experiment says to the painter.
+"""DETR tells GLIGEN what is there: what each arm of the experiment says to the pipeline.
 
 One thing of a picture is masked and painted again. The arms differ in what stands beside it in the
 grounding, and in who says so; what is masked is the same for all.
@@ -126,7 +126,7 @@ def others(box: Tensor, seen: Detected) -> list[int]:
 
 
 def instructions(one: InpaintingCase, seen: Detected) -> dict[str, Instruction | None]:
-    """What each arm tells the painter; entry 0 is the target; C None where DETR missed.
+    """What each arm tells the pipeline; entry 0 is the target; C None where DETR missed.
 
     The caption is the target's phrase as the arm knows it, the same for A, B and D; in
     C it is the detector's, which would else be told the truth.

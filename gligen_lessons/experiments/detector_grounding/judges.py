@@ -47,17 +47,17 @@ class Referee:
         a, b = (self.scene.body(resized(x.to(device_of(self.scene)))) for x in (a, b))
         return (a - b).square().flatten(1).mean(1).cpu()
 
-    def accuracy(self, x: Tensor, asked: list[InpaintingCase]) -> dict[str, Tensor]:
+    def accuracy(self, x: Tensor, requested: list[InpaintingCase]) -> dict[str, Tensor]:
         """Whether each picture's target box holds what it should, (b,) bool by name.
 
         "right" is both; a phrase without a colour asks for the category alone.
         """
-        boxes, rows = torch.stack([one.box for one in asked]), torch.arange(len(x))
+        boxes, rows = torch.stack([one.box for one in requested]), torch.arange(len(x))
         where = device_of(self.crop)
         category, colour = (answer.cpu() for answer in judge_boxes(
             self.crop, x.to(where), boxes.to(where), rows.to(where)))
-        kinds = torch.tensor([CATEGORIES.index(one.categories[one.target]) for one in asked])
-        words = [colour_in(one.phrases[one.target]) for one in asked]
+        kinds = torch.tensor([CATEGORIES.index(one.categories[one.target]) for one in requested])
+        words = [colour_in(one.phrases[one.target]) for one in requested]
         hues = torch.tensor([list(COLOURS).index(w) if w else -1 for w in words])
         in_colour = (colour == hues) | (hues < 0)
         return {"right": (category == kinds) & in_colour, "category right": category == kinds,
@@ -86,7 +86,7 @@ class ClipJudge:
         a, b = (F.normalize(self.image_features(x), dim=1) for x in (a, b))
         return (a - b).square().sum(1)
 
-    def accuracy(self, x: Tensor, asked: list[InpaintingCase]) -> dict[str, Tensor]:
+    def accuracy(self, x: Tensor, requested: list[InpaintingCase]) -> dict[str, Tensor]:
         return {}
 
 

@@ -16,12 +16,12 @@ DRAWS = 200                                               # of scenes, for a dis
 LEVELS = 127.5                                            # of brightness in a step of 1
 
 
-def outside(painted: Tensor, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def outside(generated: Tensor, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """What changed where mask (b,1,h,w) is 1: mean in 0..255 and PSNR in dB, (b,) each.
 
     Nothing changed is infinitely many dB.
     """
-    off, size = (painted - x) * mask, 3 * mask.flatten(1).sum(1).clamp(min=1)
+    off, size = (generated - x) * mask, 3 * mask.flatten(1).sum(1).clamp(min=1)
     mean = off.abs().flatten(1).sum(1) / size
     square = off.square().flatten(1).sum(1) / size
     return LEVELS * mean, 10 * torch.log10(4 / square)
@@ -68,9 +68,9 @@ def plain(value: Tensor) -> bool | float | None:
     return round(float(value), 5) if bool(value.isfinite()) else None
 
 
-def changes(judge, shown: Tensor, painted: Tensor, x: Tensor, mask: Tensor) -> dict[str, Tensor]:
+def changes(judge, shown: Tensor, generated: Tensor, x: Tensor, mask: Tensor) -> dict[str, Tensor]:
     """How far pictures are from what was there, (b,) by name; `shown` may be pasted."""
-    before, psnr = outside(painted, x, mask)
+    before, psnr = outside(generated, x, mask)
     return {"perceptual distance": judge.perceptual_distance(shown, x),
             "changed outside, before pasting": before, "psnr outside, before pasting": psnr,
             "changed outside, after pasting": outside(shown, x, mask)[0]}

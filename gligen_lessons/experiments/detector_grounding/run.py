@@ -22,7 +22,7 @@ from ...arguments import OneLineParser, count_of, file_of, scale_of, seed_of
 from ...datasets.instructions import Instruction
 from ...gligen import ground
 from ...images import crops
-from ...inpaint import masks_from_boxes, paste, inpaint_grounded
+from ...inpaint import inpaint_grounded, masks_from_boxes, paste
 from ...interop import import_pretrained
 from ...interop.preprocess import ClipClassifier, Detector, ImageTransform
 from ...latent import TextToImage, to_pictures
@@ -42,16 +42,16 @@ BATCH = 8
 class Models:
     """Who paints, who looks, and who names colours (None: nobody does)."""
 
-    painter: TextToImage
+    pipeline: TextToImage
     detector: Detector
     namer: ClipClassifier | None
 
 
 def shipped_models(where: str | torch.device = "cpu") -> Models:
-    """The course's own painter, detector and CLIP."""
-    painter = weights.text_to_image(where, unet=weights.load("gligen-inpaint", where))
+    """The course's own pipeline, detector and CLIP."""
+    pipeline = weights.text_to_image(where, unet=weights.load("gligen-inpaint", where))
     clip = weights.load("clip", where)
-    return Models(painter, Detector(weights.load("detr", where), list(BASE), ImageTransform(128)),
+    return Models(pipeline, Detector(weights.load("detr", where), list(BASE), ImageTransform(128)),
                 ClipClassifier(clip, weights.tokenizer(), ImageTransform(clip.vision_model.side)))
 
 
@@ -77,35 +77,35 @@ def colours(namer: ClipClassifier | None, names: list[str], x: Tensor, boxes_xyx
     return [texts[k] for texts, k in zip(prompts, best, strict=True)]
 
 
-def inpainting_masks(painter: TextToImage, some: list[InpaintingCase]) -> tuple[Tensor, Tensor]:
+def inpainting_masks(pipeline: TextToImage, some: list[InpaintingCase]) -> tuple[Tensor, Tensor]:
     """The masks of the targets' true boxes: of latents (b,1,h,w), and the same of pixels."""
-    side = painter.unet.config["sample_size"]
+    side = pipeline.unet.config["sample_size"]
     mask = masks_from_boxes([one.box[None] for one in some], side, touched=True)
     finer = some[0].image.shape[-1] // side
     return mask, mask.repeat_interleave(finer, 2).repeat_interleave(finer, 3)
 
 
 @torch.no_grad()
-def encoded(painter: TextToImage, x: Tensor) -> Tensor:
+def encoded(pipeline: TextToImage, x: Tensor) -> Tensor:
     """The latents of pictures (b,3,h,w), without the encoder's noise: (b,4,h/8,w/8)."""
-    return painter.vae.scaling_factor * painter.vae.encode(x.to(painter.device))[0]
+    return pipeline.vae.scaling_factor * pipeline.vae.encode(x.to(pipeline.device))[0]
 
 
-def inpainted(painter: TextToImage, some: list[InpaintingCase], said: list[Instruction],
+def inpainted(pipeline: TextToImage, some: list[InpaintingCase], said: list[Instruction],
               first: int = 0, **options) -> Tensor:
     """What one arm paints, (b,3,h,w), not yet pasted into what was there.
 
     All noise of picture i is that of seed first + i, whichever arm paints; `options` go
     to `inpaint.inpaint_grounded`.
     """
-    z0 = encoded(painter, torch.stack([one.image for one in some]))
-    mask, _ = inpainting_masks(painter, some)
-    grounding = ground(painter, [one.phrases for one in said],
+    z0 = encoded(pipeline, torch.stack([one.image for one in some]))
+    mask, _ = inpainting_masks(pipeline, some)
+    grounding = ground(pipeline, [one.phrases for one in said],
                        [one.boxes_xyxy for one in said])
-    *_, (_, z) = inpaint_grounded(painter, [one.caption for one in said], grounding, z0,
-                         mask.to(z0), seed=first, **options)
+    *_, (_, z) = inpaint_grounded(pipeline, [one.caption for one in said], grounding, z0,
+                                  mask.to(z0), seed=first, **options)
     with torch.no_grad():
-        return to_pictures(painter.vae, z).cpu()
+        return to_pictures(pipeline.vae, z).cpu()
 
 
 def batches(found: Iterable[InpaintingCase], size: int = BATCH) -> Iterator[list[InpaintingCase]]:
@@ -124,19 +124,19 @@ def measured(models: Models, judge, some: list[InpaintingCase], first: int,
     x = torch.stack([one.image for one in some])
     orders = [instructions(one, seen)
               for one, seen in zip(some, detections_of(models, some), strict=True)]
-    _, mask = inpainting_masks(models.painter, some)
+    _, mask = inpainting_masks(models.pipeline, some)
     lines = [{"number": one.number, "phrase": one.phrases[one.target],
               "box": [round(v, 5) for v in one.box.tolist()], "missed": said["C"] is None}
              for one, said in zip(some, orders, strict=True)]
     with torch.no_grad():
-        trips = to_pictures(models.painter.vae, encoded(models.painter, x)).cpu()
+        trips = to_pictures(models.pipeline.vae, encoded(models.pipeline, x)).cpu()
     kept["renders"].add(judge, x, some)
     kept["round trips"].add(judge, trips, some, changes(judge, trips, trips, x, mask))
     for arm in ARMS:
         said = [one[arm] or one["B"] for one in orders]
-        painted = inpainted(models.painter, some, said, first, **options)
-        pasted = paste(painted, x, mask)
-        facts = changes(judge, pasted, painted, x, mask) | {
+        generated = inpainted(models.pipeline, some, said, first, **options)
+        pasted = paste(generated, x, mask)
+        facts = changes(judge, pasted, generated, x, mask) | {
             "entities": torch.tensor([float(len(one.phrases)) for one in said])}
         counts = [one[arm] is not None for one in orders]
         judged = kept[arm].add(judge, pasted, some, facts, counts)
@@ -187,16 +187,16 @@ def world_setup(args: argparse.Namespace, where: torch.device) -> Setup:
 def coco_setup(args: argparse.Namespace, where: torch.device) -> Setup:
     """The same for a folder of COCO files, with published weights.
 
-    The pictures are squeezed to the square that the painter learnt on.
+    The pictures are squeezed to the square that the pipeline learnt on.
     """
-    for name in ("detector", "painter"):
+    for name in ("detector", "pipeline"):
         if getattr(args, name) is None:
             raise ValueError(f"--data needs --{name} too: a folder of published weights.")
     records = coco_in.read(args.data, split=args.split)
-    painter = import_pretrained.read_pipeline(args.painter, where)
+    pipeline = import_pretrained.read_pipeline(args.pipeline, where)
     namer = import_pretrained.read_clip(args.clip, where) if args.clip else None
-    models = Models(painter, import_pretrained.read_detector(args.detector, where), namer)
-    records = replace(records, size=8 * painter.unet.config["sample_size"])
+    models = Models(pipeline, import_pretrained.read_detector(args.detector, where), namer)
+    records = replace(records, size=8 * pipeline.unet.config["sample_size"])
     count = args.count or min(COUNTS[device.compute_budget()], len(records) // 2)
     if len(records) < 2 * count:
         raise ValueError(f"{args.data} holds {len(records)} pictures; --count {count} needs twice "
@@ -209,7 +209,7 @@ def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     parser = command_parser()
     args, where = parser.parse_args(words), device.pick()
-    for name in ("split", "painter", "detector", "clip"):
+    for name in ("split", "pipeline", "detector", "clip"):
         if getattr(args, name) is not None and args.data is None:
             parser.error(f"--{name} belongs to a folder of COCO files: it needs --data")
     if args.count is not None and args.count < 2:
@@ -249,7 +249,7 @@ def command_parser() -> argparse.ArgumentParser:
         help="the JSON file to write")
     add("--data", type=Path, help="a folder of COCO 2017; without it the world's held-out scenes")
     add("--split", help="such as val2017, where the folder holds several")
-    add("--painter", type=Path, help="with --data: diffusers' GLIGEN inpainting pipeline")
+    add("--pipeline", type=Path, help="with --data: diffusers' GLIGEN inpainting pipeline")
     add("--detector", type=Path, help="with --data: transformers' DetrForObjectDetection")
     add("--clip", type=Path, help="with --data: transformers' CLIPModel, for colours")
     return made

@@ -49,21 +49,22 @@ def phrase_and_box(text: str) -> tuple[str, list[float]]:
     return phrase.strip(), box
 
 
-def generate_files(wish: Namespace) -> None:
+def generate_files(args: Namespace) -> None:
     """Paint a caption; with `count` several, from seed, seed + 1, ...
 
     Nothing is written before every picture is painted; each file appears when it is whole.
     """
-    targets = picture_files(wish.out, wish.count)
-    asked = [phrase_and_box(text) for text in wish.box or ()]
-    if wish.tau is not None and not asked:
-        raise ValueError("--tau says how long boxes are heard: it needs --box.")
+    targets = picture_files(args.out, args.count)
+    requested = [phrase_and_box(text) for text in args.box or ()]
+    if args.tau is not None and not requested:
+        raise ValueError("--tau says how long boxes count: it needs --box.")
     where = device.pick()
-    parts = weights.text_to_image(where, weights.load("gligen", where) if asked else None)
-    for text in (wish.caption, *(phrase for phrase, _ in asked)):
+    parts = weights.text_to_image(where, weights.load("gligen", where) if requested else None)
+    for text in (args.caption, *(phrase for phrase, _ in requested)):
         note_unknown(parts, text)
-    walk = grounded_walk(parts, wish, asked) if asked else plain_walk(parts, wish)
-    for step in tqdm(walk, total=wish.steps, desc="painting", unit="step"):
+    trajectory = grounded_trajectory(parts, args,
+                                     requested) if requested else plain_trajectory(parts, args)
+    for step in tqdm(trajectory, total=args.steps, desc="painting", unit="step"):
         z0 = step[1]
     for target, x in zip(targets, latent.to_pictures(parts.vae, z0), strict=True):
         write_picture(x, target)
@@ -76,25 +77,25 @@ def note_unknown(parts: TextToImage, text: str) -> None:
         print(f"note: {word!r} is no word of the world; it is read in pieces: {' '.join(pieces)}")
 
 
-def plain_walk(parts: TextToImage, wish: Namespace) -> Iterator[tuple[int, Tensor]]:
+def plain_trajectory(parts: TextToImage, args: Namespace) -> Iterator[tuple[int, Tensor]]:
     """The walk from the caption alone."""
-    return latent.sample_latents(parts, [wish.caption] * wish.count,
-                        parts.first_noise(wish.count, wish.seed), wish.steps, wish.scale)
+    return latent.sample_latents(parts, [args.caption] * args.count,
+                                 parts.first_noise(args.count, args.seed), args.steps, args.scale)
 
 
-def grounded_walk(parts: TextToImage, wish: Namespace,
-                  asked: list[tuple[str, list[float]]]) -> Iterator[tuple[int, Tensor]]:
+def grounded_trajectory(parts: TextToImage, args: Namespace,
+                        requested: list[tuple[str, list[float]]]) -> Iterator[tuple[int, Tensor]]:
     """The walk from caption and boxes, every picture with the same; notes boxes too many."""
-    phrases, boxes = (list(column) for column in zip(*asked, strict=True))
+    phrases, boxes = (list(column) for column in zip(*requested, strict=True))
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always", UserWarning)
         grounding = ground(parts, [phrases], [boxes])
     for warning in heard:
         print(f"note: {warning.message}")
-    grounding = grounding.each(lambda x: x.expand(wish.count, *x.shape[1:]))
+    grounding = grounding.each(lambda x: x.expand(args.count, *x.shape[1:]))
     return grounded.sample_grounded(
-        parts, [wish.caption] * wish.count, grounding, parts.first_noise(wish.count, wish.seed),
-        wish.steps, wish.scale, 1. if wish.tau is None else wish.tau)
+        parts, [args.caption] * args.count, grounding, parts.first_noise(args.count, args.seed),
+        args.steps, args.scale, 1. if args.tau is None else args.tau)
 
 
 def write_picture(x: Tensor, target: Path) -> None:

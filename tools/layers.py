@@ -1,6 +1,6 @@
 """The order of the library's modules: the one place from which the tests read who may import whom.
 
-A module imports only from the floors below its own; on an ordered floor also from the modules that
+A module imports only from the layers below its own; in an ordered layer also from the modules that
 stand before it. A package (`world`, `recipes`, `checks`) counts as one module.
 """
 
@@ -9,14 +9,14 @@ from pathlib import Path
 
 PACKAGE = "gligen_lessons"
 
-# Per floor: whether a module may also import those before it, and the modules, in their order.
-FLOORS = (
+# Per layer: whether a module may also import those before it, and the modules, in their order.
+LAYERS = (
     (True, "boxes images schedule curriculum reading device world show course_map"),
     (True, "nets files state_dicts ema muon fit metrics referee"),
     (True, "ddpm ddim dpm_solver unet vae bpe clip guidance latent resnet transformer detr gligen "
            "grounded inpaint grounding_inputs reground diffedit prompt2prompt pix2pix odise"),
     (True, "arguments models interop weights datasets eval recipes evaluate shipping "
-           "ladder train experiments checks widgets student slides drawing cli"),
+           "ladder train experiments checks widgets student slides generate cli"),
 )
 
 # Third-party modules and the only modules of the library that may import them, at any depth.
@@ -33,21 +33,21 @@ SHARED_NAMES = {
     "trained": {"experiments/ablations.py", "experiments/optimizers.py"},
     "run": {"cli.py", "experiments/ablations.py", "experiments/detector_grounding/run.py"},
     "load": {"files.py", "weights.py"}, "sample": {"ddpm.py", "ddim.py"},
-    "draw": {"latent.py", "world/backdrop.py"}, "complete": {"unet.py", "vae.py"},
+    "with_defaults": {"unet.py", "vae.py"},
     "MidBlock": {"unet.py", "vae.py"},
     "labelled": {"recipes/guidance.py", "datasets/labelled.py"},  # a recipe bears its model's name
 }
 
 
 def module_of(path: Path, library: Path) -> str:
-    """The module, or the package of one floor, to which a library file belongs."""
+    """The module, or the package of one layer, to which a library file belongs."""
     return path.relative_to(library).with_suffix("").parts[0]
 
 
-def allowed(floors=FLOORS) -> dict[str, set[str]]:
+def allowed(layers=LAYERS) -> dict[str, set[str]]:
     """For each module the modules that it may import."""
     below, table = set(), {}
-    for ordered, names in floors:
+    for ordered, names in layers:
         modules = names.split()
         for i, module in enumerate(modules):
             table[module] = below | set(modules[:i] if ordered else ())
@@ -78,13 +78,13 @@ def imports(tree: ast.Module, module: str = "") -> list[tuple[str, int, bool]]:
     return found
 
 
-def complaints(path: Path, library: Path) -> list[str]:
+def violations(path: Path, library: Path) -> list[str]:
     """What one library file imports against the rules; an empty list when all is well."""
     module, table = module_of(path, library), allowed()
     if module == "__init__":
         table[module] = set()
     if module not in table:
-        return [f"{path.name}: the module {module} stands on no floor; add it to tools/floors.py."]
+        return [f"{path.name}: the module {module} belongs to no layer; add it to tools/layers.py."]
     package = ".".join([PACKAGE, *path.relative_to(library).parts[:-1]])
     tree, found = ast.parse(path.read_text(encoding="utf-8")), []
     for name, line, top in imports(tree, package):
@@ -92,7 +92,7 @@ def complaints(path: Path, library: Path) -> list[str]:
         where, own = f"{path.name}:{line}", rest.split(".")[0]
         inner = own in table or (library / f"{own}.py").exists()
         if first == PACKAGE and inner and own not in table[module] | {module}:
-            found.append(f"{where}: {module} may not import {own} (see tools/floors.py).")
+            found.append(f"{where}: {module} may not import {own} (see tools/layers.py).")
         if module not in KEPT_TO.get(first, {module}):
             found.append(f"{where}: only {sorted(KEPT_TO[first])} may import {first}.")
         if top and first in INSIDE and module not in KEPT_TO.get(first, set()) - {"fit"}:

@@ -26,7 +26,7 @@ def blend_known(attempt):
     (z0, mask), t = a_hole(), torch.tensor([4, 33])
     zt, eps = torch.randn_like(z0), torch.randn_like(z0)
     noised = q_sample(z0, t, eps, NOISE)
-    wrongs = {
+    mistakes = {
         "Inside and outside have changed places: what is kept (mask 1) comes from z0.":
             noised * (1 - mask) + zt * mask,
         "What is kept is put back without noise. It must be as noisy as zt: q_sample to t.":
@@ -48,25 +48,25 @@ def blend_known(attempt):
     given = zt.clone()
     got = attempt(zt, z0.clone(), mask.clone(), t, eps.clone(), NOISE)
     error = expect_close(got, noised * mask + zt * (1 - mask), "Noise z0 to t with eps; take it "
-                         "where mask is 1, zt elsewhere.", wrongs=wrongs)
+                         "where mask is 1, zt elsewhere.", mistakes=mistakes)
     if not torch.equal(zt, given):
         raise Wrong("it changes the zt that it was given. Make a new tensor.")
     return f"puts {int(mask.sum())} places back at steps 4 and 33 (largest difference {error:.0e})"
 
 
-def a_guess(xt: Tensor, t: Tensor) -> Tensor:
-    """Stands for a network: each place's guess depends on its neighbours and on the step."""
+def a_prediction(xt: Tensor, t: Tensor) -> Tensor:
+    """Stands for a network: each place's prediction depends on its neighbours and on the step."""
     if torch.is_grad_enabled():
-        raise Wrong("gradients are being kept for every guess: `with torch.no_grad():`.")
+        raise Wrong("gradients are being kept for every prediction: `with torch.no_grad():`.")
     if t.shape != (len(xt),):
         raise Wrong(f"the network takes one step a picture, t (b,); it got {tuple(t.shape)}.")
     near = (xt + xt.roll(1, 2) + xt.roll(1, 3)) / 2
     return torch.tanh(near + torch.sin(t.to(xt.dtype)).view(-1, 1, 1, 1))
 
 
-def walk(z0: Tensor, mask: Tensor, seed: int, *, keep: str = "before", renew: bool = True,
-         end: float = END, each: bool = True, level: int = 0, down: int = NOISE.T // 5,
-         start: Callable | None = None, count: bool = True) -> tuple[Tensor, ...]:
+def trajectory(z0: Tensor, mask: Tensor, seed: int, *, keep: str = "before", renew: bool = True,
+               end: float = END, each: bool = True, level: int = 0, down: int = NOISE.T // 5,
+               start: Callable | None = None, count: bool = True) -> tuple[Tensor, ...]:
     """Where a walk stands after each step, with one thing done in another way."""
     sources = [torch.Generator().manual_seed(seed + i * count) for i in range(len(z0))]
     if not each:
@@ -87,7 +87,7 @@ def walk(z0: Tensor, mask: Tensor, seed: int, *, keep: str = "before", renew: bo
             known = q_sample(z0, (t + level).clamp(min=0), eps, NOISE)
         if keep in ("before", "at last"):
             zt = known * mask + zt * (1 - mask)
-        zt = ddim_step(a_guess(zt, t), zt, t, t - down, NOISE, end=end)
+        zt = ddim_step(a_prediction(zt, t), zt, t, t - down, NOISE, end=end)
         if keep == "after":
             zt = known * mask + zt * (1 - mask)
         found.append(zt)
@@ -100,21 +100,22 @@ def mistakes(z0: Tensor, mask: Tensor, seed: int) -> dict[str, tuple]:
     """What walks give that do one thing wrong, by their message."""
     told = z0, mask, seed
     top = torch.full((2,), VISITED[0])
-    last = walk(*told)
+    last = trajectory(*told)
     return {
-        "Nothing is put back: before each guess, `blend_known`.": walk(*told, keep="never"),
-        "What is kept is put back AFTER each step. Then the guess has not seen it at this level: "
-        "put it back before the guess.": walk(*told, keep="after"),
-        "All steps put back the same noise. Draw it anew before each.": walk(*told, renew=False),
+        "Nothing is put back: before each prediction, `blend_known`.": trajectory(*told, keep="never"),
+        "What is kept is put back AFTER each step. Then the prediction has not seen it at this level: "
+        "put it back before the prediction.": trajectory(*told, keep="after"),
+        "All steps put back the same noise. Draw it anew before each.": trajectory(*told,
+                                                                                   renew=False),
         "The last step goes to alpha_bar 1. Stable Diffusion ends at alpha_bar[0]: hand on `end`.":
-            walk(*told, end=1.),
+            trajectory(*told, end=1.),
         "One generator draws for the whole batch. Picture i has its own, seeded with seed + i.":
-            walk(*told, each=False),
-        "All pictures begin from one seed. Picture i has seed + i.": walk(*told, count=False),
-        "What is kept is noised to another step than zt stands at.": walk(*told, level=-1),
-        "The step goes down by one. It goes down by T // len(visited).": walk(*told, down=1),
+            trajectory(*told, each=False),
+        "All pictures begin from one seed. Picture i has seed + i.": trajectory(*told, count=False),
+        "What is kept is noised to another step than zt stands at.": trajectory(*told, level=-1),
+        "The step goes down by one. It goes down by T // len(visited).": trajectory(*told, down=1),
         "The walk begins at z0 with noise, so the hole is no secret. It begins at noise alone.":
-            walk(*told, start=lambda noise: q_sample(z0, top, noise, NOISE)),
+            trajectory(*told, start=lambda noise: q_sample(z0, top, noise, NOISE)),
         "z0 is put back after the last step too. GLIGEN does not: pasting belongs to the picture.":
             (*last[:-1], z0 * mask + last[-1] * (1 - mask))}
 
@@ -124,7 +125,7 @@ def inpaint_steps(attempt):
     """Two latents with a hole each, five steps, and again with another seed."""
     (z0, mask), largest = a_hole(), 0.
     for seed in (3, 11):
-        made = attempt(a_guess, z0.clone(), mask.clone(), NOISE, list(VISITED), seed)
+        made = attempt(a_prediction, z0.clone(), mask.clone(), NOISE, list(VISITED), seed)
         try:
             made = list(made)
         except TypeError:
@@ -137,9 +138,9 @@ def inpaint_steps(attempt):
             raise Wrong(f"the steps are {[int(step) for step, _ in made]}, expected {VISITED}: the "
                         "one that was just left.")
         with torch.no_grad():
-            got, want = tuple(z for _, z in made), walk(z0, mask, seed)
+            got, want = tuple(z for _, z in made), trajectory(z0, mask, seed)
             looks_like(got, mistakes(z0, mask, seed))
         error = expect_close(got, want, "Draw the first noise, then for each step: draw noise, put "
-                             "back, guess, step down, yield.")
+                             "back, predict, step down, yield.")
         largest = max(largest, error)
     return f"walks {len(VISITED)} steps from 2 seeds (largest difference {largest:.0e})"
