@@ -10,7 +10,7 @@ opens the solved ones. `test` with a path, -k or another selection runs only wha
 and leaves the notebooks out; other pytest options go to the stage "tests".
 
     --pip "ARGUMENTS"   extra arguments for pip, such as an index with another build of torch;
-                        they are remembered, and changing them makes the environment anew
+                        they are remembered, and changing them makes the environment again
 """
 # Standard library only. An old Python must be able to read this file, so that it can be told
 # what is wrong: no syntax newer than Python 3.6, and tomllib (3.11) only where it is needed.
@@ -85,7 +85,7 @@ def packages(root):
         return {extra: [re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", line).group()).lower()
                         for line in some] for extra, some in lines.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Stop("pyproject.toml is broken: take it anew from where the course came from "
+        raise Stop("pyproject.toml is broken: take it again from where the course came from "
                    f"({error})") from error
 
 
@@ -192,7 +192,7 @@ def settle(root):
 
 
 def renew(root, work, reason, wanted):
-    """Make the environment anew, or complete a copy of it, and put that in its place when whole."""
+    """Make the environment, or complete a copy of it, and put that in its place when whole."""
     say(f"{reason}: installing into .venv, {'a few minutes' if work == 'make' else 'a moment'} "
         f"(details: {LOG})")
     started = time.monotonic()
@@ -210,7 +210,7 @@ def renew(root, work, reason, wanted):
 
 
 def copy_venv(root):
-    """A copy that shares its files with the old one: pip removes what it will write anew."""
+    """A copy that shares its files with the old one: pip removes what it will write again."""
     old, new = str(root / ".venv"), str(root / NEXT)
     try:
         shutil.copytree(old, new, symlinks=True, copy_function=os.link)

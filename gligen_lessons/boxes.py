@@ -1,4 +1,4 @@
-"""Boxes: two formats, and how much two boxes share. All coordinates are parts of the picture."""
+"""Boxes: two formats, and how much two boxes share. All coordinates are normalised, 0 to 1."""
 
 import torch
 from torch import Tensor

@@ -41,7 +41,7 @@ LESSONS = {
     "07": Lesson(4, 4, 2, "DETR", "finding things", (),
                  "detection as a set: matching, Hungarian loss, a transformer with queries"),
     "08": Lesson(4, 3, 1, "GLIGEN", "words in boxes", ("06",),
-                 "GLIGEN, the gate: grounding tokens, gated self-attention, a frozen painter, bit "
+                 "GLIGEN, the gate: grounding tokens, gated self-attention, a frozen model, bit "
                  "for bit"),
     "09": Lesson(5, 3, 1, "grounding", "trained, and open-set", ("07", "08"),
                  "gates that open, scheduled sampling, guidance by boxes, ablations with "

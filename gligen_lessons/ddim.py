@@ -37,8 +37,8 @@ def ddim_step(eps_hat: Tensor, xt: Tensor, t: Tensor, t_prev: Tensor,
               clip: bool = False, end: float = 1.) -> Tensor:
     """One step from t to t_prev, any distance apart (DDIM, eq. 12).
 
-    The prediction of x0, the direction back to xt, and `eta` times the noise of DDPM. t and
-    t_prev (b,) long; t_prev < 0 means x0. `clip` clamps the prediction of x0 and leaves
+    The prediction of x0, the direction back to xt, and `eta` times the noise of DDPM. t
+    and t_prev (b,) long; t_prev < 0 means x0. `clip` clamps the predicted x0 and leaves
     eps_hat as it is, as diffusers does. Without `noise` eta must be 0.
     """
     x0_hat = predict_x0(eps_hat, xt, t, schedule)                  # (b,c,h,w)
@@ -47,7 +47,8 @@ def ddim_step(eps_hat: Tensor, xt: Tensor, t: Tensor, t_prev: Tensor,
     before = alpha_bar_at(t_prev, schedule, end)                   # (b,)
     sigma = ddim_sigma(t, t_prev, schedule, eta, end)              # (b,)
     towards_xt = (1 - before - sigma**2).clamp(min=0).sqrt()       # (b,)
-    x_prev = expand_like(before.sqrt(), xt) * x0_hat + expand_like(towards_xt, xt) * eps_hat
+    x_prev = (expand_like(before.sqrt(), xt) * x0_hat
+              + expand_like(towards_xt, xt) * eps_hat)
     return x_prev if eta == 0 else x_prev + expand_like(sigma, xt) * noise
 
 
@@ -95,11 +96,12 @@ def ddim_ascend(eps_hat: Tensor, xt: Tensor, t: Tensor, t_next: Tensor,
                 schedule: Schedule, clip: bool = False, end: float = 1.) -> Tensor:
     """One step up, from t (below 0 means x0) to a noisier t_next: eq. 12, backwards.
 
-    The prediction of x0 at level t is noised to level t_next with the same eps_hat, so that
-    ddim_step with that eps_hat returns. `clip` clamps the prediction (and breaks that law).
+    The predicted x0 at level t is noised to level t_next with the same eps_hat, so that
+    ddim_step with that eps_hat returns. `clip` clamps it (and breaks the law).
     """
     alpha_bar = alpha_bar_at(t, schedule, end)                     # (b,)
-    signal, noise = expand_like(alpha_bar.sqrt(), xt), expand_like((1 - alpha_bar).sqrt(), xt)
+    signal = expand_like(alpha_bar.sqrt(), xt)
+    noise = expand_like((1 - alpha_bar).sqrt(), xt)
     x0_hat = (xt - noise * eps_hat) / signal                       # (b,c,h,w)
     if clip:
         x0_hat = x0_hat.clamp(-1, 1)
@@ -111,10 +113,9 @@ def invert(model: Callable, x0: Tensor, schedule: Schedule, steps: int,
            end: float = 1., upto: int | None = None) -> Iterator[tuple[int, Tensor]]:
     """Encode pictures as noise: the same ODE, walked upwards (DDIM, section 4.3).
 
-    Yields (t, x) after each step, t the step reached. The prediction of eps is made for the
-    step that is aimed at, as diffusers' DDIMInverseScheduler does; walking back down
-    predictions at slightly different places, so the round trip has an error that falls with
-    more steps. `upto` stops after so many steps.
+    Yields (t, x) after each step, t the step reached. eps is predicted for the step
+    aimed at, as diffusers' DDIMInverseScheduler does, and elsewhere on the way back, so
+    the round trip has an error that falls with more steps. `upto` stops after so many.
     """
     visited, xt = timesteps(schedule.T, steps, spacing, offset), x0
     for step in visited[::-1][:upto]:

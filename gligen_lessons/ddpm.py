@@ -36,7 +36,7 @@ def predict_x0(eps_hat: Tensor, xt: Tensor, t: Tensor, schedule: Schedule) -> Te
 
 
 def predict_eps(x0_hat: Tensor, xt: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
-    """The noise that a prediction of the clean picture implies: eq. 4 solved for eps."""
+    """The noise that a predicted clean picture implies: eq. 4 solved for eps."""
     signal = extract(schedule.alpha_bar.sqrt(), t, xt)                # (b,1,1,1)
     noise = extract((1 - schedule.alpha_bar).sqrt(), t, xt)           # (b,1,1,1)
     return (xt - signal * x0_hat) / noise
@@ -131,7 +131,7 @@ def sample(model: Callable, xT: Tensor, schedule: Schedule, generator: torch.Gen
     """Walk from noise to pictures, a step at a time (DDPM, algorithm 2).
 
     Yields (t, x) after each step, t the step that was left, the last one 0 (unless the
-    walk has a single step). `steps` visits only so many of the T steps, evenly spread.
+    loop has a single step). `steps` visits only so many of the T steps, evenly spread.
     Noise is drawn on the CPU from `generator`, so that a seed means one picture on
     every device.
     """

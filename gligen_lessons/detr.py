@@ -2,7 +2,7 @@
 
 Keys, names and arithmetic of transformers' DetrForObjectDetection. x (b,3,h,w) is a picture in
 [-1, 1]. Of each picture the network says q things at once: logits (b,q,C+1), the last class for
-"nothing", and boxes (b,q,4) as cxcywh in parts of the picture. What is true comes as one labels
+"nothing", and boxes (b,q,4) as normalised cxcywh. What is true comes as one labels
 (n,) and one targets (n,4), cxcywh, for each picture.
 """
 
@@ -274,7 +274,7 @@ def detect(model: DETR, x: Tensor, threshold: float = EVEN_ODDS,
            batch: int = 64) -> list[Detections]:
     """What a trained model finds in pictures (b,3,h,w) of any size, on the CPU.
 
-    They are brought to the 128 px that it was trained on; boxes are parts of the picture.
+    They are brought to the 128 px that it was trained on; boxes are normalised.
     As "nothing" weighs little in the loss, scores are high: see EVEN_ODDS (lesson 7).
     TypeError for pictures of whole numbers, ValueError for answers that are not finite.
     """

@@ -40,7 +40,7 @@ def compute_budget() -> str:
 
 
 def steps(cpu: int, gpu: int) -> int:
-    """The number of training or sampling steps for this machine's dial."""
+    """The number of training or sampling steps for this machine's compute budget."""
     return {"small": max(2, cpu // 10), "normal": cpu, "full": gpu}[compute_budget()]
 
 

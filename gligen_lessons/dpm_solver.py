@@ -48,5 +48,6 @@ def sample_2m(model: Callable, xT: Tensor, schedule: Schedule,
         x0_last, t_last = x0_hat, t
         before = alpha_bar_at(t_prev, schedule)                    # (b,)
         eps = predict_eps(x0, xt, t, schedule)
-        xt = expand_like(before.sqrt(), xt) * x0 + expand_like((1 - before).sqrt(), xt) * eps
+        xt = (expand_like(before.sqrt(), xt) * x0
+              + expand_like((1 - before).sqrt(), xt) * eps)
         yield step, xt

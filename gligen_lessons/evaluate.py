@@ -140,7 +140,7 @@ def table(report: dict) -> str:
              "Made by `python course.py evaluate`; every figure is measured on scenes that no "
              "training has seen.", ""]
     for section, content in report.items():
-        lines += [f"## {section}", "", "| what | value | bar |", "|---|---|---|"]
+        lines += [f"## {section}", "", "| what | value | target |", "|---|---|---|"]
         lines += [f"| {name} | {_short(value)} | {_bar(section, name, value)} |"
                   for name, value in numbers(content)] + [""]
     return "\n".join(lines)

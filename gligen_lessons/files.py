@@ -183,7 +183,7 @@ def load_checkpoint(folder: str | Path) -> dict | None:
                 return torch.load(path, map_location="cpu", weights_only=True)
             except Exception as error:  # zip, pickle and end-of-file errors alike
                 raise ValueError(
-                    f"The checkpoint {path} cannot be read; remove its folder to start anew."
+                    f"The checkpoint {path} cannot be read; remove its folder to start again."
                 ) from error
     return None
 

@@ -58,7 +58,7 @@ def fit(
     warmup: steps until lr is reached, None a twentieth of all (`lr_at`); see also device.bf16
     folder: keeps checkpoint/ (made every save_every seconds, at the end, and on SIGTERM, which
         raises Interrupted) and log.jsonl (a line every log_every steps); resume goes on from there,
-        without it a run starts anew and replaces what lies there
+        without it a run starts again and replaces what lies there
     minutes: stop early, everything saved; nothing else changes
     sample(model, step) -> small dict for the log, in eval mode with the EMA weights, at milestones
 
@@ -94,7 +94,7 @@ def step_seed(*numbers: int) -> int:
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
-    """The CPU generator from which `generate` takes everything that is random in one step."""
+    """The CPU generator from which `sample_batch` takes everything that is random in one step."""
     return generator(step_seed(seed, step))
 
 
@@ -165,7 +165,7 @@ class _Run:
         whole = self.sample_batch(self.done)
         _size(whole, count := self.processes.num_processes)
         batch = [x[rank::count].to(self.device, non_blocking=True) for x in whole]
-        torch.manual_seed(step_seed(seed, self.done, 1 + rank))  # or dropout repeats `generate`'s
+        torch.manual_seed(step_seed(seed, self.done, 1 + rank))  # or dropout repeats the batch's
         with half_precision(self.device):
             return self.loss(self.model, *batch)
 

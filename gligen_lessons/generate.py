@@ -78,14 +78,14 @@ def note_unknown(parts: TextToImage, text: str) -> None:
 
 
 def plain_trajectory(parts: TextToImage, args: Namespace) -> Iterator[tuple[int, Tensor]]:
-    """The walk from the caption alone."""
+    """The trajectory from the caption alone."""
     return latent.sample_latents(parts, [args.caption] * args.count,
                                  parts.first_noise(args.count, args.seed), args.steps, args.scale)
 
 
 def grounded_trajectory(parts: TextToImage, args: Namespace,
                         requested: list[tuple[str, list[float]]]) -> Iterator[tuple[int, Tensor]]:
-    """The walk from caption and boxes, every picture with the same; notes boxes too many."""
+    """The trajectory from caption and boxes, every picture with the same; notes boxes too many."""
     phrases, boxes = (list(column) for column in zip(*requested, strict=True))
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always", UserWarning)

@@ -1,7 +1,7 @@
 """GLIGEN: grounded text to image (Li et al. 2023, arXiv 2301.07093).
 
 Keys, names and arithmetic of diffusers' UNet2DConditionModel(attention_type="gated"). A picture has
-n slots for grounded things: boxes (b,n,4) xyxy in parts of the picture, masks (b,n), 1 where a slot
+n slots for grounded things: boxes (b,n,4) xyxy, normalised, masks (b,n), 1 where a slot
 is used, features (b,n,d) of their phrases.
 """
 
@@ -49,7 +49,7 @@ class Grounding:
 
 
 def fourier(boxes: Tensor) -> Tensor:
-    """Each coordinate as waves of rising frequency, (b,n,4) to (b,n,64) (paper, eq. 5).
+    """Coordinates as sinusoids of rising frequency, (b,n,4) to (b,n,64) (paper, eq. 5).
 
     Frequencies 100^(k/8), without pi; for each one the four sines, then the cosines.
     """

@@ -17,7 +17,7 @@ from .unet import UNet
 
 
 def gate_schedule(steps: int, stages: tuple[float, float, float]) -> list[float]:
-    """How far gates are open at each step: wide open, closing evenly, shut (eq. 10).
+    """How far gates are open at each step: wide open, closing evenly, closed (eq. 10).
 
     `stages` are the parts of the steps that each takes; they sum to one. Scheduled
     sampling with tau is (tau, 0, 1 - tau). ValueError for other parts.
@@ -63,9 +63,9 @@ def grounded_eps(unet: UNet, context: Tensor, null_context: Tensor,
                  through: Callable | None = None) -> Callable:
     """A function eps_hat = f(xt, t), guided by caption and grounding at once.
 
-    `strength` says for each step how far the gates are open. The prediction that guidance
-    leads away from has the null caption and no grounding. `through` calls the network
-    where it is shown more than xt.
+    `strength` says for each step how far the gates are open. Guidance leads away
+    from the prediction with the null caption and no grounding. `through` calls the
+    network where it is shown more than xt.
     """
     check_scale(guidance_scale)
     call = through or unet
@@ -86,11 +86,12 @@ def grounded_eps(unet: UNet, context: Tensor, null_context: Tensor,
 
 def sample_grounded(parts: TextToImage, captions: list[str], grounding: Grounding,
                     zT: Tensor, steps: int = 30, guidance_scale: float = 5.,
-                    tau: float = 1., negative: str = "") -> Iterator[tuple[int, Tensor]]:
-    """Caption and boxes to latents: `latent.sample_latents`, gates open in the first steps.
+                    tau: float = 1., negative: str = "",
+                    ) -> Iterator[tuple[int, Tensor]]:
+    """Caption and boxes to latents: `sample_latents`, gates open in the first steps.
 
-    tau in 0..1 is the part of the steps in which grounding is heard (paper, eq. 10).
-    Yields (t, z) after each step. Errors as in `latent.sample_latents`, and ValueError for
+    tau in 0..1 is the part of the steps in which grounding is used (paper, eq. 10).
+    Yields (t, z) after each step. Errors as in `sample_latents`, and ValueError for
     another tau.
     """
     check_inputs(parts.unet, captions, grounding, zT)

@@ -69,7 +69,7 @@ def classifier_eps(eps_hat: Tensor, gradient: Tensor, t: Tensor, schedule: Sched
 
 
 def guide(eps_uncond: Tensor, eps_cond: Tensor, guidance_scale: float) -> Tensor:
-    """From the prediction without condition towards that with it, and past (Ho, eq. 6)."""
+    """From the prediction without condition to that with it, and past (Ho, eq. 6)."""
     return eps_uncond + guidance_scale * (eps_cond - eps_uncond)
 
 

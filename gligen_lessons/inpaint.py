@@ -22,18 +22,18 @@ from .schedule import Schedule
 from .unet import UNet
 
 
-def masks_from_boxes(boxes: list, side: int, touched: bool = False) -> Tensor:
+def masks_from_boxes(boxes: list, side: int, round_outward: bool = False) -> Tensor:
     """Masks (b,1,side,side) of each picture's boxes (n,4) xyxy: 0 inside, else 1.
 
-    Edges are cut down to whole places, as in GLIGEN's code; on a coarse map a thing
-    then looks out at the right and below. `touched` masks every place that a box
+    Edges are cut down to whole cells, as in GLIGEN's code; on a coarse map a thing
+    then looks out at the right and below. `round_outward` masks every cell that a box
     touches.
     """
     masks = torch.ones(len(boxes), 1, side, side)
     for i, places in enumerate(boxes):
         found = torch.as_tensor(places, dtype=torch.float32).reshape(-1, 4)
         corners = boxes_.check_boxes(found, f"Picture {i}: boxes") * side
-        if touched:
+        if round_outward:
             corners[:, 2:] = (corners[:, 2:] - 1e-4).ceil()   # rounding touches nothing
         corners = corners.int()
         for x0, y0, x1, y1 in corners.tolist():
@@ -101,10 +101,11 @@ def paste(generated: Tensor, x: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask > .5, x, generated)
 
 
-def inpaint_grounded(parts: TextToImage, captions: list[str], grounding: Grounding, z0: Tensor,
-                     mask: Tensor, seed: int = 0, steps: int = 30, guidance_scale: float = 5.,
-                     tau: float = 1., negative: str = "") -> Iterator[tuple[int, Tensor]]:
-    """Paint latents z0 (b,4,h,w) anew where mask (b,1,h,w) is 0, as grounding says.
+def inpaint_grounded(parts: TextToImage, captions: list[str], grounding: Grounding,
+                     z0: Tensor, mask: Tensor, seed: int = 0, steps: int = 30,
+                     guidance_scale: float = 5., tau: float = 1., negative: str = "",
+                     ) -> Iterator[tuple[int, Tensor]]:
+    """Paint latents z0 (b,4,h,w) again where mask (b,1,h,w) is 0, as grounding says.
 
     Before each step what is kept is put back with fresh noise, as GLIGEN does; nothing
     is after the last (`paste` does it in the picture). All noise of picture i comes
@@ -123,7 +124,7 @@ def inpaint_grounded(parts: TextToImage, captions: list[str], grounding: Groundi
 
 def inpaint_steps(model: Callable, z0: Tensor, mask: Tensor, schedule: Schedule,
                   visited: list[int], seed: int) -> Iterator[tuple[int, Tensor]]:
-    """The walk over the steps `visited`: put back what is kept, predict, step down."""
+    """The loop over the steps `visited`: put back what is kept, predict, step down."""
     sources = [torch.Generator().manual_seed(seed + i) for i in range(len(z0))]
     zt, end = fresh_noise(z0, sources), float(schedule.alpha_bar[0])
     for step in visited:
@@ -168,5 +169,5 @@ def check_mask(mask: Tensor, like: Tensor) -> None:
     whole = mask.flatten(1).all(1).nonzero().flatten().tolist()
     if whole:
         warnings.warn(f"The mask of picture {', '.join(map(str, whole))} is 1 everywhere, so "
-                      "nothing is painted: a box narrower than a place of the latent is lost; "
-                      "masks_of(..., touched=True) covers it.", stacklevel=3)
+                      "nothing is painted: a box narrower than a cell of the latent is lost; "
+                      "masks_from_boxes(..., round_outward=True) covers it.", stacklevel=3)

@@ -1,7 +1,7 @@
 """Training several models in order: python course.py train all, python course.py train small.
 
 Each model stands on others, and nothing is trained on a base that will still change. Trainings run
-in slices, each a process of its own that saves and ends: so the free cores can be dealt out anew
+in slices, each a process of its own that saves and ends: so the free cores can be dealt out again
 after each, and whatever stops the whole loses little. The same command goes on where it stopped.
 """
 

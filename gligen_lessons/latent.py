@@ -28,7 +28,7 @@ STEPS_OFFSET = 1
 
 
 def to_latents(vae: VAE, x: Tensor, eps: Tensor) -> Tensor:
-    """Pictures (b,3,h,w) in [-1, 1] as latents of spread one, (b,4,h/8,w/8).
+    """Pictures (b,3,h,w) in [-1, 1] as latents (b,4,h/8,w/8), standard deviation one.
 
     eps, of the latent's shape, draws from what the encoder says (section 3.1).
     """
@@ -96,7 +96,7 @@ def sample_latents(parts: TextToImage, captions: list[str], zT: Tensor, steps: i
                    guidance_scale: float = 5., negative: str = "",
                    eta: float = 0., generator: torch.Generator | None = None,
                    ) -> Iterator[tuple[int, Tensor]]:
-    """Text to latents: DDIM with classifier-free guidance, as Stable Diffusion walks.
+    """Text to latents: DDIM with classifier-free guidance, as Stable Diffusion samples.
 
     zT (b,4,h,w) is noise, one for each of the b captions. Yields (t, z) after each
     step; `to_pictures` makes a picture of any z. `negative` is what guidance leads away
@@ -117,10 +117,11 @@ def sample_latents(parts: TextToImage, captions: list[str], zT: Tensor, steps: i
                        offset=STEPS_OFFSET, end=float(parts.schedule.alpha_bar[0]))
 
 
-def generate(parts: TextToImage, captions: list[str], seed: int = 0, **options) -> Tensor:
-    """Captions to pictures (b,3,h,w) in [-1, 1], on the CPU; see `sample_latents` for options.
+def generate(parts: TextToImage, captions: list[str], seed: int = 0,
+             **options) -> Tensor:
+    """Captions to pictures (b,3,h,w) in [-1, 1], on the CPU.
 
-    Picture i starts from the noise of seed + i.
+    Picture i starts from the noise of seed + i. Options are those of `sample_latents`.
     """
     zT = parts.first_noise(len(captions), seed)
     *_, (_, z0) = sample_latents(parts, captions, zT, **options)

@@ -61,7 +61,7 @@ def _is_like(value, default, key: str) -> bool:
 
 
 def timestep_embedding(t: Tensor, width: int) -> Tensor:
-    """Write each step as waves of falling frequency (Vaswani et al. 2017, section 3.5).
+    """Each step as sinusoids of falling frequency (Vaswani et al. 2017, section 3.5).
 
     t (b,), `width` even; returns (b,width) in 32 bits, the cosines before the sines as
     in Stable Diffusion.
@@ -73,7 +73,7 @@ def timestep_embedding(t: Tensor, width: int) -> Tensor:
 
 
 class TimestepEmbedding(nn.Module):
-    """Two linear layers that turn the waves of t into what every ResBlock reads."""
+    """Two linear layers that turn the sinusoids of t into what every ResBlock reads."""
 
     def __init__(self, width: int, time_width: int):
         super().__init__()
@@ -85,7 +85,7 @@ class TimestepEmbedding(nn.Module):
 
 
 class ResnetBlock2D(nn.Module):
-    """Two convolutions beside a short cut; the step shifts channels between them.
+    """Two convolutions and a residual connection; the step shifts channels between.
 
     `time_width` None leaves the step out: lesson 3's autoencoder knows no time.
     """
@@ -256,7 +256,7 @@ def head_mean(look: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 class SpatialAttention(Attention):
-    """Self-attention among the pixels of a feature map, with its norm and short cut.
+    """Self-attention among the pixels of a feature map, with its norm and residual connection.
 
     `context` and `objs` are not read: a U-Net calls this and a transformer alike.
     """

@@ -49,7 +49,7 @@ class CropReferee(nn.Module):
 
 
 class SceneReferee(nn.Module):
-    """Which things with which colours a whole picture holds, judged at 16 x 16 places."""
+    """Which things with which colours a whole picture holds, judged at 16 x 16 positions."""
 
     def __init__(self, width: int = 24, features: int = 64):
         super().__init__()
@@ -86,7 +86,7 @@ def found_beside(found: Tensor, named: Tensor) -> dict[str, float]:
 
     `found` is the part of the named things that it is sure of, with the 95 % interval of that
     share; `exchanged` the same where each picture is held against the next one's caption, what a
-    painter reaches that does not read; `precision` the part named of what it is sure of.
+    model reaches that does not read; `precision` the part named of what it is sure of.
     """
     sure, hits = found > .5, (found[named > 0] > .5).float()
     low, high = bootstrap(hits.numpy())

@@ -68,7 +68,7 @@ class ConvNorm(nn.Module):
 
 
 class ResidualLayer(nn.Module):
-    """Convolutions beside a short cut (He et al., figure 5: basic, bottleneck)."""
+    """Convolutions, a residual connection (He et al., figure 5: basic, bottleneck)."""
 
     def __init__(self, c_in: int, c_out: int, stride: int, bottleneck: bool):
         super().__init__()
@@ -138,7 +138,7 @@ class ResNet(nn.Module):
 
 
 class DenseClassifier(nn.Module):
-    """A backbone's first school: name what each place of its map shows.
+    """A backbone's pre-training: name what each place of its map shows.
 
     Logits (b,num_labels+1,h/f,w/f), the last for no thing. DETR's own backbone went to
     ImageNet's thousand classes; ours learns the world's.

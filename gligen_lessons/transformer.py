@@ -1,6 +1,6 @@
 """The transformer of DETR (Vaswani et al. 2017, arXiv 1706.03762; DETR, appendix A.3).
 
-Tokens x (b,n,d) are vectors; what says where they lie is kept apart, in `place` and `query`, and
+Tokens x (b,n,d) are vectors; what says where they lie is kept apart, in `position` and `query`, and
 added to queries and keys in every layer.
 """
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 def sine_positions(h: int, w: int, d: int) -> Tensor:
-    """Where each place of a map lies, (h*w,d): half for its row, half for its column.
+    """Where the positions of a map lie, (h*w,d): half for the row, half for the column.
 
     Both count from 1, scaled to (0, 2 pi]; sine and cosine alternate (paper, A.4).
     """
@@ -29,7 +29,7 @@ def sine_positions(h: int, w: int, d: int) -> Tensor:
 
 
 class DetrAttention(nn.Module):
-    """Attention that knows where: queries and keys carry places, values do not."""
+    """Attention that knows where: queries and keys carry positions, values do not."""
 
     def __init__(self, d: int, heads: int):
         super().__init__()
@@ -41,16 +41,16 @@ class DetrAttention(nn.Module):
         """Cut the width into heads: (b,n,d) to (b,k,n,d/k)."""
         return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
-    def map(self, x: Tensor, place: Tensor, source: Tensor,
-            source_place: Tensor) -> Tensor:
+    def map(self, x: Tensor, position: Tensor, source: Tensor,
+            source_position: Tensor) -> Tensor:
         """How much each x looks at each of `source`, (b,k,n,m); rows sum to one."""
-        q, k = self.q_proj(x + place), self.k_proj(source + source_place)
+        q, k = self.q_proj(x + position), self.k_proj(source + source_position)
         q, k = self.split(q), self.split(k)
         return (q / q.shape[-1] ** .5 @ k.transpose(2, 3)).softmax(-1)
 
-    def forward(self, x: Tensor, place: Tensor, source: Tensor,
-                source_place: Tensor) -> Tensor:
-        q, k = self.q_proj(x + place), self.k_proj(source + source_place)
+    def forward(self, x: Tensor, position: Tensor, source: Tensor,
+                source_position: Tensor) -> Tensor:
+        q, k = self.q_proj(x + position), self.k_proj(source + source_position)
         q, k, v = self.split(q), self.split(k), self.split(self.v_proj(source))
         y = F.scaled_dot_product_attention(q, k, v)             # (b,k,n,d/k)
         return self.o_proj(y.transpose(1, 2).flatten(2))        # (b,n,d)
@@ -68,7 +68,7 @@ class DetrMLP(nn.Module):
 
 
 class DetrEncoderLayer(nn.Module):
-    """Places look at places; the norm comes after each sum (paper, figure 10 left)."""
+    """Positions attend to each other; a norm after each sum (paper, figure 10 left)."""
 
     def __init__(self, d: int, heads: int, d_inner: int, dropout: float):
         super().__init__()
@@ -77,8 +77,8 @@ class DetrEncoderLayer(nn.Module):
         self.mlp, self.final_layer_norm = DetrMLP(d, d_inner), nn.LayerNorm(d)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, place: Tensor) -> Tensor:
-        seen = self.self_attn(x, place, x, place)               # (b,n,d)
+    def forward(self, x: Tensor, position: Tensor) -> Tensor:
+        seen = self.self_attn(x, position, x, position)               # (b,n,d)
         x = self.self_attn_layer_norm(x + self.dropout(seen))
         return self.final_layer_norm(x + self.dropout(self.mlp(x)))     # (b,n,d)
 
@@ -96,25 +96,25 @@ class DetrDecoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, query: Tensor, memory: Tensor,
-                place: Tensor) -> Tensor:
+                position: Tensor) -> Tensor:
         told = self.self_attn(x, query, x, query)               # (b,q,d)
         x = self.self_attn_layer_norm(x + self.dropout(told))
-        seen = self.encoder_attn(x, query, memory, place)       # (b,q,d)
+        seen = self.encoder_attn(x, query, memory, position)       # (b,q,d)
         x = self.encoder_attn_layer_norm(x + self.dropout(seen))
         return self.final_layer_norm(x + self.dropout(self.mlp(x)))     # (b,q,d)
 
 
 class DetrEncoder(nn.Module):
-    """From the map's places to the memory that the queries read."""
+    """From the map's positions to the memory that the queries read."""
 
     def __init__(self, count: int, d: int, heads: int, d_inner: int, dropout: float):
         super().__init__()
         self.layers = nn.ModuleList(
             DetrEncoderLayer(d, heads, d_inner, dropout) for _ in range(count))
 
-    def forward(self, x: Tensor, place: Tensor) -> Tensor:
+    def forward(self, x: Tensor, position: Tensor) -> Tensor:
         for layer in self.layers:
-            x = layer(x, place)
+            x = layer(x, position)
         return x                                                # (b,n,d)
 
 
@@ -127,10 +127,10 @@ class DetrDecoder(nn.Module):
             DetrDecoderLayer(d, heads, d_inner, dropout) for _ in range(count))
         self.layernorm = nn.LayerNorm(d)
 
-    def forward(self, query: Tensor, memory: Tensor, place: Tensor) -> Tensor:
+    def forward(self, query: Tensor, memory: Tensor, position: Tensor) -> Tensor:
         x = torch.zeros_like(query).expand(len(memory), -1, -1)     # begin empty
         states = []
         for layer in self.layers:
-            x = layer(x, query, memory, place)
+            x = layer(x, query, memory, position)
             states.append(self.layernorm(x))                    # is read, not fed back
         return torch.stack(states)                              # (layers,b,q,d)

@@ -80,7 +80,7 @@ def with_defaults(config: dict) -> SimpleNamespace:
 def attention_for(kind: str, c: int, size: int, cfg: SimpleNamespace):
     """The attention after a ResBlock in a block of this kind: an nn.Module, or None.
 
-    `size` is the config's attention_head_dim: by an old slip of diffusers the NUMBER of
+    `size` is the config's attention_head_dim: by an old mistake of diffusers the NUMBER of
     heads in CrossAttn blocks, and the WIDTH of one head in Attn blocks.
     """
     if "Attn" not in kind:
@@ -96,7 +96,7 @@ def attention_for(kind: str, c: int, size: int, cfg: SimpleNamespace):
 class DownBlock(nn.Module):
     """One level on the way down: ResBlocks with their attention, then half the size.
 
-    Every result is also put on the pile `skips`, where the way up finds it.
+    Every result is also put on the stack `skips`, where the way up finds it.
     """
 
     def __init__(self, cfg: SimpleNamespace, level: int):
@@ -145,7 +145,7 @@ class MidBlock(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """One level on the way up: ResBlocks that read the pile, then twice the size."""
+    """One level on the way up: ResBlocks that read the stack, then twice the size."""
 
     def __init__(self, cfg: SimpleNamespace, level: int):
         super().__init__()

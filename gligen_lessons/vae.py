@@ -68,7 +68,7 @@ def vae_loss(model: Callable, x: Tensor, eps: Tensor, kl_weight: float) -> Tenso
 
 
 def scaling_factor(z: Tensor) -> float:
-    """What to multiply latents with for a spread of one (latent diffusion, app. G)."""
+    """What makes the standard deviation of latents one (latent diffusion, app. G)."""
     return 1 / float(z.flatten().std())
 
 
@@ -165,7 +165,7 @@ class VAE(nn.Module):
     """A picture to a small latent and back (latent diffusion, section 3.1).
 
     `config` is the dict of AutoencoderKL's keys that it was built from; `factor` says how many
-    times smaller a latent is; `scaling_factor` makes latents of spread one.
+    times smaller a latent is; `scaling_factor` makes latents of unit standard deviation.
     """
 
     def __init__(self, **config):

@@ -109,7 +109,7 @@ def log(name: str, folder: Path | None = None) -> list[dict]:
         return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is damaged ({error}); python course.py train {name} writes it "
-                         "anew.") from error
+                         "again.") from error
 
 
 def export(name: str, folder: str | Path) -> Path:

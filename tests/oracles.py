@@ -27,7 +27,7 @@ def relative_error(ours: Tensor, theirs: Tensor) -> float:
 
 
 def draw(model: nn.Module, seed: int = 0) -> None:
-    """Draw every parameter anew, N(0, 1) or N(0, 1 / fan_in), so that outputs are of order 1.
+    """Draw every parameter again, N(0, 1) or N(0, 1 / fan_in), so that outputs are of order 1.
 
     All come from one pool of noise: Stable Diffusion's 860 million are then drawn in seconds.
     """

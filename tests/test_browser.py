@@ -25,7 +25,7 @@ CELLS = ".jp-Notebook .jp-CodeCell"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
          "--disable-background-networking", "--disable-component-update"]
 OWN = {"matcher.ipynb": "from gligen_lessons.widgets.box_matcher import box_matcher\nbox_matcher()",
-       "painter.ipynb": """\
+       "generator.ipynb": """\
 import numpy as np
 from gligen_lessons.widgets.grounding_canvas import grounding_canvas
 
@@ -271,7 +271,7 @@ def tab_to(page, selector: str, key: str = "Tab") -> None:
 
 
 def test_boxes_are_drawn_by_mouse_and_by_keys_and_painted(lab, browser):
-    page, outside = run_all(browser, lab, "painter.ipynb")
+    page, outside = run_all(browser, lab, "generator.ipynb")
     page.locator(".grounding-paper .box-layer").scroll_into_view_if_needed()
     message = page.locator(".grounding-message")
 

@@ -306,7 +306,7 @@ def damage_pip(root: Path):
 
 @pytest.mark.parametrize("damage", [damage_python, damage_package, damage_pip])
 def test_a_broken_environment_is_told_from_a_whole_one(tiny, damage, tmp_path):
-    """On a copy whose note is left out, since a copied environment is made anew anyway."""
+    """On a copy whose note is left out, since a copied environment is made again anyway."""
     shutil.copytree(tiny.root, tmp_path / "copy", symlinks=True)
     copy = tmp_path / "copy"
     assert course.health(copy, []) == ("", "")
@@ -371,7 +371,7 @@ def test_arguments_that_pip_refuses_leave_the_old_environment(tiny):
     assert tiny.run("doctor").stderr == ""
 
 
-@pytest.mark.parametrize("words", [[], ["--pip", "--pre"]])      # complete it; make it anew
+@pytest.mark.parametrize("words", [[], ["--pip", "--pre"]])      # complete it; make it again
 def test_a_start_that_is_killed_leaves_the_old_environment(tiny, words):
     (tiny.root / "slow").touch()
     (tiny.root / "constraints.txt").write_text(f"# {words}")

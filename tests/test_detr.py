@@ -56,7 +56,7 @@ def theirs_of(keys: dict) -> DetrForObjectDetection:
 def drawn(keys: dict) -> DETR:
     """Our network with every weight and every running average of its norms drawn.
 
-    Attention is made sharp, or all places would be looked at alike and mistakes in it hide.
+    Attention is made sharp, or all positions would be looked at alike and mistakes in it hide.
     """
     model, g = DETR(**keys), torch.Generator().manual_seed(3)
     draw(model)

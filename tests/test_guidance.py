@@ -22,7 +22,7 @@ def some(*shape, seed=0):
 
 
 def normal_eps(xt, t, mean=0.):
-    """The exact prediction of eps for data N(mean, 1): noised, they are N(sqrt(alpha_bar) mean, 1)."""
+    """The exact eps of data N(mean, 1): noised, they are N(sqrt(alpha_bar) mean, 1)."""
     alpha_bar = SCHEDULE.alpha_bar[t].view(-1, *[1] * (xt.ndim - 1))
     return (1 - alpha_bar).sqrt() * (xt - alpha_bar.sqrt() * mean)
 

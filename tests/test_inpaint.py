@@ -34,8 +34,8 @@ def test_masks_cut_edges_down_as_diffusers_does():
 
 
 def test_a_mask_can_cover_all_that_a_box_touches():
-    touched = masks_from_boxes([[[.1, .5, .5, .9]]], 16, touched=True)[0, 0]
-    covered = (touched == 0).nonzero()
+    round_outward = masks_from_boxes([[[.1, .5, .5, .9]]], 16, round_outward=True)[0, 0]
+    covered = (round_outward == 0).nonzero()
     assert covered.amin(0).tolist() == [8, 1] and covered.amax(0).tolist() == [14, 7]
     assert torch.equal(masks_from_boxes([[[.25, .25, .5, .75]]], 16, True), masks_from_boxes(
         [[[.25, .25, .5, .75]]], 16))                      # edges on the grid: nothing to add
@@ -232,10 +232,10 @@ def test_what_inpainting_adds_is_the_gates_and_the_first_layers_weight():
 
 
 def test_a_mask_of_which_nothing_is_painted_is_told():
-    """A box narrower than a place of the latent masks none; `touched` covers it."""
+    """A box narrower than a cell of the latent masks none; `round_outward` covers it."""
     boxes = [[[.1, .1, .5, .5]], [[.52, .52, .56, .56]]]
     with pytest.warns(UserWarning, match="The mask of picture 1 is 1 everywhere, so nothing is pa"):
         check_mask(masks_from_boxes(boxes, 16), torch.zeros(2, 4, 16, 16))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        check_mask(masks_from_boxes(boxes, 16, touched=True), torch.zeros(2, 4, 16, 16))
+        check_mask(masks_from_boxes(boxes, 16, round_outward=True), torch.zeros(2, 4, 16, 16))

@@ -72,6 +72,6 @@ def slerp(attempt):
 
 
 def _unscaled(a: torch.Tensor, b: torch.Tensor, part: float) -> torch.Tensor:
-    """slerp with an angle from the bare inner product, a usual slip."""
+    """slerp with an angle from the bare inner product, a usual mistake."""
     angle = (a * b).sum().clamp(-1, 1).arccos()
     return (((1 - part) * angle).sin() * a + (part * angle).sin() * b) / angle.sin().clamp(min=.01)

@@ -1,4 +1,4 @@
-"""Checks of lesson 1 beside the process: v, the cosine schedule, waves of t, EMA and KID."""
+"""Checks of lesson 1 beside the process: v, the cosine schedule, sinusoids of t, EMA and KID."""
 
 import math
 
@@ -176,4 +176,4 @@ def timestep_embedding(attempt):
     error = expect_close(attempt(t.clone(), 2 * half), want, "Compare with the formula: angles "
                          "whose frequencies FALL from 1 (mind the minus), their cosines, their "
                          "sines.", tol=3e-4, mistakes=mistakes)
-    return f"writes 5 steps as {2 * half} waves (largest difference {error:.0e})"
+    return f"writes 5 steps as {2 * half} sinusoids (largest difference {error:.0e})"

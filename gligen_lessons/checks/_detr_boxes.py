@@ -19,7 +19,8 @@ def brute_force_assignment(attempt):
         "This lists each row's column. The formula's sigma is the inverse: each COLUMN's row.":
             torch.tensor([1, 2, 3, 0]),
         "Rows are counted from 0 here, not from 1.": torch.tensor([4, 1, 2, 3]),
-        "This is the dearest assignment. The smallest sum is wanted.": most_expensive(square),
+        "This is the most expensive assignment. The smallest sum is wanted.":
+            most_expensive(square),
         "This is what the assignment costs. Which rows does it take?": torch.tensor(6.)}
     expect_close(told, torch.tensor([3, 0, 1, 2]), "Of all permutations, the one with the "
                  "smallest sum of costs.", mistakes=mistakes)

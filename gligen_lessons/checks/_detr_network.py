@@ -22,7 +22,7 @@ def sinusoids_of(n: int, d: int, first: int = 1, whole: float = 2 * math.pi, rat
 
 
 def placed(rows, columns) -> torch.Tensor:
-    """Both axes for every place, row after row: rows (h,d/2) and columns (w,d/2) to (h*w,d)."""
+    """Both axes for every position, row after row: rows (h,d/2) and columns (w,d/2) to (h*w,d)."""
     return torch.cat([rows.repeat_interleave(len(columns), 0), columns.repeat(len(rows), 1)], 1)
 
 
@@ -43,18 +43,18 @@ def sine_positions(attempt):
             both(apart=True),
         "The rates use d. Each axis has d/2 numbers, so the exponent is over d/2.":
             both(rate=24),
-        "The places go column after column. A map is flattened row after row.":
+        "The positions go column after column. A map is flattened row after row.":
             torch.cat([rows.repeat(5, 1), columns.repeat_interleave(3, 0)], 1)}
     told = attempt(3, 5, 24)
     if isinstance(told, torch.Tensor) and told.shape == (3, 5, 24):
-        raise Wrong("the places are not flattened yet: (h*w,d), row after row.")
+        raise Wrong("the positions are not flattened yet: (h*w,d), row after row.")
     told = told.double() if isinstance(told, torch.Tensor) else told
     error = expect_close(told, placed(rows, columns), "Compare row 1, column 1: the angle is "
                          "2 pi / h for the first half, 2 pi / w for the second.", mistakes=mistakes)
     expect_close(attempt(4, 2, 8).double(), placed(sinusoids_of(4, 4), sinusoids_of(2, 4)),
                  "It is right "
                  "for one size and wrong for another: is a size written into it?")
-    return f"writes 15 places as waves (largest difference {error:.0e})"
+    return f"writes 15 positions as sinusoids (largest difference {error:.0e})"
 
 
 def attended(layer, x, position, source, source_position, q="qp", k="sp", v="s", out=True,
@@ -73,7 +73,7 @@ def attended(layer, x, position, source, source_position, q="qp", k="sp", v="s",
 
 @exercise("gligen_lessons.transformer:DetrAttention")
 def DetrAttention(attempt):                              # noqa: N802
-    """Three answers look at five places, in two heads."""
+    """Three answers look at five positions, in two heads."""
     own_layer, layer = transformer.DetrAttention(8, 2), attempt(8, 2)
     for value in own_layer.parameters():
         torch.nn.init.normal_(value, std=.6)
@@ -84,10 +84,11 @@ def DetrAttention(attempt):                              # noqa: N802
     weights = own_layer.map(*given)
     tangled = own_layer.o_proj((weights @ tangled).reshape(2, 3, 8))
     mistakes = {
-        "The values carry places here. Hand over contents only: v_proj(source).":
+        "The values carry positions here. Hand over contents only: v_proj(source).":
             attended(own_layer, *given, v="sp"),
-        "What asks does not know its place: q_proj(x + place).": attended(own_layer, *given, q="q"),
-        "What is asked does not know its place: k_proj(source + source_place).":
+        "What asks does not know its position: q_proj(x + position).": attended(own_layer, *given,
+                                                                                q="q"),
+        "What is asked does not know its position: k_proj(source + source_position).":
             attended(own_layer, *given, k="s"),
         "The last projection is missing: o_proj.": attended(own_layer, *given, out=False),
         "The scores are not divided by the root of a head's width. "
@@ -95,7 +96,7 @@ def DetrAttention(attempt):                              # noqa: N802
         "The heads are joined in the wrong order: transpose first, then flatten.": tangled}
     told = layer(*(part.clone() for part in given))
     error = expect_close(told, attended(own_layer, *given), "Compare with the formula: q and k "
-                         "carry places, v does not.", mistakes=mistakes)
+                         "carry positions, v does not.", mistakes=mistakes)
     return f"attends from 3 to 5 tokens in 2 heads (largest difference {error:.0e})"
 
 
@@ -122,17 +123,17 @@ def decoded(layer, x, query, memory, position, wrong=""):
 
 @exercise("gligen_lessons.transformer:DetrDecoderLayer")
 def DetrDecoderLayer(attempt):                           # noqa: N802
-    """Three answers and six places; then with a dropout that drops everything."""
+    """Three answers and six positions; then with a dropout that drops everything."""
     own_layer, layer = (kind(8, 2, 16, 0.) for kind in (transformer.DetrDecoderLayer, attempt))
     for value in own_layer.parameters():
         torch.nn.init.normal_(value, std=.5)
     layer.load_state_dict(own_layer.state_dict())
     given = (torch.randn(2, 3, 8), torch.randn(3, 8), torch.randn(2, 6, 8), torch.randn(6, 8))
     messages = {
-        "silent": "Between each other the answers need their queries as places: "
+        "silent": "Between each other the answers need their queries as positions: "
                   "self_attn(x, query, x, query).",
-        "no query": "When they look at the picture, the queries are still their places.",
-        "no place": "The memory needs its places, or nobody finds anything by where it is.",
+        "no query": "When they look at the picture, the queries are still their positions.",
+        "no place": "The memory needs its positions, or nobody finds anything by where it is.",
         "looks first": "The order is: each other first, then the picture, then the MLP.",
         "pre-norm": "The norms come AFTER each sum here, not before each part.",
         "no shortcut": "The sums are missing: each part's result is added to x.",
@@ -148,4 +149,4 @@ def DetrDecoderLayer(attempt):                           # noqa: N802
         x = getattr(own_layer, norm)(x)
     expect_close(dropping(*given), x, "Dropout is missing in a part, or stands behind the sum: it "
                  "is for what a part adds.")
-    return f"lets 3 answers talk and look at 6 places (largest difference {error:.0e})"
+    return f"lets 3 answers talk and look at 6 positions (largest difference {error:.0e})"

@@ -1,4 +1,4 @@
-"""Checks of lesson 8 on boxes as waves, tokens, and the gated layer."""
+"""Checks of lesson 8 on boxes as sinusoids, tokens, and the gated layer."""
 
 import math
 
@@ -16,7 +16,7 @@ def some_boxes() -> Tensor:
 
 
 def in_sinusoids(boxes: Tensor, rates, order: str = "fwc", cosine_first: bool = False) -> Tensor:
-    """Waves of boxes by einsum; `order` of frequency, wave and coordinate, slowest first."""
+    """Sinusoids of boxes by einsum; `order` of frequency, wave and coordinate, slowest first."""
     angles = torch.einsum("bnc,f->bnfc", boxes.double(), torch.as_tensor(rates).double())
     both = [angles.cos(), angles.sin()] if cosine_first else [angles.sin(), angles.cos()]
     sinusoids = torch.stack(both, 3)                                    # (b,n,f,w,c)
@@ -25,13 +25,13 @@ def in_sinusoids(boxes: Tensor, rates, order: str = "fwc", cosine_first: bool = 
 
 @exercise("gligen_lessons.gligen:fourier")
 def fourier(attempt):
-    """Six boxes, and the boxes whose waves are known without a formula."""
+    """Six boxes, and the boxes whose sinusoids are known without a formula."""
     boxes, k = some_boxes(), torch.arange(8)
     rates = 100 ** (k.double() / 8)
     mistakes = {
-        "There is a factor of pi in the angles; GLIGEN's waves have none.":
+        "There is a factor of pi in the angles; GLIGEN's sinusoids have none.":
             in_sinusoids(boxes, math.pi * rates),
-        "There is a factor of 2 pi in the angles; GLIGEN's waves have none.":
+        "There is a factor of 2 pi in the angles; GLIGEN's sinusoids have none.":
             in_sinusoids(boxes, 2 * math.pi * rates),
         "These frequencies are powers of two. Here f_k = 100^(k/8).": in_sinusoids(boxes, 2. ** k),
         "The frequencies end at 100 here: the exponent is k/8, so the last one is 56.":
@@ -41,7 +41,7 @@ def fourier(attempt):
         "Frequency 0 should be 1: k counts from 0 to 7.": in_sinusoids(boxes, 100 ** ((k + 1) / 8)),
         "The cosines come before the sines; for boxes the sines are first.":
             in_sinusoids(boxes, rates, cosine_first=True),
-        "All waves of a coordinate stand together. Frequencies come first: permute to "
+        "All sinusoids of a coordinate stand together. Frequencies come first: permute to "
         "(b,n,8,2,4) before you flatten.": in_sinusoids(boxes, rates, "cfw"),
         "Coordinates come before sine and cosine here: for each frequency the four sines, then "
         "the four cosines.": in_sinusoids(boxes, rates, "fcw"),
@@ -49,7 +49,7 @@ def fourier(attempt):
             in_sinusoids(boxes, rates, "wfc"),
         "All sines of a coordinate, then all its cosines: frequencies come first, then sine and "
         "cosine, then coordinates.": in_sinusoids(boxes, rates, "cwf"),
-        "The waves are right, and not flattened: (b,n,64).":
+        "The sinusoids are right, and not flattened: (b,n,64).":
             in_sinusoids(boxes, rates).unflatten(2, (8, 2, 4))}
     error = expect_close(attempt(boxes.clone()), in_sinusoids(boxes, rates), "Compare frequency 0: "
                          "sin(x0), sin(y0), sin(x1), sin(y1), then the four cosines.",
@@ -57,7 +57,7 @@ def fourier(attempt):
     wide = torch.rand(1, 5, 4, dtype=torch.float64)
     if attempt(wide).dtype != torch.float64:
         raise Wrong("boxes in 64 bits came back in 32: bring the frequencies to the boxes' dtype.")
-    return f"writes 6 boxes as 64 waves (largest difference {error:.0e})"
+    return f"writes 6 boxes as 64 sinusoids (largest difference {error:.0e})"
 
 
 def drawn_position_net() -> reference.PositionNet:
@@ -85,28 +85,28 @@ def PositionNet(attempt):
     mistakes = {
         "The masks are ignored: unused slots show what happens to lie in them.": plain,
         "Unused slots give a token of zeros: the mask works after the MLP. Exchange features and "
-        "waves for the null features BEFORE it; an empty slot has a token like any other.":
+        "sinusoids for the null features BEFORE it; an empty slot has a token like any other.":
             used * want,
-        "Features are exchanged in unused slots, the waves are not: the box leaks.":
+        "Features are exchanged in unused slots, the sinusoids are not: the box leaks.":
             mlp(words, sinusoids),
-        "Waves are exchanged in unused slots, the features are not: the phrase leaks.":
+        "Sinusoids are exchanged in unused slots, the features are not: the phrase leaks.":
             mlp(features, places),
         "In unused slots the phrase and the box are zero. Learned null features stand there.":
             mlp(used * features, used * sinusoids),
-        "In unused slots the BOX is zero, and its waves are those of a box in the corner. "
-        "`null_position_feature` stands for the 64 waves.": mlp(words, no_box),
+        "In unused slots the BOX is zero, and its sinusoids are those of a box in the corner. "
+        "`null_position_feature` stands for the 64 sinusoids.": mlp(words, no_box),
         "The mask is upside down: 1 is a slot in use.":
             mlp((1 - used) * features + used * null,
                 (1 - used) * sinusoids + used * null_sinusoids),
         "The null features are added to every slot; they take the place of unused ones.":
             mlp(used * features + null, used * sinusoids + null_sinusoids),
-        "Waves come before features. The order is features, waves.":
+        "Sinusoids come before features. The order is features, sinusoids.":
             net.linears(torch.cat([places, words], -1))}
     learner = attempt(5, 7)
     learner.load_state_dict(net.state_dict())
     error = expect_close(learner(boxes.clone(), masks.clone(), features.clone()), want,
                          "Exchange both halves where the mask is 0, then one MLP over features and "
-                         "waves.", mistakes=mistakes)
+                         "sinusoids.", mistakes=mistakes)
     return f"makes tokens of 3 used and 3 unused slots (largest difference {error:.0e})"
 
 
@@ -196,7 +196,7 @@ def mistakes_of_parts(s: Slipped) -> dict[str, Tensor]:
 
 @exercise("gligen_lessons.gligen:GatedSelfAttentionDense")
 def GatedSelfAttentionDense(attempt):
-    """Six pixels and four tokens through open gates, and through shut ones."""
+    """Six pixels and four tokens through open gates, and through closed ones."""
     gate, x, objs = drawn_gate(), torch.randn(2, 6, 12), torch.randn(2, 4, 5)
     learner = attempt(12, 3, 5)
     learner.load_state_dict(gate.state_dict())
@@ -215,4 +215,4 @@ def GatedSelfAttentionDense(attempt):
         nn.init.zeros_(getattr(learner, name).requires_grad_(False))
     if not torch.equal(learner(x, objs), x):
         raise Wrong("with both gates at zero x must come out untouched, bit for bit.")
-    return f"lets 4 tokens in and none when shut (largest difference {error:.0e})"
+    return f"lets 4 tokens in and none when closed (largest difference {error:.0e})"

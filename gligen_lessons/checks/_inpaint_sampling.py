@@ -1,4 +1,4 @@
-"""Checks of lesson 10 on putting back what is kept, and on the walk that does it."""
+"""Checks of lesson 10 on putting back what is kept, and on the trajectory that does it."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from ..ddpm import q_sample
 from . import Wrong, exercise, expect_close, looks_like
 from ._small import END, NOISE
 
-VISITED = timesteps(NOISE.T, 5, offset=1)                       # steps of a short walk, in 40
+VISITED = timesteps(NOISE.T, 5, offset=1)                       # steps of a short loop, in 40
 
 
 def a_hole() -> tuple[Tensor, Tensor]:
@@ -97,15 +97,16 @@ def trajectory(z0: Tensor, mask: Tensor, seed: int, *, keep: str = "before", ren
 
 
 def mistakes(z0: Tensor, mask: Tensor, seed: int) -> dict[str, tuple]:
-    """What walks give that do one thing wrong, by their message."""
+    """What loops give that do one thing wrong, by their message."""
     told = z0, mask, seed
     top = torch.full((2,), VISITED[0])
     last = trajectory(*told)
     return {
-        "Nothing is put back: before each prediction, `blend_known`.": trajectory(*told, keep="never"),
-        "What is kept is put back AFTER each step. Then the prediction has not seen it at this level: "
+        "Nothing is put back: before each prediction, `blend_known`.": trajectory(*told,
+                                                                                  keep="never"),
+        "What is kept is put back AFTER each step. Then the network has not seen it at this level: "
         "put it back before the prediction.": trajectory(*told, keep="after"),
-        "All steps put back the same noise. Draw it anew before each.": trajectory(*told,
+        "All steps put back the same noise. Draw it again before each.": trajectory(*told,
                                                                                    renew=False),
         "The last step goes to alpha_bar 1. Stable Diffusion ends at alpha_bar[0]: hand on `end`.":
             trajectory(*told, end=1.),
@@ -114,7 +115,7 @@ def mistakes(z0: Tensor, mask: Tensor, seed: int) -> dict[str, tuple]:
         "All pictures begin from one seed. Picture i has seed + i.": trajectory(*told, count=False),
         "What is kept is noised to another step than zt stands at.": trajectory(*told, level=-1),
         "The step goes down by one. It goes down by T // len(visited).": trajectory(*told, down=1),
-        "The walk begins at z0 with noise, so the hole is no secret. It begins at noise alone.":
+        "The start is z0 with noise, so the hole is no secret. It should be noise alone.":
             trajectory(*told, start=lambda noise: q_sample(z0, top, noise, NOISE)),
         "z0 is put back after the last step too. GLIGEN does not: pasting belongs to the picture.":
             (*last[:-1], z0 * mask + last[-1] * (1 - mask))}
@@ -143,4 +144,4 @@ def inpaint_steps(attempt):
         error = expect_close(got, want, "Draw the first noise, then for each step: draw noise, put "
                              "back, predict, step down, yield.")
         largest = max(largest, error)
-    return f"walks {len(VISITED)} steps from 2 seeds (largest difference {largest:.0e})"
+    return f"samples {len(VISITED)} steps from 2 seeds (largest difference {largest:.0e})"

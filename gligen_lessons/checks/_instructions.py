@@ -1,4 +1,4 @@
-"""The check of lesson 10 on what each arm of its experiment tells the painter."""
+"""The check of lesson 10 on what each arm of its experiment tells the generator."""
 
 import torch
 from torch import Tensor

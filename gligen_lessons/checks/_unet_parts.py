@@ -38,7 +38,7 @@ def ResnetBlock2D(attempt):
 
 
 def wrong_blocks(net: nn.Module, x: Tensor, temb: Tensor) -> dict:
-    """Typical slips in a ResBlock, with what they give."""
+    """Typical mistakes in a ResBlock, with what they give."""
     def first(x):
         return net.conv1(F.silu(net.norm1(x)))                              # (b,9,h,w)
 
@@ -85,7 +85,7 @@ def Attention(attempt):
 
 
 def wrong_attentions(net: nn.Module, x: Tensor, context: Tensor) -> dict:
-    """Typical slips in attention, with what they give."""
+    """Typical mistakes in attention, with what they give."""
     def mixed(q, k, v, heads=3):
         q, k, v = (reference.split_heads(y, heads) for y in (q, k, v))
         return reference.dot_product_attention(q, k, v)                    # (b,k,n,d/k)

@@ -93,7 +93,7 @@ def ddim_step(attempt):
         "This keeps alpha_bar of t; the result must have that of t_prev.": mixed(now, clipped),
         "`clip` was asked for and the prediction of x0 was not clamped to [-1, 1].":
             mixed(before, prediction),
-        "eps_hat was made anew from the clipped prediction. Some repositories do that; here, as in "
+        "eps_hat was made again of the clipped x0. Some repositories do that; here, as in "
         "diffusers, it stays as it is.": mixed(before, clipped, direction=again),
         "The noise is multiplied by the variance; it needs sigma.":
             mixed(before, clipped, z=sigma**2),
@@ -101,17 +101,19 @@ def ddim_step(attempt):
             mixed(before, clipped, z=none)}
     got = expect_no_draw(attempt, "noise", eps_hat.clone(), xt.clone(), t, t_prev, COARSE, eta,
                          noise.clone(), True, END)
-    error = expect_close(got, mixed(before, clipped), "Compare with equation 12: the prediction of x0, "
+    error = expect_close(got, mixed(before, clipped),
+                         "Compare with equation 12: the prediction of x0, "
                          "the direction back to xt, the noise.", mistakes=mistakes)
     plain = attempt(eps_hat.clone(), xt.clone(), t, t_prev, COARSE)
     want = mixed(reference.alpha_bar_at(t_prev, COARSE), prediction, none, none)
-    expect_close(plain, want, "With eta = 0 and no clipping the prediction and eps_hat are mixed as in "
+    expect_close(plain, want,
+                 "With eta = 0 and no clipping the prediction and eps_hat are mixed as in "
                  "q_sample, for t_prev.")
     return f"agrees with equation 12 on 3 jumps, one onto x0 (largest difference {error:.0e})"
 
 
 def misplaced(T: int, steps: int, spacing: str, offset: int, want: list[int]) -> dict[str, list]:
-    """What typical slips visit instead of `want`, by their message."""
+    """What typical mistakes visit instead of `want`, by their message."""
     even = [(steps - 1 - i) * (T - 1) / (steps - 1) for i in range(steps)]
     mistakes = {
         "leading": {
@@ -151,12 +153,12 @@ def bent(xt, t):
 
 
 def expect_trajectory(got, want: list, message: str, mistakes: dict) -> float:
-    """Compare a walk's [(t, x), ...] with the right one: its length, its steps, its pictures.
+    """Compare a trajectory's [(t, x), ...] with the right one: its length, its steps, its pictures.
 
-    `mistakes` maps a message to the last picture of a typical wrong walk.
+    `mistakes` maps a message to the last picture of a typical wrong trajectory.
     """
     if got is None or len(got := list(got)) == 0:
-        raise Wrong("nothing was yielded. A walk yields (t, x) after each step.")
+        raise Wrong("nothing was yielded. The loop yields (t, x) after each step.")
     if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in got):
         raise Wrong("each step must yield a pair: the step and the picture.")
     if len(got) != len(want):
@@ -169,7 +171,7 @@ def expect_trajectory(got, want: list, message: str, mistakes: dict) -> float:
 
 def careless(xT: torch.Tensor, steps: list[int], aim, ask=lambda t: t,
              forget: bool = False) -> torch.Tensor:
-    """Where a walk down ends that aims at `aim(t)`, asks the network about `ask(t)`, or forgets."""
+    """Where a loop ends that aims at `aim(t)`, asks the network about `ask(t)`, or forgets."""
     g, xt = torch.Generator().manual_seed(3), xT
     for step in steps:
         t, noise = torch.full((len(xt),), step), torch.randn(xt.shape, generator=g)
@@ -180,7 +182,7 @@ def careless(xT: torch.Tensor, steps: list[int], aim, ask=lambda t: t,
 
 @exercise("gligen_lessons.ddim:sample")
 def sample(attempt):
-    """Three of ten steps, with noise, clipping and an end of their own; then a plain walk."""
+    """Three of ten steps, with noise, clipping and an end of their own; then a plain loop."""
     xT, _, _ = three_pictures(batch=2)
 
     def seeded():
@@ -189,7 +191,7 @@ def sample(attempt):
     want = list(reference.sample(bent, xT, *options))
     visited = [t for t, _ in want]
     mistakes = {
-        "This aims one step down each time. It leaves t for t - T // steps, or the walk ends "
+        "This aims one step down each time. It leaves t for t - T // steps, or the trajectory ends "
         "before the noise is gone.": careless(xT, visited, lambda t: t - 1),
         "The network was asked about the step aimed at; it must be told the level of the picture "
         "that it is given.": careless(xT, visited, lambda t: t - 3, lambda t: (t - 3).clamp(0)),
@@ -207,11 +209,11 @@ def sample(attempt):
     untouched = g.get_state()
     plain = attempt(bent, xT.clone(), COARSE, 5, generator=g)
     expect_trajectory(plain, list(reference.sample(bent, xT, COARSE, 5)),
-                      "With eta = 0 the walk is a plain "
+                      "With eta = 0 the trajectory is a plain "
                       "chain of ddim_step.", {})
     if not torch.equal(g.get_state(), untouched):
-        raise Wrong("with eta = 0 no noise may be drawn: the walk uses none.")
-    return f"walks the same 3 + 5 steps as the library (largest difference {error:.0e})"
+        raise Wrong("with eta = 0 no noise may be drawn: the trajectory uses none.")
+    return f"samples the same 3 + 5 steps as the library (largest difference {error:.0e})"
 
 
 @exercise("gligen_lessons.ddim:ddim_ascend")
@@ -237,16 +239,18 @@ def ddim_ascend(attempt):
         "xt itself was noised again. First take its noise out: the prediction of x0.":
             q_sample(xt, t_next, eps_hat, COARSE)}
     got = attempt(eps_hat.clone(), xt.clone(), t, t_next, COARSE, False, END)
-    error = expect_close(got, lifted(t), "The prediction of x0 at level t, then q_sample to t_next with "
+    error = expect_close(got, lifted(t),
+                         "The prediction of x0 at level t, then q_sample to t_next with "
                          "the same eps_hat.", mistakes=mistakes)
     got = attempt(eps_hat.clone(), xt.clone(), t, t_next, COARSE, True, END)
-    expect_close(got, lifted(t, True), "`clip` was asked for and the prediction of x0 was not clamped.")
+    expect_close(got, lifted(t, True),
+                 "`clip` was asked for and the prediction of x0 was not clamped.")
     return f"climbs 3 steps that ddim_step would undo (largest difference {error:.0e})"
 
 
 @exercise("gligen_lessons.ddim:invert")
 def invert(attempt):
-    """Three of ten steps up, and a walk that stops on the way."""
+    """Three of ten steps up, and a trajectory that stops on the way."""
     x0, _, _ = three_pictures(batch=2)
     want = list(reference.invert(bent, x0, COARSE, 3, True, "trailing", 0, END))
     visited, stride = [t for t, _ in want], COARSE.T // 3
@@ -274,6 +278,6 @@ def invert(attempt):
                               "to it.", mistakes)
     part = attempt(bent, x0.clone(), COARSE, 5, upto=2)
     expect_trajectory(part, list(reference.invert(bent, x0, COARSE, 5, upto=2)),
-                      "With `upto` the walk is the "
+                      "With `upto` the trajectory is the "
                       "same, only shorter.", {})
     return f"climbs the same 3 + 2 steps as the library (largest difference {error:.0e})"

@@ -220,9 +220,11 @@ def ddpm_step(attempt):
         "The noise is added with its full size; multiply it by sqrt(variance).": mean + z,
         "This returns the prediction of x0. It is only where the step aims at.": x0_hat,
         "posterior wants the prediction of x0; it was given eps_hat.": drawn(eps)})
-    expect_close(step(clip=True), drawn(x0_hat.clamp(-1, 1)), "With clip=True the prediction of x0 is "
+    expect_close(step(clip=True), drawn(x0_hat.clamp(-1, 1)),
+                 "With clip=True the prediction of x0 is "
                  "clamped to [-1, 1], before the posterior.", mistakes={
-        "clip is ignored.": drawn(x0_hat), "clip belongs to the prediction of x0, not to the result: a "
+        "clip is ignored.": drawn(x0_hat),
+        "clip belongs to the prediction of x0, not to the result: a "
         "half noisy picture may leave [-1, 1].": drawn(x0_hat).clamp(-1, 1)})
     expect_close(step(t_prev=t_prev), drawn(x0_hat, t_prev), "With a t_prev of its own the step "
                  "lands elsewhere.", mistakes={"t_prev is ignored: hand it on to `posterior`.":
@@ -282,7 +284,8 @@ def l_simple(attempt):
     told = expect_no_draw(attempt, "eps", model, x0.clone(), t.clone(), eps.clone(), STEEP)
     if getattr(told, "ndim", 0):
         raise Wrong(f"the result has shape {tuple(told.shape)}; a loss is one number: the mean.")
-    error = expect_close(told, off.square().mean(), "Noise x0, let the network predict, compare its "
+    error = expect_close(told, off.square().mean(),
+                         "Noise x0, let the network predict, compare its "
                          "prediction with eps.", mistakes=mistakes)
     if not getattr(told, "requires_grad", False):
         raise Wrong("no gradient reaches the network: no .item(), .detach() or no_grad here.")

@@ -64,13 +64,14 @@ def add_gates(attempt):
         raise Wrong(f"{wrong[0]} is {new[wrong[0]].dtype} in a network of 64 bits: bring each new "
                     "part to `unet.conv_in.weight` with `.to`.")
     if open_ := [n for n in new if ".alpha_" in n and new[n] != 0]:
-        raise Wrong(f"{open_[0]} is not zero: every gate begins shut.")
+        raise Wrong(f"{open_[0]} is not zero: every gate begins closed.")
     if not torch.equal(got(*inputs), prediction):
-        raise Wrong("with shut gates the prediction must be that of before, bit for bit.")
+        raise Wrong("with closed gates the prediction must be that of before, bit for bit.")
     for name, x in wanted.items():
         x.copy_(torch.full_like(x, .9) if ".alpha_" in name else x)
     got.load_state_dict(wanted)
-    error = expect_close(got(*inputs), want(*inputs), "With open gates and equal weights the prediction "
+    error = expect_close(got(*inputs), want(*inputs),
+                         "With open gates and equal weights the prediction "
                          "is another one. Are heads and widths those of each block?")
     refuses(lambda: attempt(small_unet(
         down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,

@@ -64,7 +64,7 @@ def gate_parameter_groups(attempt):
             (rates(scalars, scalars), "Only the scalars learn here; the rest of what is new needs "
              "a group too."),
             (rates(set(new) - set(scalars), ()), "The scalars are in no group, so they never "
-             "move and every gate stays shut."),
+             "move and every gate stays closed."),
             (rates(new, ()), "All learn at the slow rate: that is the training which opens no "
              "gate."),
             (rates(new, new), "All learn at the fast rate. It is for the two scalars of each gate "
@@ -91,14 +91,14 @@ def closing_mistakes(closing: int) -> dict[str, list[float]]:
     return {
         "The closing stage begins at 1 here. Its first step already closes a little, its last is "
         "0: 1 - (i + 1) / n.": [1 - i / closing for i in steps],
-        "The closing stage never gets to 0: its last step should be shut.":
+        "The closing stage never gets to 0: its last step should be closed.":
             [1 - (i + 1) / (closing + 1) for i in steps],
         "The closing stage goes from 1 to 0 with both ends; it begins one step below 1.":
             list(np.linspace(1, 0, closing)),
         "The closing stage opens. It goes from almost 1 down to 0.":
             [(i + 1) / closing for i in steps],
         "The closing stage is missing: its steps are wide open.": [1.] * closing,
-        "The closing stage is missing: its steps are shut.": [0.] * closing,
+        "The closing stage is missing: its steps are closed.": [0.] * closing,
         "The closing stage stands at one half; it should fall evenly.": [.5] * closing}
 
 
@@ -108,9 +108,9 @@ def gate_schedule(attempt):
     full, closing, closed = [1.] * 3, [.75, .5, .25, 0.], [0.] * 3
     got = attempt(10, (.3, .4, .3))
     mistakes = {message: [*full, *fall, *closed] for message, fall in closing_mistakes(4).items()}
-    mistakes["The stages have changed places: wide open first, shut at last."] = [
+    mistakes["The stages have changed places: wide open first, closed at last."] = [
         *closed, *closing[::-1], *full]
-    mistakes["The gates are shut first. Boxes are heard in the FIRST steps, where things get their "
+    mistakes["The gates are closed first. Boxes count in the FIRST steps, where things get their "
              "places."] = [*closed, *closing, *full]
     if isinstance(got, list | tuple | np.ndarray | Tensor):
         got = [float(x) for x in got]
@@ -141,11 +141,11 @@ def exact_parts(attempt, steps: int, stages: tuple[float, float, float]) -> floa
         raise Wrong(f"int({stages[0]} * {steps}) is {int(stages[0] * steps)}, since the product "
                     f"is {stages[0] * steps!r} as a float: add something tiny before `int`.")
     return expect_close(got, want, f"With {steps} steps and stages {stages}: cut the number of "
-                        "steps of the first two stages down to whole ones; the rest is shut.")
+                        "steps of the first two stages down to whole ones; the rest is closed.")
 
 
 class PredictedTwice:
-    """A small gated network, what it reads for two pictures, and its predictions for slips."""
+    """A small gated network, what it reads for two pictures, and its predictions for mistakes."""
 
     def __init__(self):
         self.unet = add_gates(small_unet())
@@ -162,7 +162,7 @@ class PredictedTwice:
             return self.unet(self.xt, self.t, context, grounding)
 
     def mistakes(self, s: float) -> dict[str, Tensor]:
-        """What comes out of typical slips, by message; s is the scale."""
+        """What comes out of typical mistakes, by message; s is the scale."""
         boxes, none = self.grounding, self.grounding.none()
         yes, no = self.call(self.context, boxes), self.call(self.null, none)
         return {
@@ -177,7 +177,7 @@ class PredictedTwice:
                 self.call(self.context, none), self.call(self.null, boxes), s),
             "Both predictions have the caption. The one without boxes has the null caption too.":
                 guide(self.call(self.context, none), yes, s),
-            "For the null prediction the gates were skipped. GLIGEN fills all slots with null tokens "
+            "Without boxes the gates were skipped. GLIGEN fills all slots with null tokens "
             "there: `grounding.none()`.": guide(self.call(self.null, None), yes, s),
             "`strength` is ignored: all gates are wide open.": guide(
                 self.call(self.null, none, 1.), self.call(self.context, boxes, 1.), s),
@@ -187,7 +187,7 @@ class PredictedTwice:
 
 @exercise("gligen_lessons.grounded:grounded_eps")
 def grounded_eps(attempt):
-    """Half-open gates at a scale of 3, shut ones, no guidance, and a detour."""
+    """Half-open gates at a scale of 3, closed ones, no guidance, and a detour."""
     team, strength = PredictedTwice(), {600: .5, 20: 0.}
 
     def requested(scale, t, through=None):
@@ -200,15 +200,18 @@ def grounded_eps(attempt):
                                             (team.null, team.grounding.none())))
     got = requested(3., team.t)
     if any(block.fuser.scale != 1 for block in transformer_blocks(team.unet)):
-        raise Wrong("the gates are still half shut after the prediction: use `with gate_scale(...)`, "
+        raise Wrong("the gates are still half closed afterwards: use `with gate_scale(...)`, "
                     "which puts them back.")
-    error = expect_close(got, guide(no, yes, 3.), "Two predictions in one batch, null first, with the "
+    error = expect_close(got, guide(no, yes, 3.),
+                         "Two predictions in one batch, null first, with the "
                          "gates at strength[t]; then `guide`.", mistakes=team.mistakes(3.))
     late = torch.full_like(team.t, 20)
     plain = guide(team.unet(team.xt, late, team.null), team.unet(team.xt, late, team.context), 3.)
-    expect_close(requested(3., late), plain, "At a step of strength 0 the prediction is that of the old "
+    expect_close(requested(3., late), plain,
+                 "At a step of strength 0 the prediction is that of the old "
                  "network.")
-    expect_close(requested(1., team.t), yes, "At a scale of 1 the prediction with caption and boxes is "
+    expect_close(requested(1., team.t), yes,
+                 "At a scale of 1 the prediction with caption and boxes is "
                  "the answer.")
 
     def detour(xt, *rest):

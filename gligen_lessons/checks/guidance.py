@@ -54,7 +54,7 @@ def classifier_gradient(attempt):
     error = expect_close(got, want, "Differentiate log_prob(xt, t).sum() with respect to xt.",
                          mistakes=mistakes)
     if got.requires_grad:
-        raise Wrong("the result still requires a gradient, so a walk would keep every step's "
+        raise Wrong("the result still requires a gradient, so sampling would keep every step's "
                     "graph in memory.")
     if given.requires_grad or not torch.equal(given, xt):
         raise Wrong("the caller's xt was changed. Work on `xt.detach()`, a tensor of your own.")
@@ -133,7 +133,8 @@ def classifier_ddpm_step(attempt):
         "the first.": moved(clipped, torch.ones_like),
         "The sign is turned: the mean must move along the gradient.": moved(clipped, lambda v: -v),
         "The guidance scale is missing.": moved(clipped, s=1),
-        "`clip` was asked for and the prediction of x0 was not clamped to [-1, 1].": moved(prediction),
+        "`clip` was asked for and the prediction of x0 was not clamped to [-1, 1].":
+            moved(prediction),
         "The noise is multiplied by the variance; it needs the root.":
             moved(clipped, spread=lambda v: v),
         "No noise was added: the mean moves, and the step stays random.":
@@ -244,7 +245,7 @@ def classifier_free(attempt):
     expect_close(attempt(model, cond, null_cond, 1.)(xt.clone(), t), with_c, "A scale of 1 gives "
                  "the prediction with the condition.")
     if sum(map(len, calls)) != len(xt):
-        raise Wrong("a scale of 1 needs no prediction without the condition: call the model once, on "
+        raise Wrong("a scale of 1 needs the condition's prediction alone: call the model once, on "
                     "xt as it is.")
     expect_close(attempt(model, cond, null_cond, 0.)(xt.clone(), t), without, "A scale of 0 gives "
                  "the prediction without the condition.")

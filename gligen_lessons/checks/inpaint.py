@@ -24,7 +24,7 @@ SIDE = 10                                                 # of the masks in here
 
 def holed(boxes: list, low=torch.floor, high=torch.floor, *, inside: float = 0.,
         turned: bool = False, form=lambda corners: corners) -> Tensor:
-    """Masks of some pictures' boxes; the ends of a box are brought to whole places anyhow."""
+    """Masks of some pictures' boxes; the ends of a box are brought to whole cells anyhow."""
     masks = torch.full((len(boxes), 1, SIDE, SIDE), 1 - inside)
     for mask, places in zip(masks, boxes, strict=True):
         for x0, y0, x1, y1 in form(torch.tensor(places).reshape(-1, 4) * SIDE):
@@ -51,27 +51,28 @@ def masks_from_boxes(attempt):
             holed(boxes, turned=True),
         "Edges are rounded to the nearest place. GLIGEN cuts them down: `.int()`.":
             holed(boxes, torch.round, torch.round),
-        "Right and lower edges are rounded up although `touched` is off.":
+        "Right and lower edges are rounded up although `round_outward` is off.":
             holed(boxes, high=torch.ceil),
         "The box is one place too wide and too high: the end of a slice is left out already.":
             holed(boxes, high=lambda x: x.floor() + 1),
         "The box is read as left, top, width, height. It is left, top, right, bottom.":
             holed(boxes, form=as_sizes),
-        "Only the last box of a picture counts: do not begin anew at each box.": holed(last),
+        "Only the last box of a picture counts: do not begin again at each box.": holed(last),
         "Every picture got the boxes of all. A picture has its own.": holed([all_] * 3),
         "The masks are (b,side,side); with a channel they are (b,1,side,side).":
             holed(boxes)[:, 0]}
     error = expect_close(attempt(boxes, SIDE), holed(boxes), "Multiply by side, cut down with "
                          "`.int()`, set to 0 from the first row and column to the last.",
                          mistakes=mistakes)
-    wide = {"`touched` makes no difference here: with it, right and lower ends go up.":
+    wide = {"`round_outward` makes no difference here: with it, right and lower ends go up.":
                 holed(boxes),
-            "With `touched` all four edges go up; left and upper ones stay cut down.":
+            "With `round_outward` all four edges go up; left and upper ones stay cut down.":
                 holed(boxes, torch.ceil, torch.ceil)}
-    expect_close(attempt(boxes, SIDE, touched=True), holed(boxes, high=torch.ceil), "With "
-                 "`touched`, right and lower ends go up to the next whole place.", mistakes=wide)
-    nearly = attempt([[[.2, .3, .500003, .800003]]], SIDE, touched=True)
-    expect_close(nearly, holed([[[.2, .3, .5, .8]]]), "A box that ends on the edge of a place, but "
+    expect_close(attempt(boxes, SIDE, round_outward=True), holed(boxes, high=torch.ceil), "With "
+                 "`round_outward`, right and lower ends go up to the next whole cell.",
+                 mistakes=wide)
+    nearly = attempt([[[.2, .3, .500003, .800003]]], SIDE, round_outward=True)
+    expect_close(nearly, holed([[[.2, .3, .5, .8]]]), "A box that ends on the edge of a cell, but "
                  "for rounding, does not touch the next: take off 1e-4 before you go up.")
     refuses(lambda: attempt([[[.5, .2, .4, .6]]], SIDE), "a box came whose left edge lies right of "
             "its right one (`boxes_.check_boxes` knows such boxes)")

@@ -33,7 +33,7 @@ def to_latents(attempt):
     mistakes = {
         "This divides by the scaling factor. It MULTIPLIES on the way in; dividing is for the way "
         "out.": (mean + deviation * eps) / s,
-        "The scaling factor is forgotten: these latents do not have a spread of one.":
+        "The scaling factor is forgotten: these latents do not have unit standard deviation.":
             mean + deviation * eps,
         "This is the scaled mean. `eps` must draw a sample around it: use `reparameterise`.":
             s * mean,
@@ -186,7 +186,7 @@ def refuses(call, what: str) -> None:
 
 
 def ends_of_mistakes(parts: TextToImage, captions: list[str], zT: Tensor) -> dict[str, Tensor]:
-    """Where walks end that get one thing wrong, by their message."""
+    """Where trajectories end that get one thing wrong, by their message."""
     context, null = parts.context(captions), parts.context(["dark"]).expand(2, -1, -1)
     empty, one = parts.context([""]).expand(2, -1, -1), context[:1].expand(2, -1, -1)
 
@@ -201,14 +201,15 @@ def ends_of_mistakes(parts: TextToImage, captions: list[str], zT: Tensor) -> dic
             end(away=empty),
         "The steps are not moved: Stable Diffusion's have an offset of STEPS_OFFSET.":
             end(offset=0),
-        "The walk ends at alpha_bar = 1. Stable Diffusion's ends at alpha_bar[0]: pass `end`.":
+        "The loop ends at alpha_bar = 1. Stable Diffusion's ends at alpha_bar[0]: pass `end`.":
             end(end=1.),
-        "This is the plain walk of lesson 2: offset and end of Stable Diffusion are missing.":
+        "This is the plain loop of lesson 2: offset and end of Stable Diffusion are missing.":
             end(offset=0, end=1.),
         "`guidance_scale` is ignored.": end(scale=1.),
         "Here guidance_scale is s, not Ho and Salimans' w = s - 1.": end(scale=4.),
         "`eta` is ignored.": end(eta=0.),
-        "The prediction was clipped to [-1, 1]. Pictures lie there; latents do not.": end(clip=True),
+        "The prediction was clipped to [-1, 1]. Pictures lie there; latents do not.":
+            end(clip=True),
         "The steps are spaced in another way; Stable Diffusion's are leading.":
             end(spacing="trailing", offset=0),
         "All pictures got the first caption.": end(one)}
@@ -216,7 +217,7 @@ def ends_of_mistakes(parts: TextToImage, captions: list[str], zT: Tensor) -> dic
 
 @exercise("gligen_lessons.latent:sample_latents")
 def sample_latents(attempt):
-    """Six of forty steps with everything set, a plain walk, and what must be refused."""
+    """Six of forty steps with everything set, a plain sampling loop, and what must be refused."""
     parts, captions = small_parts(), ["a cat", "a red fish"]
     zT = 1.5 * torch.randn(2, 3, 4, 4)
 
@@ -238,7 +239,7 @@ def sample_latents(attempt):
                       "negative, eta 0.", {})
     refuses(lambda: list(attempt(parts, captions, zT, steps=NOISE.T)), "as many steps as T came")
     refuses(lambda: list(attempt(parts, captions, zT[:1])), "one noise came for two captions")
-    return f"walks as Stable Diffusion does for 6 + 3 steps (largest difference {error:.0e})"
+    return f"samples as Stable Diffusion does for 6 + 3 steps (largest difference {error:.0e})"
 
 
 @exercise("gligen_lessons.latent:generate")
@@ -257,9 +258,10 @@ def generate(attempt):
         "These are latents: decode them, with `to_pictures`.": z0,
         "The latents were not divided by the scaling factor before decoding: `to_pictures` does.":
             parts.vae.decode(z0).clamp(-1, 1),
-        "This is the picture after the FIRST step; go to the end of the walk.":
+        "This is the picture after the FIRST step; go to the end of the loop.":
             reference.to_pictures(parts.vae, trajectory[0][1]),
-        "This decodes the noise that the walk starts from.": reference.to_pictures(parts.vae, zT),
+        "This decodes the noise that the trajectory starts from.": reference.to_pictures(parts.vae,
+                                                                                         zT),
         "The options (steps, guidance_scale, ...) did not reach `sample_latents`.": shown(zT),
         "`seed` is ignored: this is the picture of seed 0.":
             shown(parts.first_noise(2, 0), **options),
@@ -270,7 +272,7 @@ def generate(attempt):
         "These are shown pictures, in 0..1; draw returns the model side, [-1, 1].":
             (shown(zT, **options) + 1) / 2}
     error = expect_close(attempt(parts, captions, 7, **options), shown(zT, **options),
-                         "first_noise, the whole walk of `sample_latents`, to_pictures.",
+                         "first_noise, the whole sampling loop of `sample_latents`, to_pictures.",
                          mistakes=mistakes)
     alone = attempt(parts, captions[1:], seed=8, **options)
     error = max(error, expect_close(alone, shown(zT, **options)[1:], "Picture i of seed s must be "

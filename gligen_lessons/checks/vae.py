@@ -27,7 +27,7 @@ def reparameterise(attempt):
         "exp(logvar) is the variance. Noise is stretched by the standard deviation, its root: "
         "exp(logvar / 2).": mean + logvar.exp() * eps,
         "logvar is a logarithm: take its exponential before you multiply.": mean + logvar * eps,
-        "This draws with spread one: the cloud's own spread is missing.": mean + eps,
+        "This draws with unit standard deviation: the cloud's own is missing.": mean + eps,
         "Mean and noise are swapped: eps is stretched, the mean moves.": eps + spread * mean,
         "eps is not used: this is the mean, and no draw.": mean}
     first, second = (attempt(mean.clone(), logvar.clone(), eps.clone()) for _ in range(2))
@@ -278,16 +278,16 @@ def decode(attempt):
 
 @exercise("gligen_lessons.vae:scaling_factor")
 def scaling_factor(attempt):
-    """Latents whose channels have other means and spreads."""
+    """Latents whose channels have other means and standard deviations."""
     z = torch.randn(48, 4, 12, 20) * torch.tensor([.5, 2, 3, 4.5])[:, None, None]
     z = z + torch.tensor([2., 0, -1, 1])[:, None, None]
     spread = z.flatten().std()
     mistakes = {
-        "This is the spread itself. Latents are multiplied by one over it.": spread,
-        "This is one over the variance; the spread is its root.": 1 / spread**2,
-        "This averages the spreads of the channels. Take all the numbers together.":
+        "This is the standard deviation itself. Latents are multiplied by one over it.": spread,
+        "This is one over the variance; the standard deviation is its root.": 1 / spread**2,
+        "This averages the standard deviations of the channels. Take all the numbers together.":
             1 / z.std((0, 2, 3)).mean(),
-        "This is the root of the mean square. The spread is measured from the mean.":
+        "This is the root of the mean square. The standard deviation is measured from the mean.":
             1 / z.square().mean().sqrt(),
         "This looks at the first picture only.": 1 / z[0].std(),
         "This uses the largest value; one outlier would decide.": 1 / z.abs().max()}
@@ -297,4 +297,4 @@ def scaling_factor(attempt):
     if not isinstance(told, float):
         raise Wrong(f"expected a plain number, got a {type(told).__name__}: it goes into a config "
                     "file. Wrap it in float(...).")
-    return f"gives spread 1 to latents of spread {spread:.2f} (off by {error:.0e})"
+    return f"gives standard deviation 1 to latents of {spread:.2f} (off by {error:.0e})"

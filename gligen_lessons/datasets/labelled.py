@@ -49,7 +49,7 @@ def pictures(data: Labelled, rows: Tensor) -> Tensor:
 
 
 def cells(data: Labelled, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Category and colour at the middle of each place of 8 px, (b,s/8,s/8) each."""
+    """Category and colour at the middle of each position of 8 px, (b,s/8,s/8) each."""
     ids = torch.from_numpy(data.renders.ids[rows.numpy(), 4::8, 4::8]).long()
     slot = (ids - THING_ID).clamp(min=0)
     row = rows[:, None, None].expand_as(slot)
@@ -97,14 +97,14 @@ def labels_of(split: str, count: int) -> Tensor:
                          for thing in things])
 
 
-NOTHING = -1                                              # the code of a place without a thing
+NOTHING = -1                                              # the code of a position without a thing
 
 
 def cell_codes(data: Labelled, rows: Tensor, side: int = 16) -> Tensor:
-    """What each place of some scenes shows: category times 10 plus colour, or NOTHING.
+    """What each position of some scenes shows: category times 10 plus colour, or NOTHING.
 
-    (b,side*side) for pictures of 8 * side px or a multiple of it; a coarse place shows a thing if
-    one of its fine places does.
+    (b,side*side) for pictures of 8 * side px or a multiple of it; a coarse position shows a thing
+    if one of its fine positions does.
     """
     category, colour = cells(data, rows)                                   # (b,s/8,s/8) twice
     codes = torch.where(category == BACKGROUND, NOTHING, category * len(COLOURS) + colour)

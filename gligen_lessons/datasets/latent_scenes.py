@@ -1,4 +1,4 @@
-"""Scenes as a latent diffusion model meets them: latents, captions, and what each place shows."""
+"""Scenes as a latent diffusion model meets them: latents, captions, what each position shows."""
 
 import os
 from dataclasses import dataclass, replace
@@ -51,7 +51,7 @@ def cached_latents(drawn: Renders) -> Tensor:
 
 @dataclass(frozen=True)
 class LatentScenes:
-    """N scenes: latents z (N,4,s,s), and which of its things each place shows, -1 for none."""
+    """N scenes: latents z (N,4,s,s), and which of its things each position shows, -1 for none."""
 
     scenes: list[Scene]
     z: Tensor
@@ -81,7 +81,7 @@ class Example:
         return captions(replace(self.scene, things=things))[kind]
 
     def codes(self) -> Tensor:
-        """Category and colour of each place as one number (`helpers.cell_codes`), (s*s,)."""
+        """Category and colour of each position as one number (`helpers.cell_codes`), (s*s,)."""
         table = [CATEGORIES.index(t.category) * len(COLOURS) + list(COLOURS).index(t.colour)
                  for t in self.scene.things] + [NOTHING]
         return torch.tensor(table)[self.slots.long().flatten()]
@@ -106,7 +106,7 @@ def full_scene(data: LatentScenes, row: int) -> Example:
 
 
 def window(data: LatentScenes, row: int, g: torch.Generator, side: int = 8) -> Example:
-    """A part of a scene, side x side places around one of its things, if there is one.
+    """A part of a scene, side x side positions around one of its things, if there is one.
 
     Things that show at least half of themselves in it are named.
     """
@@ -120,12 +120,12 @@ def window(data: LatentScenes, row: int, g: torch.Generator, side: int = 8) -> E
         y, x = corner.round().long().clamp(0, most).tolist()
     part = slots[y:y + side, x:x + side]
     shown = tuple(i for i, n in enumerate(counts.tolist())
-                  if n and int((part == i).sum()) >= INSIDE * n)          # n places show it
+                  if n and int((part == i).sum()) >= INSIDE * n)          # n positions show it
     return Example(one, data.z[row, :, y:y + side, x:x + side], part, shown)
 
 
 def slot_masks(slots: Tensor, side: int) -> Tensor:
-    """Where each thing is, on side x side places, (b,6,side,side) of 0 and 1, from (b,s,s)."""
+    """Where each thing is, on side x side positions, (b,6,side,side) of 0 and 1, from (b,s,s)."""
     masks = (slots[:, None] == torch.arange(MAX_THINGS).view(1, -1, 1, 1)).float()
     return F.adaptive_max_pool2d(masks, side)
 

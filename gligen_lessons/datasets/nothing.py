@@ -71,7 +71,7 @@ def blobs(x: Tensor, g: torch.Generator) -> Tensor:
 
 
 def stripes(x: Tensor, g: torch.Generator) -> Tensor:
-    """Waves of any direction and width in two colours: texture without a thing."""
+    """Sinusoids of any direction and width in two colours: texture without a thing."""
     n, side = len(x), x.shape[-1]
     ticks, angle = torch.arange(side) / side, 3.1416 * uniform(0, 1, n, g)
     phase = angle.cos() * ticks + angle.sin() * ticks[:, None]              # (n,1,side,side)

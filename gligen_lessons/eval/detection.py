@@ -1,4 +1,4 @@
-"""DETR and its backbone: average precision, places named right."""
+"""DETR and its backbone: average precision, positions named right."""
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from ..world.vocabulary import BASE, CATEGORIES
 
 @torch.no_grad()
 def backbone_report(model: DenseClassifier, count: int) -> dict:
-    """How often a place is named right, where there is a thing and where there is none."""
+    """How often a position is named right, where there is a thing and where there is none."""
     data, where = labelled("grounding-test", count), next(model.parameters()).device
     right = []
     for rows in torch.arange(count).split(64):
@@ -24,8 +24,8 @@ def backbone_report(model: DenseClassifier, count: int) -> dict:
         named = model(pictures(data, rows).to(where)).argmax(1).cpu()
         right.append(torch.stack([named == shown, shown < len(BASE)]))
     hit, thing = torch.cat(right, 1)
-    return {"places with a thing": float(hit[thing].float().mean()),
-            "places without": float(hit[~thing].float().mean()), "scenes": count}
+    return {"positions with a thing": float(hit[thing].float().mean()),
+            "positions without": float(hit[~thing].float().mean()), "scenes": count}
 
 
 def stacked(images, rows: slice) -> Tensor:

@@ -43,7 +43,7 @@ def filled(parts: TextToImage, x: Tensor, requested: list[Instruction], seed: in
     with torch.no_grad():
         mean, _ = parts.vae.encode(x.to(parts.device))
         z0 = parts.vae.scaling_factor * mean                                # (b,4,h/8,w/8)
-    mask = masks_from_boxes(boxes, z0.shape[-1], touched=True)
+    mask = masks_from_boxes(boxes, z0.shape[-1], round_outward=True)
     *_, (_, z) = inpaint_grounded(parts, [one.caption for one in requested],
                                   ground(parts, phrases, boxes),
                                   z0, mask.to(z0), seed, **options)

@@ -1,6 +1,6 @@
 """Two choices of GLIGEN's authors against what they compared with: small trainings of the gates.
 
-Boxes as waves or as raw coordinates; pixels that look at pixels and tokens, or at tokens alone.
+Boxes as sinusoids or as raw coordinates; pixels that look at pixels and tokens, or at tokens alone.
 """
 
 import json
@@ -37,7 +37,7 @@ JUDGED = (950, 800, 600)                     # steps at which the layout of a pi
 
 
 class RawPositionNet(PositionNet):
-    """A grounding token from the raw coordinates, repeated to as many numbers as the waves."""
+    """A grounding token from the raw coordinates, repeated to as many numbers as the sinusoids."""
 
     def forward(self, boxes: Tensor, masks: Tensor, features: Tensor) -> Tensor:
         used = masks[..., None]                                             # (b,n,1)
@@ -89,7 +89,7 @@ VARIANTS = {"Fourier, gated self-attention": (lambda unet: unet, gate_attention)
 
 
 def trained(name: str, steps: int, batch: int) -> TextToImage:
-    """The shipped painter with a variant's gates, all from one start and on the same batches."""
+    """The shipped generator with a variant's gates, all from one start and on the same batches."""
     exchange, attention = VARIANTS[name]
     parts = weights.text_to_image(device.pick())
     torch.manual_seed(0)

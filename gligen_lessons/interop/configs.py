@@ -44,7 +44,7 @@ OF_SIZES = """annotation_format data_format default_to_square device disable_gro
     image_processor_type input_data_format max_size pad_size processor_class resample
     return_tensors _processor_class"""
 RESIZING = set(OF_SIZES.split())
-# a scheduler's keys that make betas, and the only values of those that change the walk
+# a scheduler's keys that make betas, and the only values of those that change sampling
 BETAS = {"num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": .02,
          "beta_schedule": "linear", "trained_betas": None}
 WALK = {"prediction_type": "epsilon", "rescale_betas_zero_snr": False, "clip_sample": False,
@@ -90,7 +90,7 @@ def listed(told: dict) -> dict:
 
 
 def read_transform(folder: Path, side: int, usual: dict) -> ImageTransform:
-    """What a folder's processor says of mean, spread and size; else the usual.
+    """What a folder's processor says of mean, standard deviation and size; else the usual.
 
     Today's transformers writes it into processor_config.json, older ones into
     preprocessor_config.json. ValueError names a key or a value that is not understood.
@@ -130,7 +130,7 @@ def processor_of(folder: Path) -> tuple[Path, dict]:
 
 
 def read_schedule(folder: Path) -> Schedule:
-    """The betas that a scheduler's config says, where it walks as we do.
+    """The betas that a scheduler's config says, where it samples as we do.
 
     Steps of DDIM at equal distances, from step 1, as Stable Diffusion takes them. ValueError names
     a key or value that says otherwise.

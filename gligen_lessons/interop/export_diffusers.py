@@ -44,7 +44,7 @@ def write_pipeline(parts: TextToImage, folder: Path) -> None:
 
 
 def scheduler(schedule: Schedule) -> dict:
-    """The config of a DDIMScheduler that walks as `latent.sample_latents` does."""
+    """The config of a DDIMScheduler that samples as `latent.sample_latents` does."""
     return {"_class_name": "DDIMScheduler", "beta_schedule": "scaled_linear",
             "beta_start": round(float(schedule.betas[0]), 12),
             "beta_end": round(float(schedule.betas[-1]), 12),

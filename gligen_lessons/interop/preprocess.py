@@ -13,7 +13,7 @@ from ..images import resized
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """How a network wants its pictures: `side` pixels, this mean and spread of each channel."""
+    """How a network wants its pictures: `side` pixels, each channel's mean and std."""
 
     side: int
     mean: tuple[float, ...] = (.5, .5, .5)

@@ -103,7 +103,7 @@ def backbone_slower(model: DETR) -> list[dict]:
 
 
 def detr_backbone(steps: int | None = None, batch: int | None = None) -> Recipe:
-    """The backbone's first school: the category at each of 16 x 16 places, or none."""
+    """The backbone's pre-training: the category at each of 16 x 16 positions, or none."""
     full = device.compute_budget() == "full"
     steps, batch = steps or (6_000 if full else 2_000), batch or (128 if full else 16)
     data = labelled("grounding-train", len(scenes("grounding-train", steps, batch).images))

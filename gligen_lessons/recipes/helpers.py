@@ -1,6 +1,6 @@
 """Helper losses: what a network learns besides during training, and forgets before it is shipped.
 
-The world knows what is shown at every place. A small head that names it from a network's inner
+The world knows what is shown at every position. A small head that names it from a network's inner
 states gives those states a reason to be about things, long before the paper's loss does (as REPA,
 Yu et al. 2024, arXiv 2410.06940, does with the features of another network). The head is thrown
 away, and in the last quarter of a run it counts nothing.
@@ -19,7 +19,7 @@ from ..world.vocabulary import COLOURS
 
 OFF = .75                                                 # of the run; then the head counts nothing
 FADE = .1                                                 # of the run, in which it fades out
-THING = 4.                                                # weight of a place that shows a thing
+THING = 4.                                                # weight of a position that shows a thing
 ELSEWHERE = .25                                           # ... of one that shows none
 
 
@@ -37,7 +37,7 @@ def bare(module: nn.Module) -> nn.Module:
 
 
 class CellHead(nn.Module):
-    """Names the category (or none) and the colour at each place from states (b,places,d)."""
+    """Names the category (or none) and the colour at each position from states (b,positions,d)."""
 
     def __init__(self, d: int, hidden: int = 128):
         super().__init__()
@@ -45,15 +45,15 @@ class CellHead(nn.Module):
         self.names = nn.Linear(hidden, BACKGROUND + 1 + len(COLOURS))
 
     def forward(self, states: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (b,places,19) and (b,places,10)."""
+        """Logits (b,positions,19) and (b,positions,10)."""
         both = self.names(F.silu(self.hidden(states)))
         return both[..., :BACKGROUND + 1], both[..., BACKGROUND + 1:]
 
 
 def cell_loss(head: CellHead, states: Tensor, codes: Tensor) -> Tensor:
-    """Cross-entropy of category and colour at each place, (b,), for states (b,places,d)."""
+    """Cross-entropy of category and colour at each position, (b,), for states (b,positions,d)."""
     by_category, by_colour = head(states)
-    thing = codes != NOTHING                                                # (b,places)
+    thing = codes != NOTHING                                                # (b,positions)
     category = torch.where(thing, codes // len(COLOURS), BACKGROUND)
     weight = torch.where(thing, THING, ELSEWHERE)
     weight = weight / weight.mean(1, keepdim=True)

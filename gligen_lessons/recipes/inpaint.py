@@ -77,6 +77,6 @@ def with_holes(phrases: Tensor, boxes_xyxy: Tensor, side: int,
     luck = torch.rand(real.shape, generator=g).masked_fill(~real, 2.)
     hit = real & ((luck < P_MASKED) | (luck == luck.amin(1, keepdim=True)))
     masked = [boxes[row] for boxes, row in zip(boxes_xyxy, hit, strict=True)]
-    mask = masks_from_boxes(masked, side, touched=True)
+    mask = masks_from_boxes(masked, side, round_outward=True)
     alone = torch.rand(len(phrases), 1, generator=g) < P_ALONE
     return mask, phrases.masked_fill(alone & ~hit, -1)

@@ -53,7 +53,7 @@ class BoxMatcher(ipywidgets.HBox):
     """A canvas of targets and predictions, the costs of every pair, and DETR's losses.
 
     `canvas` is the BoxCanvas: its first boxes are the targets, which stay. Every move computes
-    `cost` (q,n), `pairs` (the matching, as (query, target)) and `losses` anew, by the library's
+    `cost` (q,n), `pairs` (the matching, as (query, target)) and `losses` again, by the library's
     functions. `boxes` are the predictions as they stand: as given until they are moved. For
     scripts: CSS classes "box-matcher", "box-canvas", "box-costs", "box-losses".
     """

@@ -50,9 +50,9 @@ class GroundingCanvas(BoxCanvas):
 
     `caption`, `phrases`, `boxes` (xyxy), `seed` and `tau` can be read and set: the page follows.
     `picture` is the last one as a PNG (none yet: empty), `generated` what it was painted of, and
-    `message` what kept the last from being painted. With `repaint` it paints anew whenever a box is
-    moved or removed; `over` lays the boxes over the picture. `painting` is true while it paints;
-    the page raises `requested` by one to have it painted. For scripts: CSS classes
+    `message` what kept the last from being painted. With `repaint` it paints again whenever a box
+    is moved or removed; `over` lays the boxes over the picture. `painting` is true while it
+    paints; the page raises `requested` by one to have it painted. For scripts: CSS classes
     "grounding-canvas", "grounding-caption", "grounding-phrase", "grounding-add",
     "grounding-paint", "grounding-message", "grounding-picture".
     """

@@ -55,7 +55,7 @@ def renders(split: str, count: int, size: int = 128, folder: Path | None = None,
             processes: int | None = None, progress: bool = True) -> Renders:
     """The first `count` scenes of a split at `size` pixels, from the cache or drawn now.
 
-    A cache of more scenes than these serves as well, and one that other code drew is drawn anew.
+    A cache of more scenes than these serves as well, and one that other code drew is drawn again.
     The arrays are written beside the cache and renamed when whole, so that a stopped run leaves
     no half cache; a lock lets a second process wait for the first instead of drawing again.
     RuntimeError in a script without a main guard, OSError where the disk has no room.

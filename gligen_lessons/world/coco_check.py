@@ -7,7 +7,7 @@ from pathlib import Path
 from ..reading import is_whole, parsed_json
 from .vocabulary import KEYPOINTS
 
-FAR = 10                                                  # pictures away: more than a slip
+FAR = 10                                                  # pictures away: more than a mistake
 LONGEST = 60                                              # bits of a run's length
 
 

@@ -55,7 +55,7 @@ class CocoFolder(Sequence):
     """The pictures of a COCO data set as records, each read when it is asked for.
 
     `categories` are the names of its things in the order of their ids. Pictures are made `size`
-    pixels wide and high where a size is given (boxes and key points are parts of the picture, so
+    pixels wide and high where a size is given (boxes and key points are normalised, so
     they stay), else they keep their own.
     """
 

@@ -42,8 +42,8 @@ def render(scene: Scene, size: int = 128) -> Render:
     backdrop.draw(canvas, marks, scene)
     for i in order(scene):
         thing = scene.things[i]
-        painter = getattr(posable if thing.category in POSABLE else things, thing.category)
-        painter(Pen(canvas, marks, thing, THING_ID + i, scene.style))
+        drawn_as = getattr(posable if thing.category in POSABLE else things, thing.category)
+        drawn_as(Pen(canvas, marks, thing, THING_ID + i, scene.style))
     factor = CANVAS // size
     ids = np.asarray(marks)[factor // 2::factor, factor // 2::factor]
     depth = layer_depth(scene, ids)

@@ -129,7 +129,7 @@ def step_with_einsum(eps_hat, xt, t, t_prev, schedule, eta=0., noise=None, clip=
 
 def stepper(sigma_taken=2, aim=lambda t, t_prev: t_prev, clips=True, again=False, power=1,
             keep=False):
-    """A ddim_step with a slip in one place."""
+    """A ddim_step with a mistake in one place."""
     def step(eps_hat, xt, t, t_prev, schedule, eta=0., noise=None, clip=False, end=1.):
         sigma = reference.ddim_sigma(t, t_prev, schedule, eta, end)
         level = (schedule.alpha_bar[t] if keep
@@ -249,7 +249,7 @@ def by_ranges(T, steps, spacing="leading", offset=0):
 
 def sampler(aim=None, ask=lambda t, stride: t, seeded=True, forget=False, always=False,
             last_only=False):
-    """A `sample` with a slip in one place."""
+    """A `sample` with a mistake in one place."""
     def trajectory(model, xT, schedule, steps, eta=0., generator=None, clip=False,
                    spacing="leading",
                    offset=0, end=1.):
@@ -400,7 +400,7 @@ def ascend_a_picture_at_a_time(eps_hat, xt, t, t_next, schedule, clip=False, end
 
 def lift(start=lambda t, t_next, T: t, goal=lambda t, t_next: t_next, ends=True, clips=True,
          bare=False):
-    """A ddim_ascend with a slip in one place."""
+    """A ddim_ascend with a mistake in one place."""
     def climb(eps_hat, xt, t, t_next, schedule, clip=False, end=1.):
         level = reference.alpha_bar_at(start(t, t_next, schedule.T), schedule, end if ends else 1.)
         prediction = (xt - expand_like((1 - level).sqrt(),
@@ -431,7 +431,7 @@ def ascend_by_euler(eps_hat, xt, t, t_next, schedule, clip=False, end=1.):
 # invert
 
 def climber(ask=lambda t, stride: t, start=None, forget=False, stops=True, down=False):
-    """An `invert` with a slip in one place."""
+    """An `invert` with a mistake in one place."""
     def trajectory(model, x0, schedule, steps, clip=False, spacing="leading", offset=0, end=1.,
                    upto=None):
         stride, xt = schedule.T // steps, x0
@@ -541,7 +541,7 @@ WRONG = {
         (stepper(sigma_taken=0), "sigma^2 is missing"), (stepper(sigma_taken=1), "variances add"),
         (stepper(aim=lambda t, t_prev: t - 1), "aims at t - 1"),
         (stepper(keep=True), "keeps alpha_bar of t"), (stepper(clips=False), "not clamped"),
-        (stepper(again=True), "made anew"), (stepper(power=2), "it needs sigma"),
+        (stepper(again=True), "made again"), (stepper(power=2), "it needs sigma"),
         (own_noise, "not the `noise`"), (stepper(power=0), "No noise was added"),
         (without_roots, "equation 12"), (forgets_to_return, "returned None")],
     "timesteps": [

@@ -581,7 +581,7 @@ def kept_by_a_mask(logits, boxes, threshold=0.):
 WRONG = {
     "brute_force_assignment": [
         (column_of_each_row, "each COLUMN's row"), (sigma_from_one, "counted from 0"),
-        (sigma_of_the_dearest, "dearest"), (sigma_and_its_cost, "rows alone"),
+        (sigma_of_the_dearest, "most expensive"), (sigma_and_its_cost, "rows alone"),
         (sigma_greedy, "greedy choice"), (sigma_sharing_rows, "may not share"),
         (sigma_of_the_first_rows, "not only the first ones")],
     "giou": [
@@ -633,8 +633,9 @@ WRONG = {
         (attention(without_last_projection), "o_proj"), (attention(unscaled), "root of a head"),
         (attention(heads_tangled), "transpose first")],
     "DetrDecoderLayer": [
-        (layer(silent), "their queries as places"), (layer(looking_without_query), "still their"),
-        (layer(positionless), "memory needs its places"), (layer(looking_first), "order is"),
+        (layer(silent), "their queries as positions"),
+        (layer(looking_without_query), "still their"),
+        (layer(positionless), "memory needs its positions"), (layer(looking_first), "order is"),
         (layer(norms_before), "AFTER each sum"), (layer(never_dropping), "Dropout is missing"),
         (layer(without_sums), "sums are missing")],
     "postprocess": [

@@ -14,7 +14,7 @@ from gligen_lessons.schedule import extract
 # fourier
 
 def sinusoids(rate=lambda k: 100 ** (k / 8), order=(0, 1, 3, 4, 2), cosine_first=False, flat=True):
-    """A fourier with a slip in one place."""
+    """A fourier with a mistake in one place."""
     def in_sinusoids(boxes):
         angles = boxes[..., None] * rate(torch.arange(8.)).to(boxes)
         both = [angles.cos(), angles.sin()] if cosine_first else [angles.sin(), angles.cos()]
@@ -126,7 +126,7 @@ def slipping(first=lambda g: g.scale * g.alpha_attn.tanh(),
              second=lambda g: g.scale * g.alpha_dense.tanh(),
              rows=lambda n: slice(None, n), join=lambda g, x, y: g.norm1(torch.cat([x, y], 1)),
              keep=lambda x: x, fed=lambda g, x, new: g.ff(g.norm2(new))):
-    """A gate's forward with a slip in one place."""
+    """A gate's forward with a mistake in one place."""
     def forward(self, x, objs):
         seen = self.attn(join(self, x, self.linear(objs)))[:, rows(x.shape[1])]
         new = keep(x) + first(self) * seen
@@ -177,7 +177,7 @@ def filler(blocks=reference.transformer_blocks, width=lambda a, unet: a.to_q.in_
            heads=lambda a: a.heads, where=lambda unet: unet.conv_in.weight,
            net=reference.PositionNet,
            checked=True, closed=0., shared=False, returned=True):
-    """An add_gates with a slip in one place."""
+    """An add_gates with a mistake in one place."""
     def filled(unet):
         d = unet.context_width
         if d is None and checked:
@@ -304,7 +304,7 @@ def by_gather(parts, phrases):
 
 def loss_of(target=lambda z0, zt, eps: eps, seen=q_sample, given=lambda y: y,
             measure=F.mse_loss):
-    """A loss with a slip in one place."""
+    """A loss with a mistake in one place."""
     def loss(unet, z0, t, eps, context, grounding, schedule):
         zt = seen(z0, t, eps, schedule)
         return measure(unet(zt, t, context, given(grounding)), target(z0, zt, eps))
@@ -344,7 +344,7 @@ WRONG = {
         (sinusoids(lambda k: 100 ** (-k / 8)), "frequencies fall"),
         (sinusoids(lambda k: 100 ** ((k + 1) / 8)), "counts from 0"),
         (sinusoids(cosine_first=True), "sines are first"),
-        (sinusoids(order=(0, 1, 2, 3, 4)), "waves of a coordinate stand together"),
+        (sinusoids(order=(0, 1, 2, 3, 4)), "sinusoids of a coordinate stand together"),
         (sinusoids(order=(0, 1, 3, 2, 4)), "coordinates come before"),
         (sinusoids(order=(0, 1, 4, 3, 2)), "all sines come before"),
         (sinusoids(order=(0, 1, 2, 4, 3)), "sines of a coordinate, then"),
@@ -354,7 +354,8 @@ WRONG = {
         (tokens(box_leaks), "the box leaks"), (tokens(phrase_leaks), "the phrase leaks"),
         (tokens(zeros_for_null), "phrase and the box are zero"),
         (tokens(zero_box), "box in the corner"), (tokens(upside_down), "upside down"),
-        (tokens(null_added), "added to every slot"), (tokens(sinusoids_first), "features, waves")],
+        (tokens(null_added), "added to every slot"),
+        (tokens(sinusoids_first), "features, sinusoids")],
     "GatedSelfAttentionDense": [
         (gated(tokens_kept), "token selection"),
         (slipping(rows=lambda n: slice(-n, None)), "the LAST rows"),
@@ -388,7 +389,7 @@ WRONG = {
         (filler(net=None), "is still empty"), (filler(width=lambda a, unet: 8), "widths are those"),
         (filler(heads=lambda a: 1), "heads in a block that has"),
         (filler(where=lambda unet: torch.zeros(1)), "64 bits"),
-        (filler(closed=1.), "every gate begins shut"),
+        (filler(closed=1.), "every gate begins closed"),
         (filler(checked=False), "CrossAttn blocks came"), (filler(returned=False), "returned None"),
         (of_a_copy, "returned another network"), (spoils_old_weights, "old weights have changed")],
     "freeze": [

@@ -74,7 +74,7 @@ def one_group_each(unet):
 def staged(fall=lambda n: [1 - (i + 1) / n for i in range(n)], count=lambda part, steps:
            int(part * steps + 1e-6), near=lambda x: abs(x - 1) < 1e-6, order=lambda a, b, c:
            a + b + c, least=0.):
-    """A strengths with a slip in one place."""
+    """A strengths with a mistake in one place."""
     def found(steps, stages):
         if not near(sum(stages)) or min(stages) < least:
             raise ValueError("not parts of one")
@@ -117,7 +117,7 @@ def one_by_one(steps, stages):
 def predictor(contexts=lambda null, context: (null, context), grounds=lambda g: (g.none(), g),
               beta=lambda strength, t: strength[int(t[0])], scale=lambda s: s, detour=True,
               checked=True, mix=guide):
-    """A grounded_eps that asks twice, with a slip in one place."""
+    """A grounded_eps that asks twice, with a mistake in one place."""
     def made(unet, context, null_context, grounding, guidance_scale, strength, through=None):
         if checked:
             check_scale(guidance_scale)
@@ -163,7 +163,7 @@ def by_extrapolation(away, towards, s):
 
 def resampler(value=lambda drawn: drawn.mean(1), cut=(2.5, 97.5), replace=True, out=tuple,
               seeded=True):
-    """A bootstrap with a slip in one place."""
+    """A bootstrap with a mistake in one place."""
     def interval(values, seed=0, draws=2000):
         values = np.asarray(values, dtype=float)
         g = np.random.default_rng(seed if seeded else 7)
@@ -219,7 +219,7 @@ def by_counts(values, seed=0, draws=2000):
 
 def looker(rows=lambda n: slice(None, n), columns=lambda n: slice(n, None), normal=lambda g, y:
            g.norm1(y), last=lambda looks: looks):
-    """A gate_attention with a slip in one place."""
+    """A gate_attention with a mistake in one place."""
     def looks(gate, x, objs):
         both = normal(gate, torch.cat([x, gate.linear(objs)], 1))
         n = x.shape[1]
@@ -265,7 +265,7 @@ def ruler(boxes, side):
 def concentration_of(inside=lambda x, y: torch.einsum("bny,bnx->bnyx", y, x), boxes=lambda b: b,
                      below=lambda maps, cover: maps.mean((2, 3)), above=lambda maps, cover:
                      (maps * cover).sum((2, 3)) / cover.sum((2, 3)), last=lambda x: x):
-    """An attention_concentration with a slip in one place."""
+    """An attention_concentration with a mistake in one place."""
     def found(maps, boxes_xyxy):
         side = maps.shape[-1]
         cover = side * side * inside(*ruler(boxes(boxes_xyxy), side))
@@ -316,9 +316,9 @@ WRONG = {
         (staged(lambda n: np.linspace(1, 0, n)), "both ends"),
         (staged(lambda n: [(i + 1) / n for i in range(n)]), "opens"),
         (staged(lambda n: [1.] * n), "its steps are wide open"),
-        (staged(lambda n: [0.] * n), "its steps are shut"),
+        (staged(lambda n: [0.] * n), "its steps are closed"),
         (staged(order=lambda a, b, c: c + b[::-1] + a), "stages have changed places"),
-        (staged(order=lambda a, b, c: c + b + a), "are shut first"),
+        (staged(order=lambda a, b, c: c + b + a), "are closed first"),
         (staged(near=lambda x: x == 1), "as floats they sum"),
         (staged(by_arange), "one too many"),
         (staged(count=lambda part, steps: int(part * steps)), "something tiny"),
@@ -337,7 +337,7 @@ WRONG = {
         (predictor(scale=lambda s: 1.), "is ignored"),
         (predictor(detour=False), "`through` is ignored"),
         (predictor(checked=False), "scale of -1"),
-        (gates_left_half_closed, "still half shut"), (never_closed, "of the old network")],
+        (gates_left_half_closed, "still half closed"), (never_closed, "of the old network")],
     "bootstrap": [
         (of_the_values, "of the values"), (resampler(replace=False), "with replacement"),
         (resampler(cut=(5, 95)), "90 % interval"), (resampler(cut=(.025, .975)), "in percent"),

@@ -16,18 +16,20 @@ from gligen_lessons.schedule import extract
 # masks_from_boxes
 
 
-def cutter(low=torch.floor, high=lambda edge, touched: (edge - 1e-4 * touched).ceil() if touched
+def cutter(low=torch.floor, high=lambda edge, round_outward: (edge - 1e-4 * round_outward).ceil()
+           if round_outward
            else edge.floor(), inside=0., turned=False, sizes=False, only_last=False, all_=False,
            channel=True, checked=True, restart=False):
-    """A masks_of with a slip in one place."""
-    def masks(boxes, side, touched=False):
+    """A masks_from_boxes with a mistake in one place."""
+    def masks(boxes, side, round_outward=False):
         made = torch.full((len(boxes), 1, side, side), 1 - inside)
         for i, places in enumerate(boxes):
             found = torch.tensor(sum(boxes, []) if all_ else places).reshape(-1, 4)
             if checked:
                 boxes_.check_boxes(found)
             for box in (found[-1:] if only_last else found) * side:
-                first, last = low(box[:2]), high(box[:2] + box[2:] if sizes else box[2:], touched)
+                first, last = low(box[:2]), high(box[:2] + box[2:] if sizes else box[2:],
+                                                 round_outward)
                 (x0, y0), (x1, y1) = first.int().tolist(), last.int().tolist()
                 made[(i, 0, slice(x0, x1), slice(y0, y1)) if turned else
                      (i, 0, slice(y0, y1), slice(x0, x1))] = inside
@@ -35,17 +37,17 @@ def cutter(low=torch.floor, high=lambda edge, touched: (edge - 1e-4 * touched).c
     return masks
 
 
-def up_when_touched(edge, touched):
-    return edge.ceil() if touched else edge.floor()
+def up_when_outward(edge, round_outward):
+    return edge.ceil() if round_outward else edge.floor()
 
 
-def by_comparing(boxes, side, touched=False):
+def by_comparing(boxes, side, round_outward=False):
     """No loop over places: a place is painted when it lies between a box's edges."""
     masks, place = torch.ones(len(boxes), 1, side, side), torch.arange(side)
     for i, found in enumerate(boxes):
         places = boxes_.check_boxes(torch.tensor(found, dtype=torch.float32).reshape(-1, 4)) * side
         for x0, y0, x1, y1 in places:
-            ends = [torch.ceil(e - 1e-4) if touched else torch.floor(e) for e in (x1, y1)]
+            ends = [torch.ceil(e - 1e-4) if round_outward else torch.floor(e) for e in (x1, y1)]
             across = (place >= torch.floor(x0)) & (place < ends[0])
             down = (place >= torch.floor(y0)) & (place < ends[1])
             masks[i, 0] *= 1. - down[:, None].float() * across[None].float()
@@ -58,7 +60,7 @@ def by_comparing(boxes, side, touched=False):
 def widener(old_place=lambda w, old, c: w[:, :c].copy_(old), rest=0., config=True, bias=True,
             channels=lambda c: 2 * c + 1, keep_type=True, checked=True, returned=True, padding=1,
             tracked=True, apart=False):
-    """A widen with a slip in one place."""
+    """A widen with a mistake in one place."""
     def widened(unet):
         unet = copy.deepcopy(unet) if apart else unet
         old = unet.conv_in
@@ -104,7 +106,7 @@ def by_joining(unet):
 
 def shower(order=lambda zt, kept, mask: [zt, kept, mask], kept=lambda z0, mask: z0 * mask,
            told=lambda mask: mask, again=lambda x, n: x.repeat(n, 1, 1, 1), rest=True):
-    """A with_known with a slip in one place."""
+    """A with_known with a mistake in one place."""
     def with_known(unet, z0, mask):
         def shown(zt, *more):
             n = len(zt) // len(z0)
@@ -136,7 +138,7 @@ def by_tiling(unet, z0, mask):
 
 def keeper(known=ddpm.q_sample, join=lambda known, zt, mask: known * mask + zt * (1 - mask),
            step=lambda t: t):
-    """A keep_known with a slip in one place."""
+    """A keep_known with a mistake in one place."""
     def keep(zt, z0, mask, t, eps, schedule):
         return join(known(z0, step(t), eps, schedule), zt, mask)
     return keep
@@ -187,7 +189,7 @@ def loss_of(target=lambda z0, zt, eps: eps, noised=ddpm.q_sample,
             shown=reference.concat_inpainting_inputs,
             kept=lambda z0, zt: z0, hole=lambda mask: mask, given=lambda y: y,
             measure=lambda a, b, mask: F.mse_loss(a, b)):
-    """A loss with a slip in one place."""
+    """A loss with a mistake in one place."""
     def loss(unet, z0, t, eps, context, grounding, mask, schedule):
         zt = noised(z0, t, eps, schedule)
         prediction = shown(unet, kept(z0, zt), hole(mask))(zt, t, context, given(grounding))
@@ -239,7 +241,7 @@ def picture_by_picture(unet, z0, t, eps, context, grounding, mask, schedule):
 
 def sampler(keep="before", renew=True, end=None, each=True, level=0, down=None, start=None,
             count=True, free=True, left=True, once=False):
-    """An inpaint_steps with a slip in one place."""
+    """An inpaint_steps with a mistake in one place."""
     def trajectory(model, z0, mask, schedule, visited, seed):
         sources = [torch.Generator().manual_seed(seed + i * count) for i in range(len(z0))]
 
@@ -408,7 +410,7 @@ WRONG = {
         (cutter(sizes=True), "left, top, width, height"), (cutter(only_last=True), "only the last"),
         (cutter(all_=True), "boxes of all"), (cutter(channel=False), "with a channel"),
         (cutter(high=lambda edge, _: edge.floor()), "makes no difference"),
-        (cutter(high=up_when_touched), "take off 1e-4"), (cutter(checked=False), "left edge lies")],
+        (cutter(high=up_when_outward), "take off 1e-4"), (cutter(checked=False), "left edge lies")],
     "expand_conv_in": [
         (widener(apart=True), "another network"), (widener(returned=False), "returned None"),
         (widener(lambda w, old, c: w[:, -c:].copy_(old)), "read the LAST"),
@@ -462,7 +464,7 @@ WRONG = {
         (without_the_mask, "shown 3 channels, not 7")],
     "inpaint_steps": [
         (sampler(keep="never"), "nothing is put back"), (sampler(keep="after"), "AFTER each step"),
-        (sampler(renew=False), "draw it anew"), (sampler(end=1.), "ends at alpha_bar[0]"),
+        (sampler(renew=False), "draw it again"), (sampler(end=1.), "ends at alpha_bar[0]"),
         (sampler(each=False), "one generator draws"), (sampler(count=False), "begin from one seed"),
         (sampler(level=-1), "another step than"), (sampler(down=1), "goes down by one"),
         (sampler(start=begins_at_z0), "begins at noise alone"),

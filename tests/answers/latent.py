@@ -319,7 +319,7 @@ def one_map_at_a_time(maps, side):
 
 def painter(swapped=False, negative=None, scale=lambda s: s, eta=lambda e: e, first=False,
             seeded=True, **options):
-    """A paint with a slip in one place; `options` go to ddim.sample."""
+    """A paint with a mistake in one place; `options` go to ddim.sample."""
     def generated(parts, captions, zT, steps=30, guidance_scale=5., negative_=None, eta_=0.,
                   generator=None, **named):
         unwanted = named.get("negative", negative_ or "") if negative is None else negative
@@ -367,7 +367,7 @@ def painted_by_hand(parts, captions, zT, steps=30, guidance_scale=5., negative="
 # generate
 
 def drawer(decode=reference.to_pictures, which=-1, seeded=True, options=True, noise=None):
-    """A draw with a slip in one place."""
+    """A draw with a mistake in one place."""
     def drawn(parts, captions, seed=0, **named):
         zT = (noise or reference.TextToImage.first_noise)(parts, len(captions), seed if seeded
                                                           else 0)

@@ -489,7 +489,7 @@ def factor_by_hand(z):
 WRONG = {
     "reparameterise": [
         (draw_with_variance, "is the variance"), (draw_with_the_logarithm, "take its exponential"),
-        (draw_of_spread_one, "spread one"),
+        (draw_of_spread_one, "unit standard deviation"),
         (draw_swapped, "swapped"), (draw_of_the_mean, "eps is not used"),
         (draw_with_noise_of_its_own, "noise of its own"),
         (draw_with_a_root_of_the_logarithm, "NaN or infinite"),

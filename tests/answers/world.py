@@ -64,7 +64,7 @@ def corners_in_place(boxes):
 
 
 def seen(scene, ids, first=THING_ID, end=1, unit=None):
-    """Visible boxes with the usual slips as options."""
+    """Visible boxes with the usual mistakes as options."""
     found = np.zeros((len(scene.things), 4))
     for i in range(len(found)):
         ys, xs = np.nonzero(ids == first + i)

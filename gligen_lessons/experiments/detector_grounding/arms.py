@@ -126,7 +126,7 @@ def others(box: Tensor, seen: Detected) -> list[int]:
 
 
 def instructions(one: InpaintingCase, seen: Detected) -> dict[str, Instruction | None]:
-    """What each arm tells the pipeline; entry 0 is the target; C None where DETR missed.
+    """What each arm is told; entry 0 is the target; C is None where DETR missed.
 
     The caption is the target's phrase as the arm knows it, the same for A, B and D; in
     C it is the detector's, which would else be told the truth.

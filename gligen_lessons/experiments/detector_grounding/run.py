@@ -34,7 +34,7 @@ from .judges import judge_for
 from .metrics import DRAWS, ArmResults, all_figures, changes
 
 SPLIT = "grounding-test"
-COUNTS = {"small": 8, "normal": 200, "full": 2000}        # scenes, by the machine's dial
+COUNTS = {"small": 8, "normal": 200, "full": 2000}        # scenes, by the machine's compute budget
 BATCH = 8
 
 
@@ -80,7 +80,7 @@ def colours(namer: ClipClassifier | None, names: list[str], x: Tensor, boxes_xyx
 def inpainting_masks(pipeline: TextToImage, some: list[InpaintingCase]) -> tuple[Tensor, Tensor]:
     """The masks of the targets' true boxes: of latents (b,1,h,w), and the same of pixels."""
     side = pipeline.unet.config["sample_size"]
-    mask = masks_from_boxes([one.box[None] for one in some], side, touched=True)
+    mask = masks_from_boxes([one.box[None] for one in some], side, round_outward=True)
     finer = some[0].image.shape[-1] // side
     return mask, mask.repeat_interleave(finer, 2).repeat_interleave(finer, 3)
 
@@ -240,7 +240,8 @@ def one_scene_a_line(result: dict) -> str:
 def command_parser() -> argparse.ArgumentParser:
     made = OneLineParser(prog="gligen-lessons experiment detector-grounding", description=__doc__)
     add = made.add_argument
-    add("--count", type=count_of, help="pictures to repaint (default: 8, 200 or 2000 by the dial)")
+    add("--count", type=count_of,
+        help="pictures to repaint (default: 8, 200 or 2000 by the compute budget)")
     add("--steps", type=count_of, default=30, help="steps of DDIM (default: 30)")
     add("--scale", type=scale_of, default=5., help="guidance scale (default: 5)")
     add("--seed", type=seed_of, default=0, help="which noise to begin with (default: 0)")
