@@ -84,7 +84,7 @@ class BoxHead(nn.Module):
 
 
 class DETR(nn.Module):
-    """The whole detector. `config` is the dict of DetrConfig's keys that it was built from."""
+    """The whole detector; `config` is the dict of DetrConfig's keys that made it."""
 
     def __init__(self, **config):
         super().__init__()
@@ -94,10 +94,10 @@ class DETR(nn.Module):
         self.bbox_predictor = BoxHead(cfg.d_model)
 
     def every_layer(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What each decoder layer says: logits (layers,b,q,C+1), boxes (layers,b,q,4)."""
+        """Each decoder layer's logits (layers,b,q,C+1) and boxes (layers,b,q,4)."""
         if x.ndim != 4 or x.shape[1] != 3:
-            raise ValueError(f"Pictures must be (b,3,h,w), got shape {tuple(x.shape)}; a "
-                             "grey one has 1 channel, one with alpha 4: "
+            raise ValueError(f"Pictures must be (b,3,h,w), got shape {tuple(x.shape)}; "
+                             "a grey one has 1 channel, one with alpha 4: "
                              "Image.convert('RGB') gives 3.")
         states = self.model(x)                                  # (layers,b,q,d)
         return self.class_labels_classifier(states), self.bbox_predictor(states)

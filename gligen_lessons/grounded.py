@@ -10,7 +10,7 @@ from . import ddim
 from .boxes import coverage
 from .gligen import GatedSelfAttentionDense, Grounding, ground, transformer_blocks
 from .guidance import check_scale, guide
-from .latent import STEPS_OFFSET, TextToImage, check_integer, to_pictures, token_maps
+from .latent import STEPS_OFFSET, TextToImage, check_steps, to_pictures, token_maps
 from .nets import attention_map
 from .schedule import Schedule
 from .unet import UNet
@@ -46,10 +46,7 @@ def gate_scale(unet: UNet, strength: float) -> Iterator[None]:
 
 def gate_scales(schedule: Schedule, steps: int, tau: float) -> dict[int, float]:
     """How far the gates are open at each step t that is visited: tau of eq. 10."""
-    check_integer(steps, "The number of steps")
-    if not 1 <= steps < schedule.T:
-        raise ValueError(f"The number of steps must lie in 1..{schedule.T - 1}, got "
-                         f"{steps}.")
+    check_steps(steps, schedule)
     if not 0 <= tau <= 1:
         raise ValueError("tau must lie in 0..1, the part of steps that is grounded; "
                          f"got {tau}.")

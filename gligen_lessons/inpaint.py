@@ -12,9 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import boxes as boxes_
-from . import ddim
+from . import ddim, device
 from .ddpm import q_sample
-from .device import noise
 from .gligen import Grounding, add_gates, gate_names
 from .grounded import check_inputs, gate_scales, grounded_eps
 from .latent import TextToImage
@@ -125,7 +124,7 @@ def inpaint_grounded(parts: TextToImage, captions: list[str], grounding: Groundi
 def inpaint_steps(model: Callable, z0: Tensor, mask: Tensor, schedule: Schedule,
                   visited: list[int], seed: int) -> Iterator[tuple[int, Tensor]]:
     """The loop over the steps `visited`: put back what is kept, predict, step down."""
-    sources = [torch.Generator().manual_seed(seed + i) for i in range(len(z0))]
+    sources = [device.generator(seed + i) for i in range(len(z0))]
     zt, end = fresh_noise(z0, sources), float(schedule.alpha_bar[0])
     for step in visited:
         t = torch.full((len(zt),), step, device=zt.device)      # (b,)
@@ -139,7 +138,7 @@ def inpaint_steps(model: Callable, z0: Tensor, mask: Tensor, schedule: Schedule,
 
 def fresh_noise(like: Tensor, sources: list[torch.Generator]) -> Tensor:
     """Noise of the shape of `like`, each picture's from its own generator."""
-    return torch.cat([noise((1, *like.shape[1:]), g, like.device) for g in sources])
+    return torch.cat([device.noise((1, *like.shape[1:]), g, like.device) for g in sources])
 
 
 def check_latents(unet: UNet, z0: Tensor) -> None:

@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import ddim
+from . import ddim, device
 from .bpe import Tokenizer
 from .clip import TextModel
 from .ddpm import q_sample
-from .device import noise
 from .guidance import classifier_free
 from .nets import Attention, BasicTransformerBlock
+from .reading import as_whole
 from .schedule import Schedule
 from .unet import UNet
 from .vae import VAE, reparameterise
@@ -73,23 +73,27 @@ class TextToImage:
         Picture i has the noise of seed + i, whatever the count.
         """
         c, side = self.unet.conv_in.in_channels, self.unet.config["sample_size"]
-        check_integer(seed, "A seed")
-        sources = [torch.Generator().manual_seed(seed + i) for i in range(count)]
-        return torch.cat([noise((1, c, side, side), g, self.device) for g in sources])
+        sources = [device.generator(seed + i) for i in range(count)]
+        drawn = [device.noise((1, c, side, side), g, self.device) for g in sources]
+        return torch.cat(drawn)
 
 
-def check_integer(value, what: str) -> None:
-    """Refuse what is no whole number (TypeError), a negative one or a giant (ValueError).
+def check_steps(steps: int, schedule: Schedule) -> None:
+    """Refuse a number of sampling steps outside 1..T-1 (ValueError), or no whole one.
 
-    torch's CPU generator reads 32 bits of a seed: 2**32 would paint what 0 paints.
+    T steps are too many: Stable Diffusion's offset moves each one up, past the last.
     """
-    if isinstance(value, bool) or not isinstance(value, int):
-        hint = " int(...) makes one of it." if hasattr(value, "__index__") else ""
-        raise TypeError(f"{what} must be a whole number, got {value!r}.{hint}")
-    if value < 0:
-        raise ValueError(f"{what} must not be negative, got {value}.")
-    if value >= 2 ** 32:
-        raise ValueError(f"{what} must be less than 2**32, got {value}.")
+    if not 1 <= as_whole(steps, "The number of steps") < schedule.T:
+        raise ValueError(f"The number of steps must lie in 1..{schedule.T - 1}, got {steps}.")
+
+
+def check_sampling(parts: TextToImage, captions: list[str], zT: Tensor, steps: int) -> None:
+    """Refuse noise zT that is not (b,c,h,w) with b captions, and what `check_steps` does."""
+    check_steps(steps, parts.schedule)
+    c = parts.unet.conv_in.in_channels
+    if zT.ndim != 4 or zT.shape[:2] != (len(captions), c):
+        raise ValueError(f"zT must be ({len(captions)},{c},h,w), a latent for each "
+                         f"caption, got shape {tuple(zT.shape)}.")
 
 
 def sample_latents(parts: TextToImage, captions: list[str], zT: Tensor, steps: int = 30,
@@ -102,14 +106,7 @@ def sample_latents(parts: TextToImage, captions: list[str], zT: Tensor, steps: i
     step; `to_pictures` makes a picture of any z. `negative` is what guidance leads away
     from. Errors: ValueError for noise of another shape, or steps outside 1..T-1.
     """
-    check_integer(steps, "The number of steps")
-    if not 1 <= steps < parts.schedule.T:
-        raise ValueError(f"The number of steps must lie in 1..{parts.schedule.T - 1}, "
-                         f"got {steps}.")
-    c = parts.unet.conv_in.in_channels
-    if zT.ndim != 4 or zT.shape[:2] != (len(captions), c):
-        raise ValueError(f"zT must be ({len(captions)},{c},h,w), a latent for each "
-                         f"caption, got shape {tuple(zT.shape)}.")
+    check_sampling(parts, captions, zT, steps)
     context = parts.context(captions)                           # (b,n,d)
     null_context = parts.context([negative]).expand_as(context)
     model = classifier_free(parts.unet, context, null_context, guidance_scale)

@@ -20,7 +20,7 @@ from gligen_lessons.interop import configs, export_diffusers, import_pretrained
 from gligen_lessons.recipes.clip import config as clip_config
 from gligen_lessons.world.vocabulary import CATEGORIES, COLOURS
 
-SIDE = 16                                                 # of the small generator's latents
+SIDE = 16                                                 # of the small pipeline's latents
 WIDTH = 24
 UNET = unet_keys(in_channels=9, sample_size=SIDE)
 VAE = dict(block_out_channels=(8, 8, 8, 8), norm_num_groups=4, latent_channels=4, sample_size=128,
@@ -33,7 +33,7 @@ def text_keys() -> dict:
     return clip_config(weights.tokenizer())["text_config"] | TEXT
 
 
-def write_painter(folder, **unet) -> None:
+def write_pipeline(folder, **unet) -> None:
     """A GLIGEN pipeline with drawn weights and gates at 1, saved by diffusers itself."""
     from diffusers import (
         AutoencoderKL,
@@ -85,9 +85,9 @@ def write_clip(folder) -> None:
 
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory):
-    """One folder each of generator, detector and CLIP, in the published layout."""
+    """One folder each of pipeline, detector and CLIP, in the published layout."""
     home = tmp_path_factory.mktemp("published")
-    for name, write in (("generator", write_painter), ("detector", write_detector),
+    for name, write in (("pipeline", write_pipeline), ("detector", write_detector),
                         ("clip", write_clip)):
         write(home / name)
     return home
@@ -108,8 +108,8 @@ def picture(*shape: int) -> torch.Tensor:
 def test_the_inpainting_network_says_what_diffusers_says(folders):
     from diffusers import UNet2DConditionModel
 
-    theirs = UNet2DConditionModel.from_pretrained(folders / "generator", subfolder="unet")
-    ours = import_pretrained.read_pipeline(folders / "generator").unet
+    theirs = UNet2DConditionModel.from_pretrained(folders / "pipeline", subfolder="unet")
+    ours = import_pretrained.read_pipeline(folders / "pipeline").unet
     xt, t, context, grounding = inputs(UNET)
     want = theirs_says(theirs, xt, t, context, grounding)
     found = ours(xt, t, context, grounding)
@@ -125,7 +125,7 @@ def test_the_other_parts_of_the_pipeline_are_those_of_diffusers(folders):
     from diffusers import AutoencoderKL
     from transformers import CLIPTextModel
 
-    parts, home = import_pretrained.read_pipeline(folders / "generator"), folders / "generator"
+    parts, home = import_pretrained.read_pipeline(folders / "pipeline"), folders / "pipeline"
     vae = AutoencoderKL.from_pretrained(home, subfolder="vae")
     x, z = picture(1, 3, 64, 64), picture(1, 4, 8, 8)
     mean, _ = parts.vae.encode(x)
@@ -144,8 +144,8 @@ def rewrite(file, change) -> None:
 
 def test_old_names_of_text_tower_and_autoencoder(folders, copied):
     """The published ones have a prefix, a buffer of places, and attention under other words."""
-    new = import_pretrained.read_pipeline(folders / "generator")
-    text, vae = copied / "generator" / "text_encoder", copied / "generator" / "vae"
+    new = import_pretrained.read_pipeline(folders / "pipeline")
+    text, vae = copied / "pipeline" / "text_encoder", copied / "pipeline" / "vae"
     older = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
     rewrite(vae / "diffusion_pytorch_model.safetensors", lambda name: re.sub(
         r"\.(to_q|to_k|to_v|to_out\.0)\.", lambda m: f".{older[m[1]]}.", name))
@@ -154,7 +154,7 @@ def test_old_names_of_text_tower_and_autoencoder(folders, copied):
     tensors["text_model.embeddings.position_ids"] = torch.arange(64)[None]
     (text / "model.safetensors").unlink()
     torch.save(tensors, text / "pytorch_model.bin")
-    old = import_pretrained.read_pipeline(copied / "generator")
+    old = import_pretrained.read_pipeline(copied / "pipeline")
     for part in ("text", "vae"):
         a, b = (getattr(parts, part).state_dict() for parts in (new, old))
         assert all(torch.equal(a[name], b[name]) for name in a)
@@ -164,7 +164,7 @@ def test_a_tokenizer_with_the_published_numbers_is_read_by_ours(folders, tmp_pat
     export_diffusers.write_tokenizer(weights.tokenizer(), tmp_path)
     ours = import_pretrained.read_tokenizer(tmp_path, 64)
     assert isinstance(ours, Tokenizer) and ours.length == 64
-    alone = import_pretrained.read_tokenizer(folders / "generator" / "tokenizer", 64)  # its json
+    alone = import_pretrained.read_tokenizer(folders / "pipeline" / "tokenizer", 64)  # its json
     assert not isinstance(alone, Tokenizer)
     texts = ["a red car on the snow at night", "", "zebra " * 80]
     with pytest.warns(UserWarning, match="it is cut"):
@@ -232,7 +232,7 @@ def test_what_todays_transformers_says_of_pictures_is_read(folders, copied):
 
 
 def test_trained_betas_are_the_schedule(copied):
-    file = copied / "generator" / "scheduler" / "scheduler_config.json"
+    file = copied / "pipeline" / "scheduler" / "scheduler_config.json"
     edit(file, trained_betas=[.1, .2, .3])
     assert configs.read_schedule(file.parent).betas.tolist() == [.1, .2, .3]
 
@@ -320,17 +320,17 @@ def edit(file, **changes) -> None:
 
 def plain(home):
     export_diffusers.write_pipeline(weights.text_to_image(), home / "other")
-    (home / "generator").rename(home / "old")
-    (home / "other").rename(home / "generator")
+    (home / "pipeline").rename(home / "old")
+    (home / "other").rename(home / "pipeline")
 
 
 def truncated(home):
-    file = home / "generator" / "unet" / "diffusion_pytorch_model.safetensors"
+    file = home / "pipeline" / "unet" / "diffusion_pytorch_model.safetensors"
     file.write_bytes(file.read_bytes()[:100])
 
 
 def scheduler(**changes):
-    return lambda home: edit(home / "generator/scheduler/scheduler_config.json", **changes)
+    return lambda home: edit(home / "pipeline/scheduler/scheduler_config.json", **changes)
 
 
 def config(part, **changes):
@@ -350,12 +350,12 @@ def saved(what):
 
 
 def pointer(home):
-    (home / "generator/vae/diffusion_pytorch_model.safetensors").write_text(
+    (home / "pipeline/vae/diffusion_pytorch_model.safetensors").write_text(
         "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
 
 
 def not_finite(home):
-    file = home / "generator/vae/diffusion_pytorch_model.safetensors"
+    file = home / "pipeline/vae/diffusion_pytorch_model.safetensors"
     tensors = load_file(file)
     tensors["decoder.conv_in.bias"][0] = float("nan")
     save_file(tensors, file)
@@ -378,19 +378,19 @@ KINDS = {                                                 # each names the file 
     "betas of nothing": (scheduler(trained_betas=[0.]), "betas lie between 0 and 1"),
     "a million steps": (scheduler(num_train_timesteps=10 ** 9), "num_train_timesteps must be"),
     "a schedule in a list": (scheduler(beta_schedule=["linear"]), "beta_schedule=['linear']"),
-    "a text config of words": (config("generator/text_encoder", hidden_size="big"),
+    "a text config of words": (config("pipeline/text_encoder", hidden_size="big"),
                                "hidden_size='big' is no value for CLIPTextConfig"),
-    "a width of giants": (config("generator/vae", block_out_channels=[2 ** 20] * 4),
+    "a width of giants": (config("pipeline/vae", block_out_channels=[2 ** 20] * 4),
                           "does not fit the model's config"),
-    "layers without end": (config("generator/text_encoder", num_hidden_layers=10 ** 9),
+    "layers without end": (config("pipeline/text_encoder", num_hidden_layers=10 ** 9),
                            "num_hidden_layers=1000000000 is no value"),
-    "no heads": (config("generator/text_encoder", num_attention_heads=0),
+    "no heads": (config("pipeline/text_encoder", num_attention_heads=0),
                  "num_attention_heads=0 is"),
-    "null": (config("generator/vae", layers_per_block=None),
+    "null": (config("pipeline/vae", layers_per_block=None),
              "layers_per_block=None is no value for"),
-    "a tower's unknown key": (config("generator/text_encoder", rope_theta=1e4),
+    "a tower's unknown key": (config("pipeline/text_encoder", rope_theta=1e4),
                               "rope_theta=10000.0"),
-    "LFS": (pointer, "generator/vae/diffusion_pytorch_model.safetensors is a Git LFS pointer"),
+    "LFS": (pointer, "pipeline/vae/diffusion_pytorch_model.safetensors is a Git LFS pointer"),
     "NaN": (not_finite, "decoder.conv_in.bias holds NaN or infinity"),
     "a detector's key": (config("detector", two_stage=True), "two_stage=True is not understood"),
     "five channels": (config("detector", num_channels=5), "num_channels=5 is not implemented"),
@@ -416,33 +416,33 @@ KINDS = {                                                 # each names the file 
     "nested without end": (lambda home: (home / "clip/config.json").write_text("[" * 10 ** 5),
                            "clip/config.json cannot be read as JSON (its lists are nested too"),
 }
-PARTS = dict(zip(KINDS, ["generator"] * 17 + ["detector"] * 13 + ["clip"] * 6, strict=True))
+PARTS = dict(zip(KINDS, ["pipeline"] * 17 + ["detector"] * 13 + ["clip"] * 6, strict=True))
 FAULTS = {name: (PARTS[name], *KINDS[name]) for name in KINDS} | {
-    "no folder": ("generator", lambda home: shutil.rmtree(home / "generator"),
+    "no folder": ("pipeline", lambda home: shutil.rmtree(home / "pipeline"),
                   "generator holds no unet/config.json; give a folder of diffusers' GLIGEN"),
-    "an ungrounded model": ("generator", plain,
+    "an ungrounded model": ("pipeline", plain,
                             "in_channels=4, attention_type='default': repainting "
                             "needs 9 channels and gates"),
-    "four channels": ("generator", lambda home: edit(home / "generator/unet/config.json",
+    "four channels": ("pipeline", lambda home: edit(home / "pipeline/unet/config.json",
                                                    in_channels=4), "in_channels=4"),
-    "another activation": ("generator", lambda home: edit(home / "generator/unet/config.json",
+    "another activation": ("pipeline", lambda home: edit(home / "pipeline/unet/config.json",
                                                         act_fn="gelu"),
                            "unet/config.json: act_fn='gelu' is not implemented"),
-    "a tensor too few": ("generator", lambda home: rewrite(
-        home / "generator/unet/diffusion_pytorch_model.safetensors",
+    "a tensor too few": ("pipeline", lambda home: rewrite(
+        home / "pipeline/unet/diffusion_pytorch_model.safetensors",
         lambda name: "" if name.endswith("alpha_dense") else name), "alpha_dense is none"),
-    "a tensor too many": ("generator", lambda home: rewrite(
-        home / "generator/text_encoder/model.safetensors", lambda name: name.replace(
-            "final_layer_norm.bias", "final_layer_norm.bias_")), "generator/text_encoder does not"),
-    "half a file": ("generator", truncated, "diffusion_pytorch_model.safetensors cannot be read"),
-    "no weights": ("generator",
-                   lambda home: (home / "generator/vae/diffusion_pytorch_model.safetensors"
-                                            ).unlink(), "generator/vae holds none of model.safe"),
-    "predicts v": ("generator",
-                   lambda home: edit(home / "generator/scheduler/scheduler_config.json",
+    "a tensor too many": ("pipeline", lambda home: rewrite(
+        home / "pipeline/text_encoder/model.safetensors", lambda name: name.replace(
+            "final_layer_norm.bias", "final_layer_norm.bias_")), "pipeline/text_encoder does not"),
+    "half a file": ("pipeline", truncated, "diffusion_pytorch_model.safetensors cannot be read"),
+    "no weights": ("pipeline",
+                   lambda home: (home / "pipeline/vae/diffusion_pytorch_model.safetensors"
+                                            ).unlink(), "pipeline/vae holds none of model.safe"),
+    "predicts v": ("pipeline",
+                   lambda home: edit(home / "pipeline/scheduler/scheduler_config.json",
                                                 prediction_type="v_prediction"), "v_prediction"),
-    "no words": ("generator", lambda home: shutil.rmtree(home / "generator/tokenizer"),
-                 "generator/tokenizer holds no tokenizer"),
+    "no words": ("pipeline", lambda home: shutil.rmtree(home / "pipeline/tokenizer"),
+                 "pipeline/tokenizer holds no tokenizer"),
     "no JSON": ("detector", lambda home: (home / "detector/config.json").write_text("{"),
                 "detector/config.json cannot be read as JSON"),
     "no labels": ("detector", lambda home: edit(home / "detector/config.json", id2label="gone"),
@@ -461,7 +461,7 @@ FAULTS = {name: (PARTS[name], *KINDS[name]) for name in KINDS} | {
 def test_what_cannot_be_read(name, copied):
     part, harm, problem = FAULTS[name]
     harm(copied)
-    read = {"generator": import_pretrained.read_pipeline,
+    read = {"pipeline": import_pretrained.read_pipeline,
             "detector": import_pretrained.read_detector,
             "clip": import_pretrained.read_clip}[part]
     with pytest.raises((ValueError, FileNotFoundError), match=re.escape(problem)) as caught:

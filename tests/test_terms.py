@@ -19,9 +19,9 @@ def test_the_terms_are_those_of_the_field(path):
 
 
 @pytest.mark.parametrize("text", [
-    "Lesson 6's painter", "the network guesses the noise", "behind shut gates", "all gates are shut",
-    "latents of spread one", "beside a short cut", "x, y as parts of the picture",
-    "masks = masks_of(boxes, 16)", "a box as waves"])
+    "Lesson 6's painter", "the network guesses the noise", "behind shut gates",
+    "all gates are shut", "latents of spread one", "beside a short cut",
+    "x, y as parts of the picture",     "masks = masks_of(boxes, 16)", "a box as waves"])
 def test_a_word_of_our_own_is_found(text):
     assert len(terms.violations(text, "here")) == 1
 

@@ -24,8 +24,8 @@ def backbone_report(model: DenseClassifier, count: int) -> dict:
         named = model(pictures(data, rows).to(where)).argmax(1).cpu()
         right.append(torch.stack([named == shown, shown < len(BASE)]))
     hit, thing = torch.cat(right, 1)
-    return {"positions with a thing": float(hit[thing].float().mean()),
-            "positions without": float(hit[~thing].float().mean()), "scenes": count}
+    return {"places with a thing": float(hit[thing].float().mean()),
+            "places without": float(hit[~thing].float().mean()), "scenes": count}
 
 
 def stacked(images, rows: slice) -> Tensor:

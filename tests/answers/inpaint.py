@@ -467,7 +467,7 @@ WRONG = {
         (sampler(renew=False), "draw it again"), (sampler(end=1.), "ends at alpha_bar[0]"),
         (sampler(each=False), "one generator draws"), (sampler(count=False), "begin from one seed"),
         (sampler(level=-1), "another step than"), (sampler(down=1), "goes down by one"),
-        (sampler(start=begins_at_z0), "begins at noise alone"),
+        (sampler(start=begins_at_z0), "should be noise alone"),
         (sampler(keep="at last"), "after the last step too"), (sampler(free=False), "no_grad"),
         (sampler(left=False), "just left"), (sampler(once=True), "once after each"),
         (hands_back_the_end, "yield two things")],

@@ -317,7 +317,7 @@ def one_map_at_a_time(maps, side):
 
 # sample_latents
 
-def painter(swapped=False, negative=None, scale=lambda s: s, eta=lambda e: e, first=False,
+def sampling(swapped=False, negative=None, scale=lambda s: s, eta=lambda e: e, first=False,
             seeded=True, **options):
     """A paint with a mistake in one place; `options` go to ddim.sample."""
     def generated(parts, captions, zT, steps=30, guidance_scale=5., negative_=None, eta_=0.,
@@ -348,7 +348,7 @@ def unchecked_noise(parts, captions, zT, *options, **named):
     return reference.sample_latents(parts, captions, zT, *options, **named)
 
 
-def painted_by_hand(parts, captions, zT, steps=30, guidance_scale=5., negative="", eta=0.,
+def sampled_by_hand(parts, captions, zT, steps=30, guidance_scale=5., negative="", eta=0.,
                     generator=None):
     T, c = parts.schedule.T, zT.shape[1]
     if not 1 <= steps < T or zT.shape[:2] != (len(captions), c):
@@ -449,19 +449,19 @@ WRONG = {
         (mapper(words_last), "words come before"), (mapper(each_to_one), "largest value"),
         (silent, "nothing was said"), (stacks_nothing, "stopped with RuntimeError")],
     "sample_latents": [
-        (painter(swapped=True), "AWAY from the caption"),
-        (painter(negative=""), "`negative` is ignored"), (painter(offset=0), "are not moved"),
-        (painter(end=1.), "alpha_bar[0]"), (painter(offset=0, end=1.), "walk of lesson 2"),
-        (painter(scale=lambda s: 1.), "`guidance_scale` is ignored"),
-        (painter(scale=lambda s: s + 1), "w = s - 1"), (painter(eta=lambda e: 0.), "`eta` is"),
-        (painter(clip=True), "latents do not"),
-        (painter(offset=0, spacing="trailing"), "spaced in another way"),
-        (painter(first=True), "the first caption"), (painter(seeded=False), "a seed means no"),
+        (sampling(swapped=True), "AWAY from the caption"),
+        (sampling(negative=""), "`negative` is ignored"), (sampling(offset=0), "are not moved"),
+        (sampling(end=1.), "alpha_bar[0]"), (sampling(offset=0, end=1.), "loop of lesson 2"),
+        (sampling(scale=lambda s: 1.), "`guidance_scale` is ignored"),
+        (sampling(scale=lambda s: s + 1), "w = s - 1"), (sampling(eta=lambda e: 0.), "`eta` is"),
+        (sampling(clip=True), "latents do not"),
+        (sampling(offset=0, spacing="trailing"), "spaced in another way"),
+        (sampling(first=True), "the first caption"), (sampling(seeded=False), "a seed means no"),
         (unchecked_steps, "as many steps as T"), (unchecked_noise, "one noise came")],
     "generate": [
         (drawer(decode=lambda vae, z: z), "these are latents"),
         (drawer(decode=without_scaling), "not divided by the scaling factor"),
-        (drawer(which=0), "after the FIRST step"), (noise_decoded, "the noise that the walk"),
+        (drawer(which=0), "after the FIRST step"), (noise_decoded, "the noise that the trajectory"),
         (drawer(options=False), "did not reach"), (drawer(seeded=False), "`seed` is ignored"),
         (drawer(noise=one_noise_for_all), "one and the same noise"),
         (drawer(noise=noise_in_one_piece), "drawn in one piece"),
@@ -473,6 +473,6 @@ RIGHT = {
     "l_ldm": [by_hand, mean_of_means],
     "attention_map": [by_einsum, head_by_head],
     "token_maps": [running_mean, one_map_at_a_time],
-    "sample_latents": [painted_by_hand, painter()],
+    "sample_latents": [sampled_by_hand, sampling()],
     "generate": [drawn_in_a_loop, drawn_one_by_one],
 }

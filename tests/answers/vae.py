@@ -545,8 +545,8 @@ WRONG = {
         (decode_anything, "from deep inside"),
         (decode_refusing_channels_only, "latent without batch")],
     "scaling_factor": [
-        (factor_as_spread, "spread itself"), (factor_by_variance, "over the variance"),
-        (factor_by_channels, "spreads of the channels"), (factor_by_mean_square, "mean square"),
+        (factor_as_spread, "standard deviation itself"), (factor_by_variance, "over the variance"),
+        (factor_by_channels, "deviations of the channels"), (factor_by_mean_square, "mean square"),
         (factor_of_the_first, "first picture"),
         (factor_by_the_largest, "largest value"),
         (factor_for_each_channel, "has shape"), (factor_as_a_tensor, "plain number")],
