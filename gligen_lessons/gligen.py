@@ -145,6 +145,20 @@ def freeze(unet: UNet) -> UNet:
     return unet
 
 
+def drop_conditions(caption: Tensor, phrases: Tensor, empty: Tensor, p_caption: float,
+                    p_grounding: float, g: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Drop some captions of a batch and, on their own, some groundings, for guidance.
+
+    caption (b,n) are ids, `empty` (n,) those of the empty one; phrases (b,k) number a
+    table's rows, -1 in a free slot. A picture that loses its grounding loses all of it
+    (GLIGEN, section 4.2: 10 % each; its code drops half of the captions).
+    """
+    no_caption = torch.rand(len(caption), generator=g) < p_caption      # (b,)
+    no_grounding = torch.rand(len(phrases), generator=g) < p_grounding
+    return (torch.where(no_caption[:, None], empty, caption),
+            torch.where(no_grounding[:, None], -1, phrases))
+
+
 def l_grounding(unet: UNet, z0: Tensor, t: Tensor, eps: Tensor, context: Tensor,
                 grounding: Grounding, schedule: Schedule) -> Tensor:
     """The loss of latent diffusion with grounding at hand (paper, eq. 9)."""

@@ -112,7 +112,7 @@ def curve(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabel: 
           ylabel: str = "", title: str = "", log_x: bool = False, log_y: bool = False,
           marker: str = "") -> Picture:
     """Named lines, each (xs, ys), in one panel."""
-    figure = Picture(5.8, 2.9)
+    figure = Picture(5.8, 2.9, palette=64)
     ax = _panel(figure, xlabel, ylabel, title)
     for i, (name, (xs, ys)) in enumerate(lines.items()):
         ax.plot(xs, ys, color=COLOURS[i % len(COLOURS)], label=name, marker=marker, lw=1.8, ms=5)
@@ -130,7 +130,7 @@ def curve(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabel: 
 
 def bar_chart(values: Mapping[str, float], ylabel: str = "", title: str = "") -> Picture:
     """Named numbers as bars."""
-    figure = Picture(max(3., .8 * len(values) + 1.2), 3)
+    figure = Picture(max(3., .8 * len(values) + 1.2), 3, palette=64)
     ax = _panel(figure, "", ylabel, title)
     ax.bar(list(values), list(values.values()), color=COLOURS[0], width=.6)
     return figure
@@ -144,7 +144,7 @@ def points(panels: Mapping[str, torch.Tensor], limit: float = 2.4,
     A path begins at a hollow ring. `labels` are whole numbers (n,) for each panel: points of one
     label share a colour.
     """
-    figure = Picture(2.5 * len(panels), 2.8)
+    figure = Picture(2.5 * len(panels), 2.8, palette=128)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for i, (ax, (name, xy)) in enumerate(zip(axes, panels.items(), strict=True)):
         xy, colours = torch.as_tensor(xy).detach().cpu(), COLOURS[0]

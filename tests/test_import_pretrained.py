@@ -419,7 +419,7 @@ KINDS = {                                                 # each names the file 
 PARTS = dict(zip(KINDS, ["pipeline"] * 17 + ["detector"] * 13 + ["clip"] * 6, strict=True))
 FAULTS = {name: (PARTS[name], *KINDS[name]) for name in KINDS} | {
     "no folder": ("pipeline", lambda home: shutil.rmtree(home / "pipeline"),
-                  "generator holds no unet/config.json; give a folder of diffusers' GLIGEN"),
+                  "pipeline holds no unet/config.json; give a folder of diffusers' GLIGEN"),
     "an ungrounded model": ("pipeline", plain,
                             "in_channels=4, attention_type='default': repainting "
                             "needs 9 channels and gates"),

@@ -17,8 +17,8 @@ from ._gligen_gate import GatedSelfAttentionDense, PositionNet, fourier
 from ._small import NOISE, loss_mistakes
 from .latent import refuses
 
-__all__ = ["GatedSelfAttentionDense", "PositionNet", "add_gates", "fourier", "freeze",
-           "l_grounding", "phrase_features"]
+__all__ = ["GatedSelfAttentionDense", "PositionNet", "add_gates", "drop_conditions", "fourier",
+           "freeze", "l_grounding", "phrase_features"]
 
 
 def small_unet(**keys) -> UNet:
@@ -197,6 +197,52 @@ class Attentive(nn.Module):
         places = (grounding.boxes.sum(2) * grounding.masks * grounding.features[..., 0]).sum(1)
         push = torch.sin(t.to(zt.dtype)) + context.mean((1, 2)) + 2 * places
         return torch.tanh(zt + push.view(-1, 1, 1, 1))
+
+
+def gone(rows: Tensor, void: Tensor, kept: Tensor, what: str) -> Tensor:
+    """Which pictures lost a condition, (b,); Wrong for one that lost a part, or got another."""
+    empty, same = (rows == void).all(1), (rows == kept).all(1)
+    if not bool((empty | same).all()):
+        raise Wrong(f"some {what} are neither as they came nor empty. A picture keeps all of its "
+                    f"own {what}, or loses all: -1 in every slot, or the ids of `empty`.")
+    return empty.double()
+
+
+@exercise("gligen_lessons.gligen:drop_conditions")
+def drop_conditions(attempt):
+    """How often each is dropped, each on its own, whole, and from the given generator."""
+    b, empty = 4000, torch.tensor([1, 2, 2])
+    caption, phrases = 10 + torch.arange(3 * b).view(b, 3), torch.arange(2 * b).view(b, 2)
+
+    def dropped(p_caption, p_grounding):
+        g, ours, theirs = torch.Generator().manual_seed(1), caption.clone(), phrases.clone()
+        got = attempt(ours, theirs, empty.clone(), p_caption, p_grounding, g)
+        if not isinstance(got, tuple | list) or len(got) != 2:
+            raise Wrong("return both, caption and phrases.")
+        for new, old in zip(got, (caption, phrases), strict=True):
+            expect_close(torch.zeros_like(torch.as_tensor(new)), torch.zeros_like(old), "")
+        return gone(got[0], empty, caption, "captions"), gone(got[1], -1, phrases, "phrases")
+    before = torch.get_rng_state()
+    without, bare = dropped(.5, .2)
+    again = dropped(.5, .2)
+    if not torch.equal(torch.get_rng_state(), before) or not torch.equal(bare, again[1]):
+        raise Wrong("the coins did not come from the generator `g`, so a seed means no run.")
+    rates = float(without.mean()), float(bare.mean())
+    if set(rates) <= {0., 1.}:
+        raise Wrong("the batch was dropped as a whole. Each picture throws its own coins. "
+                    "(GLIGEN's code does it a batch at a time; few batches then teach little.)")
+    for name, rate, p in (("captions", rates[0], .5), ("groundings", rates[1], .2)):
+        if abs(rate - p) > .04:
+            raise Wrong(f"{rate:.0%} of the {name} were dropped where {p:.0%} are asked for.")
+    both = float((without * bare).mean())
+    if abs(both - .1) > .03:
+        raise Wrong(f"caption and grounding are dropped together in {both:.0%} of the pictures: "
+                    "with coins of their own it would be 10%. Guidance needs each alone, too.")
+    for p in (0., 1.):
+        if any(float(part.mean()) != p for part in dropped(p, p)):
+            raise Wrong(f"with a probability of {p:g} {'all' if p else 'none'} must be dropped.")
+    return (f"drops {rates[0]:.0%} of 4000 captions, {rates[1]:.0%} of the groundings, "
+            f"{both:.0%} of both")
 
 
 @exercise("gligen_lessons.gligen:l_grounding")

@@ -9,7 +9,7 @@ from .. import device, weights
 from ..datasets.instructions import FULL_CAPTIONS, KINDS, Layouts, layouts, phrase_table, slots
 from ..eval.grounding import Held, gligen_report
 from ..fit import step_generator
-from ..gligen import add_gates, freeze, gate_names, phrase_features
+from ..gligen import add_gates, drop_conditions, freeze, gate_names, phrase_features
 from ..grounded import gate_attention, gates
 from ..images import sheet
 from ..inpaint import concat_inpainting_inputs
@@ -116,18 +116,16 @@ def sample_kind(data: Layouts, rows: Tensor, empty: Tensor,
                 g: torch.Generator) -> tuple[Tensor, Tensor]:
     """Captions (b,n) and phrases (b,6) of some scenes, each as one of the three kinds of data.
 
-    Now and then a caption is dropped, and now and then all the boxes.
+    Some captions and some groundings are dropped.
     """
     b = len(rows)
     kind = torch.multinomial(torch.tensor(SHARES), b, replacement=True, generator=g)
     pick = torch.tensor(FULL_CAPTIONS)[torch.randint(len(FULL_CAPTIONS), (b,), generator=g)]
     caption = data.ids[rows, pick].long()
-    mute = (kind == KINDS.index("detection")) | (torch.rand(b, generator=g) < P_CAPTION)
-    caption[mute] = empty
+    caption[kind == KINDS.index("detection")] = empty
     grounding = (kind == KINDS.index("grounding"))[:, None]
     phrases = torch.where(grounding, data.full[rows], data.bare[rows])
-    phrases[torch.rand(b, generator=g) < P_GROUNDING] = -1
-    return caption, phrases
+    return drop_conditions(caption, phrases, empty, P_CAPTION, P_GROUNDING, g)
 
 
 def gate_parameter_groups(unet: UNet) -> list[dict]:

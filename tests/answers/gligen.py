@@ -300,6 +300,56 @@ def by_gather(parts, phrases):
     return states.gather(1, end[:, None, None].expand(-1, 1, states.shape[2])).squeeze(1)
 
 
+# drop_conditions
+
+def dropping(coins=lambda b, g: torch.rand(b, generator=g), second=None,
+             below=lambda coins, p: coins < p, rates=lambda p, q: (p, q), void=-1):
+    """A drop_conditions with a mistake in one place."""
+    def dropped(caption, phrases, empty, p_caption, p_grounding, g):
+        p, q = rates(p_caption, p_grounding)
+        first = coins(len(caption), g)
+        other = second(len(caption), g, first) if second else coins(len(caption), g)
+        return (torch.where(below(first, p)[:, None], empty, caption),
+                torch.where(below(other, q)[:, None], void, phrases))
+    return dropped
+
+
+def only_the_first_slot(caption, phrases, empty, p_caption, p_grounding, g):
+    caption, less = reference.drop_conditions(caption, phrases, empty, p_caption, p_grounding, g)
+    return caption, torch.cat([less[:, :1], phrases[:, 1:]], 1)
+
+
+def ids_of_nothing(caption, phrases, empty, *rest):
+    return reference.drop_conditions(caption, phrases, torch.zeros_like(empty), *rest)
+
+
+def caption_alone(*given):
+    return reference.drop_conditions(*given)[0]
+
+
+def at_fixed_counts(caption, phrases, empty, p_caption, p_grounding, g):
+    order = torch.rand(2, len(caption), generator=g).argsort(1)
+    for rows, p, part, void in ((order[0], p_caption, caption, empty),
+                                (order[1], p_grounding, phrases, -1)):
+        part[rows[:round(p * (len(rows) - 1))]] = void
+    return caption, phrases
+
+
+def by_bernoulli(caption, phrases, empty, p_caption, p_grounding, g):
+    for part, p, void in ((caption, p_caption, empty), (phrases, p_grounding, -1)):
+        part[torch.bernoulli(torch.full((len(part),), p), generator=g).bool()] = void
+    return caption, phrases
+
+
+def in_a_loop_of_pictures(caption, phrases, empty, p_caption, p_grounding, g):
+    for i in range(len(caption)):
+        if float(torch.rand((), generator=g)) < p_caption:
+            caption[i] = empty
+        if float(torch.rand((), generator=g)) < p_grounding:
+            phrases[i] = -1
+    return caption, phrases
+
+
 # l_grounding
 
 def loss_of(target=lambda z0, zt, eps: eps, seen=q_sample, given=lambda y: y,
@@ -410,6 +460,16 @@ WRONG = {
         (reading(pool, without_the_last_norm), "last norm is missing"),
         (reading(lambda *told: F.normalize(pool(*told), dim=-1)), "length one"),
         (in_one_phrase, "went in as one")],
+    "drop_conditions": [
+        (dropping(second=lambda b, g, first: first), "dropped together"),
+        (dropping(coins=lambda b, g: torch.rand(1, generator=g).expand(b)), "as a whole"),
+        (dropping(coins=lambda b, g: torch.rand(b)), "coins did not come"),
+        (dropping(below=lambda coins, p: coins > p), "80% of the groundings"),
+        (dropping(rates=lambda p, q: (q, p)), "of the captions were dropped where 50%"),
+        (dropping(void=0), "neither as they came nor empty"),
+        (dropping(void=torch.tensor([[-1, 0]])), "neither as they came"),
+        (only_the_first_slot, "neither as they came"), (ids_of_nothing, "captions are neither"),
+        (caption_alone, "return both"), (at_fixed_counts, "with a probability")],
     "l_grounding": [
         (loss_of(lambda z0, zt, eps: z0), "compared with z0"),
         (loss_of(lambda z0, zt, eps: zt), "compared with zt"),
@@ -429,5 +489,6 @@ RIGHT = {
     "add_gates": [by_class_name, filler()],
     "freeze": [all_off_then_on, by_modules],
     "phrase_features": [one_at_a_time, by_gather],
+    "drop_conditions": [by_bernoulli, in_a_loop_of_pictures],
     "l_grounding": [by_hand, mean_of_means],
 }
