@@ -4,6 +4,7 @@ import ast
 import statistics
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import nbformat
@@ -117,6 +118,8 @@ def test_a_second_home_is_found(tmp_path):
 @pytest.mark.parametrize("path", MAINTAINED, ids=short)
 def test_sizes(path):
     assert library_rules.sizes(path) == []
+    if (count := len(path.read_text("utf-8").splitlines())) > library_rules.MANY:
+        warnings.warn(f"{short(path)} has {count} lines: is it still one idea?", stacklevel=1)
 
 
 def test_what_is_too_long_is_found(tmp_path):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tools import layers, weave
 
+MANY = 300                                               # lines of a file that earn a warning
 LENGTHS = {"module": 400, "function": 40, "line": 100, "woven line": 88}
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..ddim import ddim_step, timesteps
 from ..ddpm import q_sample
 from . import Wrong, exercise, expect_close, looks_like
-from ._small import END, NOISE
+from ._fixtures import END, NOISE
 
 VISITED = timesteps(NOISE.T, 5, offset=1)                       # steps of a short loop, in 40
 

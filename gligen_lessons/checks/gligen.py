@@ -13,8 +13,8 @@ from ..ddpm import q_sample
 from ..gligen import Grounding
 from ..unet import UNet
 from . import Wrong, exercise, expect_close
+from ._fixtures import NOISE, loss_mistakes
 from ._gligen_gate import GatedSelfAttentionDense, PositionNet, fourier
-from ._small import NOISE, loss_mistakes
 from .latent import refuses
 
 __all__ = ["GatedSelfAttentionDense", "PositionNet", "add_gates", "drop_conditions", "fourier",

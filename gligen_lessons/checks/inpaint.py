@@ -10,9 +10,9 @@ from .. import inpaint as reference
 from ..ddpm import q_sample
 from ..unet import UNet
 from . import Wrong, exercise, expect_close
+from ._fixtures import NOISE, loss_mistakes
 from ._inpaint_sampling import blend_known, inpaint_steps
 from ._instructions import instructions
-from ._small import NOISE, loss_mistakes
 from .gligen import Attentive, small_unet, what_it_reads
 from .latent import refuses
 

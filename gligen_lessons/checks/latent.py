@@ -10,7 +10,7 @@ from ..ddpm import q_sample
 from ..guidance import classifier_free
 from ..latent import TextToImage
 from . import Wrong, exercise, expect_close, looks_like
-from ._small import (
+from ._fixtures import (
     END,
     LETTERS,
     NOISE,

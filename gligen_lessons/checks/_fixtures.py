@@ -1,4 +1,4 @@
-"""Parts of a text-to-image model so small that a check of lesson 6 takes a moment."""
+"""Parts so small that a check takes a moment: a text-to-image model, losses, a schedule."""
 
 from collections.abc import Callable
 
