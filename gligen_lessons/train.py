@@ -16,7 +16,7 @@ from . import device, files, fit, ladder, recipes, weights
 from .arguments import OneLineParser, batch_of, count_of, duration_of, folder_of
 from .models import MODELS
 from .recipes.helpers import bare
-from .shipping import SUFFIXES
+from .shipping import SUFFIXES, ship
 
 RUNS = Path("runs")
 
@@ -135,15 +135,18 @@ def main(arguments: list[str] | None = None) -> int:
     add("--hours", type=duration_of, help="with all and small: stop after so long; the same "
         "command goes on")
     add("--small", action="store_true", help="one model as `small` trains it; needs --out")
+    add("--ship", action="store_true", help="when it has finished, take it into the course, unless "
+        "the figure on its card is worse than before")
     requested = parser.parse_args(arguments)
     check_words(parser, requested)
     if requested.name in ("all", "small"):
         run = ladder.train_all if requested.name == "all" else ladder.train_small
         return run(requested.out, requested.hours, requested.steps)
     made = train(requested.name, requested.steps, requested.minutes, requested.out or RUNS,
-                 requested.resume,
-                 requested.batch, requested.small, requested.restart)
-    if made:
+                 requested.resume, requested.batch, requested.small, requested.restart)
+    if made and requested.ship:
+        print(f"Shipped {requested.name}; {ship(requested.name, made.parent)}")
+    elif made:
         print(f"Wrote {made}; python course.py ship {requested.name} takes it into the course.")
     return 0
 
@@ -154,12 +157,15 @@ def check_words(parser: OneLineParser, requested: Namespace) -> None:
     if not several and requested.name not in MODELS:
         parser.error(f"there is no model {requested.name!r}; choose from {', '.join(MODELS)}, all, "
                      "small")
-    alone = ("batch", "minutes", "resume", "restart", "small") if several else ("hours",)
+    alone = (("batch", "minutes", "resume", "restart", "ship", "small") if several
+             else ("hours",))
     for name in alone:
         if getattr(requested, name) not in (None, False):
             parser.error(f"--{name} does not go with {requested.name}")
     if requested.resume and requested.restart:
         parser.error("--resume goes on and --restart begins again: choose one")
+    if requested.small and requested.ship:
+        parser.error("--ship takes models of the course; one of --small is your own")
     if requested.small and (requested.out is None or requested.name not in ladder.SMALL):
         parser.error(f"--small trains {', '.join(ladder.SMALL)}, into a folder of your own: name "
                      "it with --out")

@@ -5,11 +5,12 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
 
-from gligen_lessons import evaluate, files, recipes, train, weights
+from gligen_lessons import evaluate, files, recipes, shipping, train, weights
 from gligen_lessons.datasets.latent_scenes import cached_latents
 from gligen_lessons.gligen import gate_names
 from gligen_lessons.recipes.helpers import bare
@@ -115,12 +116,29 @@ def test_no_training_writes_among_the_shipped_weights(tmp_path, monkeypatch):
     assert not any(tmp_path.iterdir())
 
 
+def test_a_finished_training_is_shipped_on_request_and_only_if_it_is_no_worse(
+        tmp_path, monkeypatch, capsys):
+    name, target = "noisy-classifier", tmp_path / "course"
+    monkeypatch.setattr(train, "ship", partial(shipping.ship, target=target))
+    words = [name, "--steps", "1", "--batch", "4", "--out", str(tmp_path / "runs"), "--ship"]
+    assert train.main(words) == 0
+    assert "Shipped noisy-classifier; category, t = 0: None before" in capsys.readouterr().out
+    first = weights.path(name, target).read_bytes()
+    monkeypatch.setattr(shipping, "is_worse", lambda *figures: True)
+    with pytest.raises(ValueError, match="got worse"):
+        train.main([*words, "--restart"])
+    assert weights.path(name, target).read_bytes() == first
+    assert weights.path(name, tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize("words, says", [
     (["gan"], "there is no model 'gan'; choose from vae"),
     (["ddpm", "--hours", "1"], "--hours does not go with ddpm"),
     (["all", "--batch", "3"], "--batch does not go with all"),
     (["small", "--minutes", "3"], "--minutes does not go with small"),
     (["all", "--restart"], "--restart does not go with all"),
+    (["all", "--ship"], "--ship does not go with all"),
+    (["vae", "--small", "--out", "x", "--ship"], "one of --small is your own"),
     (["ddpm", "--resume", "--restart"], "choose one"),
     (["detr", "--small", "--out", "x"], "--small trains vae, clip, ldm, gligen"),
     (["ddpm", "--batch", "1000000000000"], "must be at most 65,536"),
