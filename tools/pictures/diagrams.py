@@ -18,9 +18,9 @@ from gligen_lessons.world import Scene, Thing, boxes, named, render
 BLUE, ORANGE, GREEN, PURPLE, GOLD = COLOURS[:5]
 HOUSE = Thing("house", "blue", x=.74, y=.745, size=.42)
 CAR = Thing("car", "red", x=.27, y=.905, size=.25)
-BALLOON = Thing("balloon", "yellow", x=.275, y=.42, size=.3)
+BALLOON = Thing("balloon", "yellow", x=.27, y=.42, size=.3)
 MUSHROOM = Thing("mushroom", "purple", x=.27, y=.93, size=.3)
-SCENE = Scene(horizon=.55, hills=((.29, .54, .1),), things=(HOUSE, CAR, BALLOON))
+SCENE = Scene(horizon=.55, hills=((.29, .58, .1),), things=(HOUSE, CAR, BALLOON))
 HOLE = (.07, .625, .47, .945)                             # xyxy in 0..1: wider than the mushroom
 
 
@@ -272,12 +272,12 @@ def _frames(ax: Axes) -> None:
 
 
 def _noised(image: np.ndarray, steps: int) -> np.ndarray:
-    """The picture (s,s,3) at evenly spaced steps, from the noisiest to none, with noise of .4."""
-    schedule = Schedule.scaled_linear()
+    """The picture (s,s,3) at even steps from the noisiest to none; the noise is weakened to .3."""
+    schedule = Schedule.linear()
     t = torch.linspace(schedule.T - 1, 0, steps).round().long()
     x0 = to_model(torch.tensor(image)[None]).repeat(steps, 1, 1, 1)
     noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0))
-    return to_shown(q_sample(x0, t, .4 * noise, schedule)).numpy()
+    return to_shown(q_sample(x0, t, .3 * noise, schedule)).numpy()
 
 
 def inpainting() -> Figure:
@@ -299,6 +299,6 @@ def inpainting() -> Figure:
         frame(ax, xyxy, 446, y, side, colour, named(thing), ls="--")
     frame(ax, HOLE, 446, y, side, ORANGE, named(MUSHROOM))
     label(ax, x0 / 2 + x1 / 2 + 407, (y0 + y1) / 2, "asked for", 11, ORANGE)
-    label(ax, 693, 331, "seen by DETR")
+    label(ax, 692, 331, "seen by DETR", 10.5)
     photo(ax, render(replace(SCENE, things=(HOUSE, BALLOON, MUSHROOM)), 384).image, 853, y, side)
     return figure
