@@ -50,12 +50,12 @@ PICTURES = {
 def inputs(name: str) -> str:
     """Twelve letters that change with what a picture is made from.
 
-    Its function, the code that draws scenes, the weights that it shows; for the map of the course
-    also the list of lessons.
+    The module of its function, the code that draws scenes, the weights that it shows; for the map
+    of the course also the list of lessons.
     """
     made = PICTURES[name]
-    parts = [inspect.getsource(made.function), cache.code_version(),
-             *map(weights.fingerprint, made.models)]
+    parts = [inspect.getsource(inspect.getmodule(made.function)), made.function.__name__,
+             cache.code_version(), *map(weights.fingerprint, made.models)]
     if made.function is course_map.lessons:
         parts.append(inspect.getsource(curriculum))
     return hashlib.sha256("".join(parts).encode()).hexdigest()[:12]

@@ -213,8 +213,8 @@ def _block(ax: Axes) -> None:
     """The layers that pixels pass through, from below upwards; the new one has two gated parts."""
     rounded(ax, (868, 207, 1135, 375), ORANGE, part=.07, radius=10)
     layers = ((444, 20, "self-attention", BLUE),
-              (335, 28, "gated self-attention\n+ tanh($\\alpha$) · answer", ORANGE),
-              (247, 28, "gated feed-forward\n+ tanh($\\alpha'$) · answer", ORANGE),
+              (335, 28, "gated self-attention\n+ tanh($\\gamma$) · answer", ORANGE),
+              (247, 28, "gated feed-forward\n+ tanh($\\gamma'$) · answer", ORANGE),
               (165, 20, "cross-attention", BLUE), (101, 20, "feed-forward", BLUE))
     below = 510
     for y, half, text, colour in layers:
