@@ -45,7 +45,7 @@ def ldm(steps: int | None = None, batch: int | None = None, small: bool = False)
     """
     full, made = device.compute_budget() == "full", LATENT_UNET | ({"sample_size": 8} if small
                                                                    else {})
-    steps = steps or (3_000 if small else 6_000 if full else 12_000)
+    steps = steps or (3_000 if small else 6_000 if full else 10_000)
     batch = batch or (256 if full else 32)
     most = min(SCENES, SMALL * batch * steps)
     told, choose = (one_thing if small else growing)(most, steps, batch)
