@@ -92,6 +92,12 @@ def noise(shape: tuple[int, ...], generator: torch.Generator, device=None) -> to
     return torch.randn(shape, generator=generator).to(device or pick())
 
 
+def noise_each(shape: tuple[int, ...], generators: list[torch.Generator],
+               device=None) -> torch.Tensor:
+    """One draw of a shape from each generator, (n, *shape): picture i depends on its own alone."""
+    return torch.cat([noise((1, *shape), g, device) for g in generators])
+
+
 def report() -> dict[str, str]:
     """What this machine can do, in lines for `doctor` and lesson 0."""
     facts = {

@@ -138,7 +138,7 @@ def inpaint_steps(model: Callable, z0: Tensor, mask: Tensor, schedule: Schedule,
 
 def fresh_noise(like: Tensor, sources: list[torch.Generator]) -> Tensor:
     """Noise of the shape of `like`, each picture's from its own generator."""
-    return torch.cat([device.noise((1, *like.shape[1:]), g, like.device) for g in sources])
+    return device.noise_each(like.shape[1:], sources, like.device)
 
 
 def check_latents(unet: UNet, z0: Tensor) -> None:

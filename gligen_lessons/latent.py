@@ -74,8 +74,7 @@ class TextToImage:
         """
         c, side = self.unet.conv_in.in_channels, self.unet.config["sample_size"]
         sources = [device.generator(seed + i) for i in range(count)]
-        drawn = [device.noise((1, c, side, side), g, self.device) for g in sources]
-        return torch.cat(drawn)
+        return device.noise_each((c, side, side), sources, self.device)
 
 
 def check_steps(steps: int, schedule: Schedule) -> None:

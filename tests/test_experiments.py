@@ -340,3 +340,10 @@ def test_pictures_without_anything_to_mask_end_in_one_sentence(models):
     judge, few = judges.Referee.shipped("cpu"), arms.inpainting_cases(3)
     with pytest.raises(ValueError, match="There are 2 pictures .* and 1 others to compare with"):
         run.run(models, judge, few, 2, steps=1)
+
+
+def test_the_old_name_of_the_pipeline_still_works_with_a_note(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["experiment", "detector-grounding", "--painter=x"])
+    told = capsys.readouterr()
+    assert "--painter is called --pipeline now" in told.out and "it needs --data" in told.err

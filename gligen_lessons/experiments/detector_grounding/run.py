@@ -34,6 +34,7 @@ from .judges import judge_for
 from .metrics import DRAWS, ArmResults, all_figures, changes
 
 SPLIT = "grounding-test"
+FORMER = "--painter"                                    # what --pipeline was called before
 COUNTS = {"small": 8, "normal": 200, "full": 2000}        # scenes, by the machine's compute budget
 BATCH = 8
 
@@ -209,6 +210,8 @@ def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     parser = command_parser()
     args, where = parser.parse_args(words), device.pick()
+    if any(word.split("=")[0] == FORMER for word in words):
+        print(f"note: {FORMER} is called --pipeline now; the old name goes with the next release.")
     for name in ("split", "pipeline", "detector", "clip"):
         if getattr(args, name) is not None and args.data is None:
             parser.error(f"--{name} belongs to a folder of COCO files: it needs --data")
@@ -250,7 +253,8 @@ def command_parser() -> argparse.ArgumentParser:
         help="the JSON file to write")
     add("--data", type=Path, help="a folder of COCO 2017; without it the world's held-out scenes")
     add("--split", help="such as val2017, where the folder holds several")
-    add("--pipeline", type=Path, help="with --data: diffusers' GLIGEN inpainting pipeline")
+    add("--pipeline", FORMER, type=Path, dest="pipeline",
+        help="with --data: diffusers' GLIGEN inpainting pipeline")
     add("--detector", type=Path, help="with --data: transformers' DetrForObjectDetection")
     add("--clip", type=Path, help="with --data: transformers' CLIPModel, for colours")
     return made
