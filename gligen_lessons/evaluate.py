@@ -57,7 +57,7 @@ def ddim_figures(count: int, steps: tuple[int, ...] = DDIM_STEPS) -> dict:
 
 
 def vae_figures(count: int) -> dict:
-    """Round trips of held-out scenes through the autoencoder."""
+    """Reconstructions of held-out scenes by the autoencoder."""
     return vae_report(weights.load("vae", device.pick()), count)
 
 

@@ -1,4 +1,4 @@
-"""The autoencoder: what a round trip costs."""
+"""The autoencoder: what a reconstruction loses."""
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ def reconstruct(model: VAE, x: Tensor, batch: int = 32) -> Tensor:
 
 
 def vae_report(model: VAE, count: int = 1000, small: bool = False) -> dict:
-    """PSNR of round trips of held-out scenes, and what the referee still finds in them.
+    """PSNR of reconstructed held-out scenes, and what the referee still finds in them.
 
     `found` is the part of the visible things that the referee sees in their colour; distances
     are in its features, the floor between two sets of renders of the same size.

@@ -50,7 +50,7 @@ def ldm_report(parts: TextToImage, count: int = 1000, steps: int = 30,
     """Captions of held-out scenes as pictures: what the referee finds of what they name.
 
     `named, found` is the part of named things present in their colour (`referee.found_beside` has
-    what stands beside it), also for renders of the same scenes and for their round trips through
+    what stands beside it), also for renders of the same scenes and for their reconstructions by
     the autoencoder; distances compare with renders of other scenes. Single things, novel words
     and held-out pairs have captions of their own, a fifth as many.
     """
@@ -62,7 +62,7 @@ def ldm_report(parts: TextToImage, count: int = 1000, steps: int = 30,
     options = {"steps": steps, "guidance_scale": guidance_scale}
     made = {"painted": judge_captions(parts, scenes_, **options),
             "renders": judge_scenes(judge, real),
-            "round trips": judge_scenes(judge, reconstruct(parts.vae, real))}
+            "reconstructions": judge_scenes(judge, reconstruct(parts.vae, real))}
     report = {}
     for name, (found, features) in made.items():
         report |= {f"named, {what}, {name}": value

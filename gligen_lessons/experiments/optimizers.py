@@ -18,7 +18,7 @@ from . import result_file
 
 ADAMW_RATE = 6e-4                            # the best of a few for this network
 EVERY = 10                                   # steps behind each loss that is kept
-HELD = 128                                   # pictures whose round trips are measured
+HELD = 128                                   # pictures that are reconstructed
 
 
 def trained(name: str, steps: int, batch: int) -> dict:

@@ -36,7 +36,7 @@ def degrade(x: Tensor, generator: torch.Generator) -> Tensor:
 
 @dataclass(frozen=True)
 class Exhibits:
-    """What the referee learns from: scenes, some after a round trip, and pictures of nothing.
+    """What the referee learns from: scenes, some of them reconstructed, and pictures of nothing.
 
     trips (n/8,3,128,128) are the first scenes as the autoencoder gives them back, decoded
     (n/16,3,128,128) what it makes of noise.
@@ -61,7 +61,7 @@ class Exhibits:
                    made(count // 16, lambda x: decoded_noise(vae, x, g)))
 
     def shown(self, rows: Tensor, g: torch.Generator) -> Tensor:
-        """Pictures of some scenes: half of those that have a round trip are seen after it."""
+        """Pictures of some scenes: half of those that have been reconstructed are seen so."""
         x, after = pictures(self.data, rows), (rows < len(self.trips))
         after &= torch.rand(len(rows), generator=g) < .5
         x[after] = self.trips[rows[after]]
@@ -116,7 +116,7 @@ def judge_recipe(name: str, model: torch.nn.Module, config: dict, scenes: int,
         name=name, model=model, config=config, sample_batch=sample_batch, loss=loss, steps=steps,
         lr=RATE,
         report=report, data=f"{scenes} scenes of referee-train at 128 px, one in eight also after "
-        "a round trip of vae; pictures in which nothing can be named",
+        "reconstruction by vae; pictures in which nothing can be named",
         options={"ema": .998, "weight_decay": .01, "optimizer": "muon",
                  "groups": partial(groups, lr=RATE, adjust="match_rms_adamw")})
 

@@ -137,6 +137,6 @@ def all_figures(kept: dict[str, ArmResults], draws: int = DRAWS) -> dict:
             kept[name], rows, real)
 
     return {"arms": {arm: all_of(arm) for arm in ARMS},
-            "beside": {name: all_of(name) for name in ("renders", "round trips")},
+            "beside": {name: all_of(name) for name in ("renders", "reconstructions")},
             "paired": {pair: paired(kept[pair[2]], kept[pair[0]], real, draws)
                        for pair in PAIRS}}

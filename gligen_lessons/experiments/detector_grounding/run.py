@@ -132,7 +132,7 @@ def measured(models: Models, judge, some: list[InpaintingCase], first: int,
     with torch.no_grad():
         trips = to_pictures(models.pipeline.vae, encoded(models.pipeline, x)).cpu()
     kept["renders"].add(judge, x, some)
-    kept["round trips"].add(judge, trips, some, changes(judge, trips, trips, x, mask))
+    kept["reconstructions"].add(judge, trips, some, changes(judge, trips, trips, x, mask))
     for arm in ARMS:
         said = [one[arm] or one["B"] for one in orders]
         generated = inpainted(models.pipeline, some, said, first, **options)
@@ -153,7 +153,7 @@ def run(models: Models, judge, found: Iterable[InpaintingCase], count: int, seed
     ValueError where fewer than two of either have a thing to mask.
     """
     start, found, lines = monotonic(), iter(found), []
-    kept = {name: ArmResults() for name in ("renders", "round trips", *ARMS, "others")}
+    kept = {name: ArmResults() for name in ("renders", "reconstructions", *ARMS, "others")}
     with tqdm(total=count, desc="repainting", unit="scene", file=sys.stderr) as bar:
         for some in batches(islice(found, count)):
             lines += measured(models, judge, some, seed + len(lines), kept, **options)
