@@ -172,7 +172,7 @@ def train_small(out: Path | None, hours: float | None = None, steps: int | None 
 def small_report(out: Path, count: int) -> dict:
     """Boxes right of held-out single things of base categories, and a sheet; both go to `out`.
 
-    The sheet's rows: renders, their reconstructions, painted from captions, from captions and boxes.
+    The sheet's rows: renders, reconstructions, painted from captions, from captions and boxes.
     """
     parts = weights.text_to_image(unet=weights.load("gligen"))
     held = Held.of(count, "single-test", 64)
