@@ -26,6 +26,7 @@ from .render import boxes, render
 from .scene import MAX_THINGS, scene
 from .vocabulary import seeds
 
+DRAWING = ("vocabulary", "scene", "pen", "backdrop", "things", "posable", "weather", "render")
 CHUNK = 64
 SAMPLED = 8                                               # scenes by which an old cache is judged
 GUARD = ("Several processes draw scenes, and each runs your script from its beginning: put what it "
@@ -94,8 +95,7 @@ def code_version() -> str:
     Comments, docstrings and imports draw nothing and do not count.
     """
     whole = hashlib.sha256(PIL.__version__.encode())
-    for name in ("vocabulary", "scene", "pen", "backdrop", "things", "posable", "weather",
-                 "render"):
+    for name in DRAWING:
         tree = ast.parse(Path(__file__).with_name(f"{name}.py").read_bytes())
         for node in ast.walk(tree):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):

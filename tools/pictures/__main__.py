@@ -55,7 +55,7 @@ def inputs(name: str) -> str:
     """
     made = PICTURES[name]
     parts = [inspect.getsource(inspect.getmodule(made.function)), made.function.__name__,
-             cache.code_version(), *map(weights.fingerprint, made.models)]
+             cache.drawing_code(), *map(weights.fingerprint, made.models)]
     if made.function is course_map.lessons:
         parts.append(inspect.getsource(curriculum))
     return hashlib.sha256("".join(parts).encode()).hexdigest()[:12]
