@@ -50,12 +50,14 @@ PICTURES = {
 def inputs(name: str) -> str:
     """Twelve letters that change with what a picture is made from.
 
-    The module of its function, the code that draws scenes, the weights that it shows; for the map
-    of the course also the list of lessons.
+    The module of its function, the modules that draw scenes, the weights that it shows; for the
+    map of the course also the list of lessons.
     """
     made = PICTURES[name]
+    drawing = (Path(cache.__file__).with_name(f"{module}.py") for module in cache.DRAWING)
     parts = [inspect.getsource(inspect.getmodule(made.function)), made.function.__name__,
-             cache.drawing_code(), *map(weights.fingerprint, made.models)]
+             *(path.read_text("utf-8") for path in drawing),
+             *map(weights.fingerprint, made.models)]
     if made.function is course_map.lessons:
         parts.append(inspect.getsource(curriculum))
     return hashlib.sha256("".join(parts).encode()).hexdigest()[:12]
