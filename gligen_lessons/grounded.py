@@ -46,7 +46,7 @@ def gate_scale(unet: UNet, strength: float) -> Iterator[None]:
 
 def gate_scales(schedule: Schedule, steps: int, tau: float) -> dict[int, float]:
     """How far the gates are open at each step t that is visited: tau of eq. 10."""
-    check_steps(steps, schedule)
+    steps = check_steps(steps, schedule)
     if not 0 <= tau <= 1:
         raise ValueError("tau must lie in 0..1, the part of steps that is grounded; "
                          f"got {tau}.")
@@ -97,7 +97,7 @@ def sample_grounded(parts: TextToImage, captions: list[str], grounding: Groundin
     null_context = parts.context([negative]).expand_as(context)
     model = grounded_eps(parts.unet, context, null_context, grounding,
                          guidance_scale, strength)
-    return ddim.sample(model, zT, parts.schedule, steps, offset=STEPS_OFFSET,
+    return ddim.sample(model, zT, parts.schedule, len(strength), offset=STEPS_OFFSET,
                        end=float(parts.schedule.alpha_bar[0]))
 
 

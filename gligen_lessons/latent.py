@@ -73,26 +73,29 @@ class TextToImage:
         Picture i has the noise of seed + i, whatever the count.
         """
         c, side = self.unet.conv_in.in_channels, self.unet.config["sample_size"]
-        sources = [device.generator(seed + i) for i in range(count)]
+        first = as_whole(seed, "A seed")
+        sources = [device.generator(first + i) for i in range(count)]
         return device.noise_each((c, side, side), sources, self.device)
 
 
-def check_steps(steps: int, schedule: Schedule) -> None:
-    """Refuse a number of sampling steps outside 1..T-1 (ValueError), or no whole one.
+def check_steps(steps: int, schedule: Schedule) -> int:
+    """A number of sampling steps, 1..T-1 (ValueError), of any whole kind as Python's own.
 
     T steps are too many: Stable Diffusion's offset moves each one up, past the last.
     """
-    if not 1 <= as_whole(steps, "The number of steps") < schedule.T:
+    count = as_whole(steps, "The number of steps")
+    if not 1 <= count < schedule.T:
         raise ValueError(f"The number of steps must lie in 1..{schedule.T - 1}, got {steps}.")
+    return count
 
 
-def check_sampling(parts: TextToImage, captions: list[str], zT: Tensor, steps: int) -> None:
-    """Refuse noise zT that is not (b,c,h,w) with b captions, and what `check_steps` does."""
-    check_steps(steps, parts.schedule)
+def check_sampling(parts: TextToImage, captions: list[str], zT: Tensor, steps: int) -> int:
+    """Refuse noise zT that is not (b,c,h,w) with b captions; return what `check_steps` does."""
     c = parts.unet.conv_in.in_channels
     if zT.ndim != 4 or zT.shape[:2] != (len(captions), c):
         raise ValueError(f"zT must be ({len(captions)},{c},h,w), a latent for each "
                          f"caption, got shape {tuple(zT.shape)}.")
+    return check_steps(steps, parts.schedule)
 
 
 def sample_latents(parts: TextToImage, captions: list[str], zT: Tensor, steps: int = 30,
@@ -105,7 +108,7 @@ def sample_latents(parts: TextToImage, captions: list[str], zT: Tensor, steps: i
     step; `to_pictures` makes a picture of any z. `negative` is what guidance leads away
     from. Errors: ValueError for noise of another shape, or steps outside 1..T-1.
     """
-    check_sampling(parts, captions, zT, steps)
+    steps = check_sampling(parts, captions, zT, steps)
     context = parts.context(captions)                           # (b,n,d)
     null_context = parts.context([negative]).expand_as(context)
     model = classifier_free(parts.unet, context, null_context, guidance_scale)

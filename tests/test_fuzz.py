@@ -265,7 +265,7 @@ def test_tokenizers(tmp_path_factory, data):
 def test_networks(folders, data):  # noqa: F811
     part, ask = data.draw(st.sampled_from([
         ("detector", import_pretrained.read_detector), ("clip", import_pretrained.read_clip),
-        *((f"generator/{part}", import_pretrained.read_pipeline)
+        *((f"pipeline/{part}", import_pretrained.read_pipeline)
           for part in ("vae", "unet", "text_encoder"))]))
     file = folders / part / "config.json"
     whole = file.read_text()
