@@ -1,6 +1,7 @@
 """The report: every quality figure of the course, measured from the shipped weights."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
@@ -140,16 +141,30 @@ def table(report: dict) -> str:
              "Made by `python course.py evaluate`; every figure is measured on scenes that no "
              "training has seen.", ""]
     for section, content in report.items():
-        lines += [f"## {section}", "", "| what | value | target |", "|---|---|---|"]
-        lines += [f"| {name} | {_short(value)} | {_bar(section, name, value)} |"
-                  for name, value in numbers(content)] + [""]
+        lines += [f"## {section}", "", "| what | value | 95 % interval | n | target |",
+                  "|---|---|---|---|---|"]
+        figures, beside = _together(dict(numbers(content)))
+        for name, value in figures.items():
+            low, high, n = (beside.get((name, part), "") for part in ("low", "high", "n"))
+            interval = f"{_short(low)} to {_short(high)}" if low != "" else ""
+            lines.append(f"| {name} | {_short(value)} | {interval} | {n} | "
+                         f"{_bar(section, name, value)} |")
+        lines.append("")
     return "\n".join(lines)
+
+
+def _together(figures: dict) -> tuple[dict, dict]:
+    """The figures without what `metrics.share` put beside them, and that by (name, part)."""
+    part = re.compile(r", (low|high|n)(?=,|$)")
+    beside = {(part.sub("", name, 1), found[1]): value for name, value in figures.items()
+              if (found := part.search(name))}
+    return {name: value for name, value in figures.items() if not part.search(name)}, beside
 
 
 def _bar(section: str, name: str, value) -> str:
     """What a figure should reach and whether it does; nothing for most."""
     bar = BARS.get((section, name))
-    if bar is None:
+    if bar is None or value is None:
         return ""
     holds = float(value) >= bar if bar > 0 else float(value) <= -bar
     return f"{'at least' if bar > 0 else 'at most'} {abs(bar)}: {'holds' if holds else 'missed'}"

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .images import crops, resized
-from .metrics import bootstrap
+from .metrics import share
 from .world.vocabulary import CATEGORIES, COLOURS
 
 CROP = 40                                                 # pixels of a crop
@@ -84,16 +84,14 @@ def recall(found: Tensor, present: Tensor) -> float:
 def found_beside(found: Tensor, named: Tensor) -> dict[str, float]:
     """What the referee says of pictures (b,18,10) whose captions named something (b,18,10).
 
-    `found` is the part of the named things that it is sure of, with the 95 % interval of that
-    share; `exchanged` the same where each picture is held against the next one's caption, what a
-    model reaches that does not read; `precision` the part named of what it is sure of.
+    `found` is the part of the named things that it is sure of (`metrics.share`); `exchanged` the
+    same where each picture is held against the next one's caption, what a model reaches that does
+    not read; `precision` the part named of what it is sure of.
     """
-    sure, hits = found > .5, (found[named > 0] > .5).float()
-    low, high = bootstrap(hits.numpy())
-    return {"found": float(hits.mean()), "found, low": low, "found, high": high,
-            "exchanged": recall(found, named.roll(1, 0)),
-            "precision": float((named[sure] > 0).float().mean()) if bool(sure.any()) else 0.,
-            "named things": len(hits)}
+    sure, pictures = found > .5, torch.nonzero(named > 0)[:, 0]
+    return share("found", sure[named > 0], pictures) | {
+        "exchanged": recall(found, named.roll(1, 0)),
+        "precision": float((named[sure] > 0).float().mean()) if bool(sure.any()) else 0.}
 
 
 @torch.no_grad()

@@ -101,7 +101,8 @@ def test_the_whole_report_has_a_figure_for_every_bar(inpainter, monkeypatch):
     parts = weights.text_to_image(unet=weights.load("gligen"))
     made = report.grounding_report(parts, inpainter, COUNT, steps=2)
     assert made["boxes right, renders"] > .9 and made["AP50 of DETR, renders"] > .7
-    assert set(made["open set"]) == {"base", "held-out pairs", "novel", "control", "chance"}
+    assert {name for name in made["open set"] if "," not in name} == {
+        "base", "held-out pairs", "novel", "control", "chance"}
     assert [row["tau"] for row in made["tau"]] == list(report.TAUS)
     assert made["tau"][0]["kid"] == made["tau"][1]["kid"]         # of two steps, .2 hears none
     assert made["tau"][0]["kid"] != made["tau"][-1]["kid"]

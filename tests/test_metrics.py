@@ -14,6 +14,7 @@ from gligen_lessons.metrics import (
     frechet_distance,
     kernel_distance,
     psnr,
+    share,
     unbiased_mmd,
 )
 
@@ -251,3 +252,23 @@ def test_average_precision_of_what_is_not_finite_is_refused(spoil):
     both[side][field] = both[side][field] * float("nan")
     with pytest.raises(ValueError, match="in picture 0 holds NaN or infinity"):
         detection_precision([tuple(found)], [tuple(true)])
+
+
+def test_a_share_has_an_interval_as_wide_as_its_pictures_allow():
+    """Four boxes a picture that succeed together tell as much as one: twice the interval."""
+    g = torch.Generator().manual_seed(0)
+    luck = torch.rand(400, generator=g) < .3
+    alone = share("right", luck, torch.arange(400))
+    together = share("right", luck.repeat_interleave(4), torch.arange(400).repeat_interleave(4))
+    assert alone["right"] == together["right"] == float(luck.double().mean())
+    assert (alone["right, n"], together["right, n"]) == (400, 1600)
+    assert (alone["right, low"], alone["right, high"]) == (
+        together["right, low"], together["right, high"])
+    width = 2 * 1.96 * (luck.double().std() / 400**.5)
+    assert alone["right, high"] - alone["right, low"] == pytest.approx(float(width), rel=.1)
+    assert alone["right, low"] < alone["right"] < alone["right, high"]
+
+
+def test_a_share_of_nothing_is_not_zero():
+    told = share("right", torch.zeros(0, dtype=torch.bool), torch.zeros(0, dtype=torch.long))
+    assert told == {"right": None, "right, n": 0}

@@ -86,7 +86,7 @@ def test_a_verdict_counts_found_exchanged_and_what_was_not_named():
     found[2, 1, 1] = .9                                   # the third shows what the second asked
     found[3, 9, 9] = .6                                   # the last something nobody asked
     told = referee.found_beside(found, named)
-    assert told["found"] == .5 and told["named things"] == 4 and told["precision"] == .5
+    assert told["found"] == .5 and told["found, n"] == 4 and told["precision"] == .5
     assert told["exchanged"] == .25, "picture 2 shows what caption 1 names"
     assert 0 <= told["found, low"] < .5 < told["found, high"] <= 1
     assert referee.found_beside(found * 0, named)["precision"] == 0.

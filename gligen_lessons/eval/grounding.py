@@ -11,7 +11,7 @@ from ..datasets.instructions import Instruction, instruction
 from ..datasets.labelled import labelled, pictures
 from ..grounded import generate_grounded
 from ..latent import TextToImage, generate
-from ..metrics import feature_distances
+from ..metrics import feature_distances, share
 from ..referee import judge_boxes, judge_scenes
 from ..world import scene
 from ..world.vocabulary import CATEGORIES
@@ -63,6 +63,10 @@ class Held:
         wanted = torch.stack([self.category[rows, k], self.colour[rows, k]])
         return torch.cat([torch.stack(pair) for pair in found], 1) == wanted
 
+    def pictures(self) -> Tensor:
+        """Which layout each box belongs to, (boxes,)."""
+        return torch.nonzero(self.category >= 0)[:, 0]
+
     def right(self, x: Tensor, only: tuple[str, ...] = CATEGORIES) -> float:
         """The part of boxes that the crop referee names right, category and colour both.
 
@@ -93,7 +97,8 @@ def three_sets(parts: TextToImage, held: Held, **options) -> tuple[dict[str, Ten
 def figures(held: Held, x: Tensor, others: Tensor) -> dict:
     """Of pictures of the layouts: boxes right, and distances to the features `others`."""
     features = judge_scenes(weights.load("referee-scene", device.pick()), x)[1]
-    return {"boxes right": held.right(x)} | feature_distances(features, others)
+    right = share("boxes right", held.hits(x).all(0), held.pictures())
+    return right | feature_distances(features, others)
 
 
 def gligen_report(parts: TextToImage, count: int, steps: int = 30,

@@ -8,7 +8,7 @@ from torch import Tensor
 from .. import device, weights
 from ..detr import detect
 from ..latent import TextToImage
-from ..metrics import detection_precision
+from ..metrics import detection_precision, share
 from ..world.vocabulary import BASE, CATEGORIES, COLOURS, CONTROL, HELD_OUT, NOVEL
 from .grounding import Held, figures, three_sets
 from .inpainting import inpainting_report
@@ -41,6 +41,9 @@ def grounding_report(parts: TextToImage, inpainter: TextToImage, count: int = 10
     both, alone = open_set(parts, few, **options)
     report["open set"] = {"base": report["boxes right, grounded"]} | both
     report["open set, category alone"] = {"base": report["category right, grounded"]} | alone
+    bare = Held.of(few).without_captions()
+    hits = bare.hits(bare.generated(parts, True, **options))
+    report |= share("boxes right, without captions", hits.all(0), bare.pictures())
     report["inpainted"] = inpainting_report(inpainter, few, **options)
     return report | {"layouts": count, "layouts of tau, words and holes": few, "steps": steps,
                      "guidance scale": guidance_scale}
@@ -48,13 +51,14 @@ def grounding_report(parts: TextToImage, inpainter: TextToImage, count: int = 10
 
 def more(held: Held, x: Tensor) -> dict:
     """Category and colour apart, and how well DETR finds in x what was asked for."""
-    category, colour = held.hits(x).float().mean(1).tolist()
+    category, colour = held.hits(x)
     found = detect(weights.load("detr", device.pick()), x, threshold=0.)
     answers = [(one.scores, one.labels, one.boxes_xyxy) for one in found]
     requested = [(labels[labels >= 0], boxes[labels >= 0])
                  for labels, boxes in zip(held.category, held.boxes_xyxy, strict=True)]
-    return {"category right": category, "colour right": colour,
-            "AP50 of DETR": detection_precision(answers, requested)["AP50"]}
+    return (share("category right", category, held.pictures())
+            | share("colour right", colour, held.pictures())
+            | {"AP50 of DETR": detection_precision(answers, requested)["AP50"]})
 
 
 def tau_rows(parts: TextToImage, made: dict[str, Tensor], others: Tensor, count: int,
@@ -86,9 +90,9 @@ def open_set(parts: TextToImage, count: int, **options) -> tuple[dict, dict]:
         x = held.generated(parts, True, **options)
         shown = {name: x} | ({"chance": x.roll(1, 0)} if name == "control" else {})
         for kind, pictured in shown.items():
-            hits = held.hits(pictured)[:, rows]
-            both[kind], alone[kind] = (float(part.float().mean())
-                                       for part in (hits.all(0), hits[0]))
+            hits, of = held.hits(pictured)[:, rows], held.pictures()[rows]
+            both |= share(kind, hits.all(0), of)
+            alone |= share(kind, hits[0], of)
         print(name, both[name], flush=True)
     return both, alone
 

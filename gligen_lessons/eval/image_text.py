@@ -8,6 +8,7 @@ from .. import bpe
 from ..clip import CLIP, retrieval, similarity, zero_shot
 from ..datasets.negatives import exchanged
 from ..images import to_model
+from ..metrics import share
 from ..world import render, scene, seeds
 from ..world.language import captions, named
 from ..world.scene import Scene, Thing
@@ -89,15 +90,15 @@ def encode_scenes(model: CLIP, found: list[Scene]) -> Tensor:
 
 
 @torch.no_grad()
-def told_apart(model: CLIP, read: bpe.Tokenizer, found: list[Scene]) -> float:
-    """How often a picture is nearer to its own caption than to one with a noun exchanged."""
+def told_apart(model: CLIP, read: bpe.Tokenizer, found: list[Scene]) -> Tensor:
+    """Which pictures (n,) are nearer to their own caption than to one with a noun exchanged."""
     where, g = next(model.parameters()).device, torch.Generator().manual_seed(0)
     wrong = [exchanged(one, g) for one in found]
     images = encode_scenes(model, found)
     right, other = (similarity(images, model.encode_text(
         read([captions(one)[0] for one in which]).to(where)), model.logit_scale).diagonal()
         for which in (found, wrong))
-    return float((right > other).float().mean())
+    return right > other
 
 
 def clip_report(model: CLIP, read: bpe.Tokenizer, count: int = 1000) -> dict:
@@ -107,16 +108,15 @@ def clip_report(model: CLIP, read: bpe.Tokenizer, count: int = 1000) -> dict:
     category, colour = named_right(model, read, seen)
     novel = torch.tensor([one.things[0].category in NOVEL for one in seen])
     pair_category, pair_colour = named_right(model, read, pairs_out)
-
-    def rate(hits):
-        return float(hits.float().mean()) if len(hits) else None
-
     split = "test" if model.vision_model.side == 128 else "single-test"
     many = different_scenes(min(500, count), split)
     several = [one for one in many if len(one.things) > 1] or many
-    return {"category": rate(category), "colour": rate(colour),
-            "category, base": rate(category[~novel]), "category, novel": rate(category[novel]),
-            "category, held-out pairs": rate(pair_category),
-            "colour, held-out pairs": rate(pair_colour), "scenes": len(seen),
-            "retrieval": retrieved(model, read, many), "retrieved among": len(many),
-            "noun exchanged": told_apart(model, read, several), "noun exchanged in": len(several)}
+    hits = {"category": category, "colour": colour, "category, base": category[~novel],
+            "category, novel": category[novel], "category, held-out pairs": pair_category,
+            "colour, held-out pairs": pair_colour,
+            "noun exchanged": told_apart(model, read, several)}
+    report = {"scenes": len(seen), "retrieval": retrieved(model, read, many),
+              "retrieved among": len(many)}
+    for name, each in hits.items():
+        report |= share(name, each, torch.arange(len(each)))
+    return report

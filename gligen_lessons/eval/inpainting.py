@@ -9,6 +9,7 @@ from ..datasets.labelled import labelled, pictures
 from ..gligen import ground
 from ..inpaint import inpaint_grounded, masks_from_boxes, paste
 from ..latent import TextToImage, to_pictures
+from ..metrics import share
 from .grounding import Held
 
 
@@ -20,8 +21,8 @@ def inpainting_report(parts: TextToImage, count: int, batch: int = 8, **options)
         given.append(pictures(data, few))
         made.append(filled(parts, given[-1], [held.requested[i] for i in few], int(few[0]),
                            **options))
-    return {"right": held.right(torch.cat(made)), "right, renders": held.right(torch.cat(given)),
-            "scenes": count}
+    return (share("right", held.hits(torch.cat(made)).all(0), held.pictures())
+            | {"right, renders": held.right(torch.cat(given)), "scenes": count})
 
 
 def one_each(held: Held, g: torch.Generator) -> Held:
