@@ -17,8 +17,13 @@ from gligen_lessons.experiments.detector_grounding.arms import (
     InpaintingCase,
     instructions,
 )
-from gligen_lessons.experiments.detector_grounding.metrics import ArmResults, outside, paired
-from gligen_lessons.inpaint import paste
+from gligen_lessons.experiments.detector_grounding.metrics import (
+    ArmResults,
+    corrected,
+    outside,
+    paired,
+)
+from gligen_lessons.inpaint import make_inpainting, paste
 from gligen_lessons.metrics import psnr
 from gligen_lessons.world import named, scene
 from gligen_lessons.world.coco_out import write
@@ -56,6 +61,13 @@ def test_each_arm_says_what_its_name_promises():
     assert torch.equal(said["D"].boxes_xyxy, torch.tensor([TRUE[1], TRUE[0], TRUE[2]]))
     assert {arm: one.caption for arm, one in said.items()} == {
         "A": "a green tree", "B": "a green tree", "C": "a green house", "D": "a green tree"}
+
+
+def test_controls_say_what_a_says_without_its_box_and_with_it():
+    said, a = arms.controls(subject()), instructions(subject(), LOOKED)["A"]
+    assert said["N"].caption == said["F"].caption == a.caption
+    assert said["N"].phrases == [] and said["N"].boxes_xyxy.shape == (0, 4)
+    assert said["F"].phrases == a.phrases and torch.equal(said["F"].boxes_xyxy, a.boxes_xyxy)
 
 
 @pytest.mark.parametrize("target", [0, 1, 2])
@@ -178,6 +190,20 @@ def test_arms_start_alike_and_keep_the_outside(models):
     assert (outside(first, x, mask)[0] > 0).all()
 
 
+def test_four_channels_are_inpainted_from_the_same_noise_and_without_the_mask(models):
+    """A nine-channel network whose five new channels are shut is one of four channels."""
+    some, four = arms.inpainting_cases(2), models.four_channels
+    said = [arms.controls(one)["F"] for one in some]
+    nine = make_inpainting(weights.load("ldm"))
+    kept_ = {k: v for k, v in four.unet.state_dict().items() if k != "conv_in.weight"}
+    nine.load_state_dict(kept_, strict=False)              # conv_in: four as they were, five zero
+    shut = dataclasses.replace(four, unet=nine.eval())
+    assert torch.allclose(run.inpainted(four, some, said, 5, steps=2),
+                          run.inpainted(shut, some, said, 5, steps=2), atol=1e-4)
+    assert list(models.of_arms()) == ["A", "B", "C", "D", "N", "F"]
+    assert models.of_arms()["F"] is four and models.of_arms()["N"] is models.pipeline
+
+
 # ------------------------------------------------------------------------------------ figures
 
 def kept(seed: int, n: int = 12, counts=None, shift: float = 0.) -> ArmResults:
@@ -216,6 +242,13 @@ def test_pairs_are_compared_on_the_scenes_that_both_have():
     assert found.pop("scenes") == 8
     assert all(one == {"mean": 0, "low": 0, "high": 0} for one in found.values())
     assert paired(a, kept(0, counts=[False] * 12), real) == {"scenes": 0}
+
+
+def test_intervals_of_several_comparisons_are_wider_about_the_same_mean():
+    row = {"mean": 1., "low": .5, "high": 1.8}
+    assert corrected(row, 1) == pytest.approx((.5, 1.8))
+    low, high = corrected(row, 9)                          # z of .025 / 9 is 2.773, of .025 1.960
+    assert (1 - low) / .5 == pytest.approx(2.773 / 1.960, rel=1e-3) == (high - 1) / .8
 
 
 def test_change_outside_is_measured_where_the_mask_keeps():
@@ -273,7 +306,8 @@ def test_the_path_to_coco_with_published_weights(folders, coco, tmp_path, capsys
     made = json.loads(out.read_text("utf-8"))
     assert made["judge"] == "referee" and made["count"] == 3 == len(made["scenes"])
     assert made["command"].startswith("python course.py experiment detector-grounding --data")
-    assert set(made["arms"]) == set("ABCD") and set(made["paired"]) == {"B-A", "C-B", "D-A"}
+    assert set(made["arms"]) == set("ABCDN")               # nobody paints four channels
+    assert set(made["paired"]) == {"B-A", "C-B", "D-A", "A-N"}
     for arm in "ABD":
         figures_ = made["arms"][arm]
         assert figures_["changed outside, after pasting"] == 0.

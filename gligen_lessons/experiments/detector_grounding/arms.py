@@ -21,6 +21,8 @@ from ...world.vocabulary import COLOURS, article
 
 ARMS = {"A": "the target alone, its true box", "B": "and what DETR sees beside it",
         "C": "everything from DETR, the target too", "D": "everything true"}
+CONTROLS = {"N": "no boxes: the caption alone",
+            "F": "as A, by lesson 9's network, which reads four channels and sees no hole"}
 SAME = .5                                                 # an IoU above it: it is that thing
 MASKED = 1 / 16                                           # sides of what is masked, at least
 
@@ -142,6 +144,12 @@ def instructions(one: InpaintingCase, seen: Detected) -> dict[str, Instruction |
     if hit is not None:
         told["C"] = joined(([seen.phrases[hit]], seen.boxes_xyxy[hit:hit + 1]), beside)
     return {arm: said and Instruction(said[0][0], *said) for arm, said in told.items()}
+
+
+def controls(one: InpaintingCase) -> dict[str, Instruction]:
+    """What the two controls are told; their caption is that of A."""
+    phrase, box = one.phrases[one.target], one.box[None]
+    return {"N": Instruction(phrase, [], box[:0]), "F": Instruction(phrase, [phrase], box)}
 
 
 def joined(first: tuple[list[str], Tensor], more: tuple[list[str], Tensor]) -> tuple:

@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from scipy.stats import norm
 from torch import Tensor
 
 from ...metrics import bootstrap, frechet_distance, kernel_distance
-from .arms import ARMS, InpaintingCase
+from .arms import ARMS, CONTROLS, InpaintingCase
 
-PAIRS = ("B-A", "C-B", "D-A")
+PAIRS = ("B-A", "C-B", "D-A", "A-N", "A-F")
 DISTANCES = {"kid": kernel_distance, "frechet": frechet_distance}
 DRAWS = 200                                               # of scenes, for a distance's interval
 LEVELS = 127.5                                            # of brightness in a step of 1
@@ -127,16 +128,25 @@ def interval(mean: float, ends) -> dict[str, float]:
     return {"mean": mean, "low": float(ends[0]), "high": float(ends[1])}
 
 
+def corrected(row: dict[str, float], comparisons: int) -> tuple[float, float]:
+    """An interval of 95 % made to hold for so many comparisons at once (Bonferroni).
+
+    Widened about its mean as a normal one would be.
+    """
+    wider = norm.ppf(1 - .025 / comparisons) / norm.ppf(.975)
+    return tuple(row["mean"] + wider * (row[end] - row["mean"]) for end in ("low", "high"))
+
+
 def all_figures(kept: dict[str, ArmResults], draws: int = DRAWS) -> dict:
-    """All figures: of each arm, of what stands beside them, and of pairs of arms."""
-    real = kept["others"]
+    """All figures: of each arm there is, of what stands beside them, and of pairs of arms."""
+    real, arms = kept["others"], [arm for arm in (*ARMS, *CONTROLS) if arm in kept]
 
     def all_of(name: str) -> dict:
         rows = kept[name].rows()
         return {"scenes": len(rows)} | averages(kept[name], rows) | distances(
             kept[name], rows, real)
 
-    return {"arms": {arm: all_of(arm) for arm in ARMS},
+    return {"arms": {arm: all_of(arm) for arm in arms},
             "beside": {name: all_of(name) for name in ("renders", "reconstructions")},
             "paired": {pair: paired(kept[pair[2]], kept[pair[0]], real, draws)
-                       for pair in PAIRS}}
+                       for pair in PAIRS if {pair[0], pair[2]} <= set(arms)}}

@@ -1,7 +1,7 @@
 """Detector-assisted grounding, the experiment of lesson 10, in the world or on COCO.
 
-One thing of each held-out picture is masked and painted again by four arms (`arms.ARMS`); whether
-what DETR sees around it helps is what the figures say.
+One thing of each held-out picture is masked and painted again by four arms (`arms.ARMS`) and two
+controls; whether what DETR sees around it helps is what the figures say.
 """
 
 import argparse
@@ -20,16 +20,27 @@ from tqdm.auto import tqdm
 from ... import device, files, weights
 from ...arguments import OneLineParser, count_of, file_of, scale_of, seed_of
 from ...datasets.instructions import Instruction
-from ...gligen import ground
+from ...gligen import Grounding, ground
+from ...grounded import gate_scales, grounded_eps
 from ...images import crops
-from ...inpaint import inpaint_grounded, masks_from_boxes, paste
+from ...inpaint import inpaint_grounded, inpaint_steps, masks_from_boxes, paste
 from ...interop import import_pretrained
 from ...interop.preprocess import ClipClassifier, Detector, ImageTransform
 from ...latent import TextToImage, to_pictures
 from ...world import coco_in
 from ...world.vocabulary import BASE, COLOURS
 from .. import result_file
-from .arms import ARMS, Detected, InpaintingCase, coloured, inpainting_cases, instructions, recorded
+from .arms import (
+    ARMS,
+    CONTROLS,
+    Detected,
+    InpaintingCase,
+    coloured,
+    controls,
+    inpainting_cases,
+    instructions,
+    recorded,
+)
 from .judges import judge_for
 from .metrics import DRAWS, ArmResults, all_figures, changes
 
@@ -41,11 +52,20 @@ BATCH = 8
 
 @dataclass(frozen=True)
 class Models:
-    """Who paints, who looks, and who names colours (None: nobody does)."""
+    """Who paints, who looks, and who names colours (None: nobody does).
+
+    `four_channels` paints for control F, which there is not where it is None.
+    """
 
     pipeline: TextToImage
     detector: Detector
     namer: ClipClassifier | None
+    four_channels: TextToImage | None = None
+
+    def of_arms(self) -> dict[str, TextToImage]:
+        """Every arm and control, and who paints for it."""
+        arms = dict.fromkeys((*ARMS, *CONTROLS), self.pipeline) | {"F": self.four_channels}
+        return {arm: one for arm, one in arms.items() if one}
 
 
 def shipped_models(where: str | torch.device = "cpu") -> Models:
@@ -53,7 +73,8 @@ def shipped_models(where: str | torch.device = "cpu") -> Models:
     pipeline = weights.text_to_image(where, unet=weights.load("gligen-inpaint", where))
     clip = weights.load("clip", where)
     return Models(pipeline, Detector(weights.load("detr", where), list(BASE), ImageTransform(128)),
-                ClipClassifier(clip, weights.tokenizer(), ImageTransform(clip.vision_model.side)))
+                ClipClassifier(clip, weights.tokenizer(), ImageTransform(clip.vision_model.side)),
+                weights.text_to_image(where, unet=weights.load("gligen", where)))
 
 
 def detections_of(models: Models, some: list[InpaintingCase]) -> list[Detected]:
@@ -103,10 +124,21 @@ def inpainted(pipeline: TextToImage, some: list[InpaintingCase], said: list[Inst
     mask, _ = inpainting_masks(pipeline, some)
     grounding = ground(pipeline, [one.phrases for one in said],
                        [one.boxes_xyxy for one in said])
-    *_, (_, z) = inpaint_grounded(pipeline, [one.caption for one in said], grounding, z0,
-                                  mask.to(z0), seed=first, **options)
+    sees = pipeline.unet.conv_in.in_channels > z0.shape[1]
+    *_, (_, z) = (inpaint_grounded if sees else inpaint_blindly)(
+        pipeline, [one.caption for one in said], grounding, z0, mask.to(z0), seed=first, **options)
     with torch.no_grad():
         return to_pictures(pipeline.vae, z).cpu()
+
+
+def inpaint_blindly(parts: TextToImage, captions: list[str], grounding: Grounding, z0: Tensor,
+                    mask: Tensor, seed: int = 0, steps: int = 30,
+                    guidance_scale: float = 5.) -> Iterator[tuple[int, Tensor]]:
+    """`inpaint_grounded` by a network of four channels: it learns of what is kept from zt alone."""
+    strength, context = gate_scales(parts.schedule, steps, 1.), parts.context(captions)
+    model = grounded_eps(parts.unet, context, parts.context([""]).expand_as(context), grounding,
+                         guidance_scale, strength)
+    return inpaint_steps(model, z0, mask, parts.schedule, list(strength), seed)
 
 
 def batches(found: Iterable[InpaintingCase], size: int = BATCH) -> Iterator[list[InpaintingCase]]:
@@ -123,7 +155,7 @@ def measured(models: Models, judge, some: list[InpaintingCase], first: int,
     Where an arm knows no target (C, when DETR missed it) it paints as B, and is not counted.
     """
     x = torch.stack([one.image for one in some])
-    orders = [instructions(one, seen)
+    orders = [instructions(one, seen) | controls(one)
               for one, seen in zip(some, detections_of(models, some), strict=True)]
     _, mask = inpainting_masks(models.pipeline, some)
     lines = [{"number": one.number, "phrase": one.phrases[one.target],
@@ -133,9 +165,9 @@ def measured(models: Models, judge, some: list[InpaintingCase], first: int,
         trips = to_pictures(models.pipeline.vae, encoded(models.pipeline, x)).cpu()
     kept["renders"].add(judge, x, some)
     kept["reconstructions"].add(judge, trips, some, changes(judge, trips, trips, x, mask))
-    for arm in ARMS:
+    for arm, pipeline in models.of_arms().items():
         said = [one[arm] or one["B"] for one in orders]
-        generated = inpainted(models.pipeline, some, said, first, **options)
+        generated = inpainted(pipeline, some, said, first, **options)
         pasted = paste(generated, x, mask)
         facts = changes(judge, pasted, generated, x, mask) | {
             "entities": torch.tensor([float(len(one.phrases)) for one in said])}
@@ -153,7 +185,8 @@ def run(models: Models, judge, found: Iterable[InpaintingCase], count: int, seed
     ValueError where fewer than two of either have a thing to mask.
     """
     start, found, lines = monotonic(), iter(found), []
-    kept = {name: ArmResults() for name in ("renders", "reconstructions", *ARMS, "others")}
+    kept = {name: ArmResults()
+            for name in ("renders", "reconstructions", *models.of_arms(), "others")}
     with tqdm(total=count, desc="repainting", unit="scene", file=sys.stderr) as bar:
         for some in batches(islice(found, count)):
             lines += measured(models, judge, some, seed + len(lines), kept, **options)
