@@ -12,7 +12,7 @@ PACKAGE = "gligen_lessons"
 # Per layer: whether a module may also import those before it, and the modules, in their order.
 LAYERS = (
     (True, "boxes images schedule curriculum reading device world show course_map"),
-    (True, "nets files state_dicts ema muon fit metrics referee"),
+    (True, "nets files state_dicts ema muon fit metrics referee attribute_referee"),
     (True, "ddpm ddim dpm_solver unet vae bpe clip guidance latent resnet transformer detr gligen "
            "grounded inpaint grounding_inputs reground diffedit prompt2prompt pix2pix odise"),
     (True, "arguments models interop weights datasets eval recipes evaluate shipping "

@@ -74,9 +74,20 @@ def captions(scene: Scene) -> list[str]:
         things.reverse()
     style, place = STYLE_WORDS[scene.style], place_words(scene)
     full = listing([named(t) for t in things])
-    return [f"{style}{full} {place}", f"{style}{_related(things)} {place}", f"{style}{full}",
+    return [full_caption(scene, things), related_caption(scene, things), f"{style}{full}",
             f"{style}{listing([named(t, False, False) for t in things])} {place}",
             f"{place}, {style}{full}"]
+
+
+def full_caption(scene: Scene, things: list[Thing]) -> str:
+    """The caption that names everything, the scene's things in this order."""
+    full = listing([named(t) for t in things])
+    return f"{STYLE_WORDS[scene.style]}{full} {place_words(scene)}"
+
+
+def related_caption(scene: Scene, things: list[Thing]) -> str:
+    """The same with the first relation between two of them that is clear."""
+    return f"{STYLE_WORDS[scene.style]}{_related(things)} {place_words(scene)}"
 
 
 def _related(things: list[Thing]) -> str:

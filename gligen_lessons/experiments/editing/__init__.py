@@ -1,0 +1,1 @@
+"""Methods of editing, measured on edits of the world whose true answer is known."""

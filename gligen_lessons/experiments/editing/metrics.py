@@ -1,0 +1,157 @@
+"""What an edit is measured by: does it show what was asked, and what else did it change?"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...attribute_referee import AttributeReferee, attributes, truth_of
+from ...clip import CLIP
+from ...images import resized
+from ...metrics import share
+from ..detector_grounding.judges import Referee
+from .pairs import Pair
+
+ASKED = {"recolour": ("category", "colour"), "retexture": ("category", "pattern"),
+         "replace": ("category",), "time": ("time",), "weather": ("weather",),
+         "restyle": ("style",), "add": ("category", "colour"), "move": ("category", "colour")}
+DRAWS = 1000                                              # of scenes, for an interval
+
+
+@dataclass(frozen=True)
+class Judges:
+    """Who judges: the referees, which made no picture, and CLIP, which did, for its own score."""
+
+    attributes: AttributeReferee
+    referee: Referee
+    clip: CLIP
+    read: Callable
+
+
+def succeeded(found: dict[str, Tensor], some: list[Pair]) -> Tensor:
+    """Whether each picture shows what its edit asks for, (b,) bool.
+
+    `found` is what the referee of attributes says of pictures and of the edits' boxes. A weather
+    must also be nearer to the amount after the edit than to that before; where a thing was
+    removed, none of its category may be left in the box.
+    """
+    done = []
+    for i, pair in enumerate(some):
+        one, says = pair.edit, {name: values[i].item() for name, values in found.items()}
+        if one.kind == "remove":
+            gone = next(t for t in one.before.things if t not in one.after.things)
+            at = one.before.things.index(gone)
+            done.append(says["category"] != truth_of(one.before, at)["category"])
+            continue
+        wanted = truth_of(one.after, one.index)
+        right = all(says[name] == wanted[name] for name in ASKED[one.kind])
+        if one.kind == "weather":
+            was = truth_of(one.before)["amount"]
+            right &= abs(says["amount"] - wanted["amount"]) < abs(says["amount"] - was)
+        done.append(right)
+    return torch.tensor(done)
+
+
+def psnr_in(a: Tensor, b: Tensor, region: Tensor) -> Tensor:
+    """PSNR in dB of each picture (b,3,h,w) over a region (b,1,h,w) of ones, by its own size.
+
+    Infinite where nothing differs, NaN where the region is empty.
+    """
+    size = 3 * region.flatten(1).sum(1)                                     # (b,)
+    square = ((a - b).square() * region).flatten(1).sum(1) / size
+    return 10 * torch.log10(4 / square)
+
+
+@torch.no_grad()
+def clip_score(clip: CLIP, read: Callable, x: Tensor, texts: list[str]) -> Tensor:
+    """100 times the cosine of each picture (b,3,h,w) with its text, (b,) (Hessel et al. 2021)."""
+    images = clip.encode_image(resized(x, clip.vision_model.side))
+    said = clip.encode_text(read(texts))
+    return 100 * torch.nn.functional.cosine_similarity(images, said).cpu()
+
+
+def judged(judges: Judges, x: Tensor, some: list[Pair]) -> dict[str, Tensor]:
+    """Every figure of edited pictures x (b,3,128,128), a number (b,) or a vector (b,d) each."""
+    before, after, changed = (torch.stack([getattr(pair, name) for pair in some])
+                              for name in ("before", "after", "changed"))
+    found = attributes(judges.attributes, x, torch.stack([pair.box for pair in some]))
+    return {"success": succeeded(found, some).float(),
+            "psnr outside": psnr_in(x, before, 1 - changed),
+            "psnr inside to the answer": psnr_in(x, after, changed),
+            "distance to the source": judges.referee.perceptual_distance(x, before),
+            "distance to the answer": judges.referee.perceptual_distance(x, after),
+            "clip score": clip_score(judges.clip, judges.read, x, [pair.query for pair in some]),
+            "features": judges.referee.image_features(x)}
+
+
+def together(parts: list[dict[str, Tensor]]) -> dict[str, np.ndarray]:
+    """The figures of several batches as one array each."""
+    return {name: torch.cat([part[name] for part in parts]).double().numpy() for name in parts[0]}
+
+
+def summary(made: dict[str, np.ndarray], real: np.ndarray, kinds: list[str]) -> dict:
+    """A row of the result: means with intervals over scenes, success by kind, and the distance
+    of mean features to those of the answers, kind by kind (FlexIT's CSFID, classes by kind).
+    """
+    n = len(kinds)
+    row = share("success", torch.tensor(made["success"]), torch.arange(n))
+    for name, values in made.items():
+        if values.ndim == 1 and name != "success":
+            finite = values[np.isfinite(values)]
+            row[name] = float(finite.mean()) if len(finite) else None
+    of = np.array(kinds)
+    row["success by kind"] = {kind: float(made["success"][of == kind].mean())
+                              for kind in dict.fromkeys(kinds)}
+    row["csfid"] = float(np.mean([np.square(
+        made["features"][of == kind].mean(0) - real[of == kind].mean(0)).sum()
+        for kind in dict.fromkeys(kinds)]))
+    return row
+
+
+def at_success(success: np.ndarray, cost: np.ndarray, level: float) -> float:
+    """The cost of a method whose strengths reach `success` (s,) at `cost` (s,), at one level.
+
+    Between two strengths it lies on the straight line; NaN where no strength reaches the level.
+    """
+    order = np.argsort(success)
+    success, cost = success[order], cost[order]
+    if not success[0] <= level <= success[-1]:
+        return np.nan
+    return float(np.interp(level, success, cost))
+
+
+def compared(a: list[dict[str, np.ndarray]], b: list[dict[str, np.ndarray]], cost: str,
+             draws: int = DRAWS) -> dict:
+    """How much more b costs than a at equal success, with its interval over scenes.
+
+    a and b hold the figures of the same scenes, one dict a strength. Levels of success are those
+    that both reach, nine in ten of the range; their differences are averaged.
+    """
+    n = len(a[0]["success"])
+
+    def gap(rows: np.ndarray) -> float:
+        curves = [(np.array([one["success"][rows].mean() for one in each]),
+                   np.array([np.nanmean(finite(one[cost][rows])) for one in each]))
+                  for each in (a, b)]
+        low = max(success.min() for success, _ in curves)
+        high = min(success.max() for success, _ in curves)
+        if low >= high:
+            return np.nan
+        levels = np.linspace(low + .05 * (high - low), high - .05 * (high - low), 19)
+        return float(np.mean([at_success(*curves[1], level) - at_success(*curves[0], level)
+                              for level in levels]))
+
+    dice = np.random.default_rng(0)
+    again = np.array([gap(dice.integers(n, size=n)) for _ in range(draws)])
+    mean = gap(np.arange(n))
+    if not np.isfinite(mean):
+        return {"cost": cost, "mean": None}
+    low, high = np.nanpercentile(again, [2.5, 97.5])
+    return {"cost": cost, "mean": mean, "low": float(low), "high": float(high), "scenes": n}
+
+
+def finite(values: np.ndarray) -> np.ndarray:
+    """The same numbers, infinities as NaN."""
+    return np.where(np.isfinite(values), values, np.nan)
