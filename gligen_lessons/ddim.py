@@ -70,16 +70,18 @@ def timesteps(T: int, steps: int, spacing: str = "leading",
 
 def sample(model: Callable, xT: Tensor, schedule: Schedule, steps: int, eta: float = 0.,
            generator: torch.Generator | None = None, clip: bool = False,
-           spacing: str = "leading", offset: int = 0,
-           end: float = 1.) -> Iterator[tuple[int, Tensor]]:
+           spacing: str = "leading", offset: int = 0, end: float = 1.,
+           last: int | None = None) -> Iterator[tuple[int, Tensor]]:
     """Walk from noise to pictures in few steps.
 
     Yields (t, x) after each step, t the step that was left. The step aimed at is
     t - T // steps, as in diffusers. `model(xt, t)` predicts eps; the caller binds
     whatever else it needs. Noise (for eta > 0) is drawn on the CPU from `generator`.
+    With `last` only so many steps are taken, the last ones, and xT stands midway: at the
+    first of them, where `invert` with upto=last ends.
     """
     visited, xt = timesteps(schedule.T, steps, spacing, offset), xT
-    for step in visited:
+    for step in visited[0 if last is None else max(0, steps - last):]:
         t = torch.full((len(xt),), step, device=xt.device)         # (b,)
         with torch.no_grad():
             eps_hat = model(xt, t)
@@ -115,7 +117,8 @@ def invert(model: Callable, x0: Tensor, schedule: Schedule, steps: int,
 
     Yields (t, x) after each step, t the step reached. eps is predicted for the step
     aimed at, as diffusers' DDIMInverseScheduler does, and elsewhere on the way back, so
-    the round trip has an error that falls with more steps. `upto` stops after so many.
+    the round trip has an error that falls with more steps. `upto` stops after so many;
+    `sample` with last=upto walks back from there.
     """
     visited, xt = timesteps(schedule.T, steps, spacing, offset), x0
     for step in visited[::-1][:upto]:

@@ -290,6 +290,31 @@ def test_upto_stops_on_the_way():
     assert all(torch.equal(a, b) for (_, a), (_, b) in zip(part, whole[:7], strict=True))
 
 
+@pytest.mark.parametrize("spacing, offset", [("leading", 1), ("trailing", 0), ("linspace", 0)])
+def test_a_walk_that_starts_midway_is_the_rest_of_the_whole(spacing, offset):
+    xT = noise(2, 3, 4, 4)
+    whole = list(sample(toy, xT, LINEAR, 20, spacing=spacing, offset=offset))
+    for last_steps in (0, 1, 7, 19, 20):
+        start = xT if last_steps == 20 else whole[19 - last_steps][1]
+        rest = list(sample(toy, start, LINEAR, 20, spacing=spacing, offset=offset,
+                           last=last_steps))
+        assert [t for t, _ in rest] == [t for t, _ in whole[20 - last_steps:]]
+        assert all(torch.equal(a, b) for (_, a), (_, b) in
+                   zip(rest, whole[20 - last_steps:], strict=True))
+
+
+def test_a_walk_midway_takes_up_where_inversion_stops():
+    """With one eps everywhere the round trip to each level is exact, and its levels are named."""
+    x0, eps = (noise(2, 3, 4, 5, seed=seed, dtype=torch.float64) for seed in range(2))
+    for count in (1, 4, 9):
+        up = list(invert(lambda xt, t: eps, x0, LINEAR, 9, offset=1, upto=count))
+        down = list(sample(lambda xt, t: eps, up[-1][1], LINEAR, 9, offset=1, last=count))
+        assert [t for t, _ in down] == [t for t, _ in up][::-1]
+        for (_, above), (_, below) in zip(up[:-1], down[::-1][1:], strict=True):
+            assert relative_error(below, above) < 1e-10
+        assert relative_error(last(down), x0) < 1e-10
+
+
 def test_one_generator_one_picture():
     xT = noise(2, 3, 4, 5)
     trajectories = [last(sample(toy, xT, LINEAR, 9, eta, generator(seed)))

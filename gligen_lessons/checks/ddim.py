@@ -213,7 +213,22 @@ def sample(attempt):
                       "chain of ddim_step.", {})
     if not torch.equal(g.get_state(), untouched):
         raise Wrong("with eta = 0 no noise may be drawn: the trajectory uses none.")
-    return f"samples the same 3 + 5 steps as the library (largest difference {error:.0e})"
+    midway(attempt, xT)
+    return f"samples the same 3 + 5 + 2 steps as the library (largest difference {error:.0e})"
+
+
+def midway(attempt, xT: torch.Tensor) -> None:
+    """Only the last two of five steps, and none at all."""
+    got = list(attempt(bent, xT.clone(), COARSE, 5, last=2))
+    want = list(reference.sample(bent, xT, COARSE, 5, last=2))
+    if len(got) == 5:
+        raise Wrong("`last` is ignored: with last=2 of 5 steps only the last two are taken, from "
+                    "a picture that stands midway.")
+    if len(got) == 3 or [int(t) for t, _ in got] == [8, 6]:
+        raise Wrong("`last` counts the steps that are taken, from the end. This takes the others.")
+    expect_trajectory(got, want, "With `last` each step is as before: still t - T // steps.", {})
+    if len(list(attempt(bent, xT.clone(), COARSE, 5, last=0))):
+        raise Wrong("with last=0 no step is taken: steps[-0:] is the whole list.")
 
 
 @exercise("gligen_lessons.ddim:ddim_ascend")

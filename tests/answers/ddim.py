@@ -248,13 +248,13 @@ def by_ranges(T, steps, spacing="leading", offset=0):
 # sample
 
 def sampler(aim=None, ask=lambda t, stride: t, seeded=True, forget=False, always=False,
-            last_only=False):
+            last_only=False, cut=lambda visited, last: visited if last is None
+            else visited[len(visited) - last:]):
     """A `sample` with a mistake in one place."""
     def trajectory(model, xT, schedule, steps, eta=0., generator=None, clip=False,
-                   spacing="leading",
-                   offset=0, end=1.):
+                   spacing="leading", offset=0, end=1., last=None):
         stride, xt = schedule.T // steps, xT
-        for step in reference.timesteps(schedule.T, steps, spacing, offset):
+        for step in cut(reference.timesteps(schedule.T, steps, spacing, offset), last):
             xt = xT if forget else xt
             t = torch.full((len(xt),), step)
             noise = None
@@ -272,7 +272,7 @@ def sampler(aim=None, ask=lambda t, stride: t, seeded=True, forget=False, always
 
 
 def aims_at_the_next_visited(model, xT, schedule, steps, eta=0., generator=None, clip=False,
-                             spacing="leading", offset=0, end=1.):
+                             spacing="leading", offset=0, end=1., last=None):
     visited, xt = reference.timesteps(schedule.T, steps, spacing, offset), xT
     for step, below in zip(visited, [*visited[1:], -1], strict=True):
         t = torch.full((len(xt),), step)
@@ -295,9 +295,9 @@ def yields_before_the_step(model, xT, schedule, steps, *args, **named):
 
 @torch.no_grad()
 def a_list_of_pairs(model, xT, schedule, steps, eta=0., generator=None, clip=False,
-                    spacing="leading", offset=0, end=1.):
+                    spacing="leading", offset=0, end=1., last=None):
     made, x = [], xT
-    for step in reference.timesteps(schedule.T, steps, spacing, offset):
+    for step in reference.timesteps(schedule.T, steps, spacing, offset)[::-1][:last][::-1]:
         t = torch.tensor([step] * len(x))
         z = torch.randn(x.size(), generator=generator) if eta else None
         x = reference.ddim_step(model(x, t), x, t, t - schedule.T // steps, schedule, eta, z, clip,
@@ -307,9 +307,11 @@ def a_list_of_pairs(model, xT, schedule, steps, eta=0., generator=None, clip=Fal
 
 
 def a_trajectory_by_hand(model, xT, schedule, steps, eta=0., generator=None, clip=False,
-                         spacing="leading", offset=0, end=1.):
+                         spacing="leading", offset=0, end=1., last=None):
     x = xT.clone()
-    for step in reference.timesteps(schedule.T, steps, spacing, offset):
+    for i, step in enumerate(reference.timesteps(schedule.T, steps, spacing, offset)):
+        if last is not None and i < steps - last:
+            continue
         t = step * torch.ones(x.shape[0], dtype=torch.long)
         with torch.inference_mode():
             prediction = model(x, t)
@@ -317,6 +319,18 @@ def a_trajectory_by_hand(model, xT, schedule, steps, eta=0., generator=None, cli
         x = reference.ddim_step(prediction, x, t, t - schedule.T // steps, schedule, eta, z, clip,
                                 end)
         yield torch.tensor(step), x
+
+
+def starts_after_so_many(visited, last):
+    return visited[last or 0:]
+
+
+def takes_the_first(visited, last):
+    return visited[:last]
+
+
+def slices_from_the_end(visited, last):
+    return visited if last is None else visited[-last:]
 
 
 # slerp
@@ -557,6 +571,10 @@ WRONG = {
         (sampler(always=True), "no noise may be drawn"),
         (sampler(last_only=True), "yield after every"),
         (aims_at_the_next_visited, "ddim_step to t - T // steps"),
+        (sampler(cut=lambda visited, last: visited), "`last` is ignored"),
+        (sampler(cut=starts_after_so_many), "takes the others"),
+        (sampler(cut=takes_the_first), "takes the others"),
+        (sampler(cut=slices_from_the_end), "no step is taken"),
         (yields_pictures_only, "a pair"), (yields_before_the_step, "ddim_step to t - T // steps"),
         (lambda *args, **named: None, "nothing was yielded")],
     "slerp": [
