@@ -14,8 +14,8 @@ LAYERS = (
     (True, "boxes images schedule curriculum reading device world show course_map"),
     (True, "nets files state_dicts ema muon fit metrics referee attribute_referee"),
     (True, "ddpm ddim dpm_solver unet vae bpe clip guidance latent resnet transformer detr gligen "
-           "grounded inpaint grounding_inputs reground diffedit sdedit flexit prompt2prompt pix2pix "
-           "odise"),
+           "grounded inpaint grounding_inputs reground diffedit sdedit flexit prompt2prompt "
+           "pix2pix odise"),
     (True, "arguments models interop weights datasets eval recipes evaluate shipping "
            "ladder train experiments checks widgets student slides generate cli"),
 )
@@ -32,7 +32,8 @@ INSIDE = {"accelerate", "diffusers", "transformers", "matplotlib", "pycocotools"
 SHARED_NAMES = {
     "main": None, "shipped": {"evaluate.py", "experiments/__init__.py"},
     "trained": {"experiments/ablations.py", "experiments/optimizers.py"},
-    "run": {"cli.py", "experiments/ablations.py", "experiments/detector_grounding/run.py"},
+    "run": {"cli.py", "experiments/ablations.py", "experiments/detector_grounding/run.py",
+            "experiments/editing/run.py"},
     "load": {"files.py", "weights.py"}, "sample": {"ddpm.py", "ddim.py"},
     "with_defaults": {"unet.py", "vae.py"},
     "MidBlock": {"unet.py", "vae.py"},

@@ -1,6 +1,5 @@
 """Edits to be measured: a picture, what its caption becomes, and what it should become."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -34,7 +33,7 @@ class Pair:
     box: Tensor
 
 
-def pairs(count: int, kinds: tuple[str, ...] = KEEPING, split: str = "test") -> list[Pair]:
+def edit_pairs(count: int, kinds: tuple[str, ...] = KEEPING, split: str = "test") -> list[Pair]:
     """`count` edits of scenes of a split, of all kinds alike; scene i serves one kind.
 
     Left out are edits that hardly show, and those whose words do not change ("more fog" where
@@ -81,8 +80,3 @@ def box_of(one: Edit, images: list) -> Tensor:
                     if thing not in one.after.things)
         return torch.tensor(boxes(one.before, images[0].ids)[gone])
     return torch.tensor(boxes(one.after, images[1].ids)[one.index])
-
-
-def batches(found: list[Pair], size: int) -> Iterator[list[Pair]]:
-    """Lists of `size`, the last one shorter."""
-    yield from (found[i:i + size] for i in range(0, len(found), size))

@@ -1,0 +1,130 @@
+"""The methods that are measured, each from its lesson's parts, over its own strengths.
+
+All diffusion methods share U-Net, decoder, guidance scale and, picture by picture, the noise; a
+batch is encoded and masked once for all of them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ... import device
+from ...clip import CLIP
+from ...diffedit import (
+    clean_latents,
+    decode_masked,
+    edit_mask,
+    encode_levels,
+    last_latent,
+    query_map,
+    steps_at,
+)
+from ...flexit import flexit
+from ...guidance import classifier_free
+from ...latent import TextToImage, to_pictures
+from ...sdedit import decode, ilvr, noised_levels
+from .pairs import Pair
+
+RATIOS = (.2, .4, .6, .8, 1.)
+FACTORS = (8, 4, 2)                                       # of ILVR's low-pass, weak edits last
+ITERATIONS = (10, 20, 40, 80)                             # of FlexIT
+GUIDANCE = 5.
+
+
+@dataclass
+class Batch:
+    """Some pairs on their way: latents, contexts, codes, noise, and masks once they are needed."""
+
+    parts: TextToImage
+    clip: CLIP
+    some: list[Pair]
+    steps: int
+    seed: int
+    masks: dict[tuple, Tensor] = field(default_factory=dict)
+
+    @cached_property
+    def z0(self) -> Tensor:
+        return clean_latents(self.parts, torch.stack([pair.before for pair in self.some]))
+
+    @cached_property
+    def eps(self) -> Tensor:
+        sources = [device.generator(self.seed + i) for i in range(len(self.some))]
+        return device.noise_each(self.z0.shape[1:], sources, self.z0.device)
+
+    @cached_property
+    def null(self) -> Tensor:
+        return self.parts.context([""]).expand(len(self.some), -1, -1)
+
+    @cached_property
+    def guided(self) -> Callable:
+        context = self.parts.context([pair.query for pair in self.some])
+        return classifier_free(self.parts.unet, context, self.null, GUIDANCE)
+
+    @cached_property
+    def encoded(self) -> list[Tensor]:
+        """All levels, from the clean latent to its code without text."""
+        return encode_levels(lambda zt, t: self.parts.unet(zt, t, self.null), self.z0,
+                             self.parts.schedule, self.steps, self.steps)
+
+    @cached_property
+    def noised(self) -> list[Tensor]:
+        return noised_levels(self.z0, self.eps, self.parts.schedule, self.steps, self.steps)
+
+    def mask(self, reference: bool = True, threshold: float = .5, **options) -> Tensor:
+        """Where the picture may change, (b,1,16,16): the source caption, or "", as reference."""
+        key = (reference, *sorted(options.items()))
+        if key not in self.masks:
+            sources = [pair.source if reference else "" for pair in self.some]
+            self.masks[key] = query_map(self.parts, self.z0, sources,
+                                        [pair.query for pair in self.some], self.seed, **options)
+        return edit_mask(self.masks[key], threshold)
+
+    def shown(self, z: Tensor) -> Tensor:
+        with torch.no_grad():
+            return to_pictures(self.parts.vae, z).cpu()
+
+    def decoded(self, levels: list[Tensor], ratio: float, mask: Tensor | None = None) -> Tensor:
+        """Pictures decoded from levels up to a ratio, with a mask or without."""
+        levels = levels[:steps_at(ratio, self.steps) + 1]
+        if mask is None:
+            return self.shown(decode(self.guided, levels, self.parts.schedule, self.steps))
+        walk = decode_masked(self.guided, levels, mask, self.parts.schedule, self.steps)
+        return self.shown(last_latent(walk, levels[-1]))
+
+    def filtered(self, factor: int) -> Tensor:
+        """ILVR on latents."""
+        return self.shown(last_latent(ilvr(self.guided, self.z0, self.eps, self.parts.schedule,
+                                           self.steps, factor), self.z0))
+
+    @cached_property
+    def moved(self) -> list[Tensor]:
+        """Latents after each iteration of FlexIT: gradients of CLIP's score on the latent."""
+        with torch.no_grad():
+            query, source = (self.clip.encode_text(self.parts.tokenizer(texts)) for texts in (
+                [pair.query for pair in self.some], [pair.source for pair in self.some]))
+        walk = flexit(self.clip, self.parts.vae, self.z0, query, source, max(ITERATIONS))
+        return [self.z0, *(z for _, z in walk)]
+
+
+# each method: its strengths, and what it makes of a batch at one of them
+METHODS: dict[str, tuple[tuple, Callable[[Batch, float], Tensor]]] = {
+    "DiffEdit": (RATIOS, lambda one, r: one.decoded(one.encoded, r, one.mask())),
+    "DiffEdit, empty reference": (RATIOS, lambda one, r: one.decoded(
+        one.encoded, r, one.mask(reference=False))),
+    "DiffEdit without encoding": (RATIOS, lambda one, r: one.decoded(one.noised, r, one.mask())),
+    "Encode-Decode": (RATIOS, lambda one, r: one.decoded(one.encoded, r)),
+    "SDEdit": (RATIOS, lambda one, r: one.decoded(one.noised, r)),
+    "ILVR": (FACTORS, lambda one, factor: one.filtered(factor)),
+    "FlexIT": (ITERATIONS, lambda one, i: one.shown(one.moved[i])),
+}
+# rows that no method can pass, or need not try
+BOUNDS: dict[str, Callable[[Batch], Tensor]] = {
+    "copy": lambda one: torch.stack([pair.before for pair in one.some]),
+    "the answer": lambda one: torch.stack([pair.after for pair in one.some]),
+    "reconstruction": lambda one: one.shown(one.z0),
+    "reconstruction of the answer": lambda one: one.shown(clean_latents(
+        one.parts, torch.stack([pair.after for pair in one.some]))),
+}
