@@ -77,8 +77,8 @@ def sample(model: Callable, xT: Tensor, schedule: Schedule, steps: int, eta: flo
     Yields (t, x) after each step, t the step that was left. The step aimed at is
     t - T // steps, as in diffusers. `model(xt, t)` predicts eps; the caller binds
     whatever else it needs. Noise (for eta > 0) is drawn on the CPU from `generator`.
-    With `last` only so many steps are taken, the last ones, and xT stands midway: at the
-    first of them, where `invert` with upto=last ends.
+    With `last` only so many steps are taken, the last ones, and xT stands midway: at
+    the first of them, where `invert` with upto=last ends.
     """
     visited, xt = timesteps(schedule.T, steps, spacing, offset), xT
     for step in visited[0 if last is None else max(0, steps - last):]:

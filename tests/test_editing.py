@@ -1,11 +1,14 @@
 """Edits with known answers, and the measures on them: by hand and by laws."""
 
+import dataclasses
+
 import pytest
 import torch
 
 from gligen_lessons import referee, world
 from gligen_lessons.datasets.edits import LEAST_AREA, case_of, edit_cases
 from gligen_lessons.eval.editing import cells_of, changed_outside, edit_obeyed, mask_iou
+from gligen_lessons.world.edits import Edit
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +33,14 @@ def test_pictures_are_those_of_the_scenes_and_differ_where_changed_says(cases):
         assert float(case.changed[int(y0):int(y1) + 1, int(x0):int(x1) + 1].sum()) > 50
 
 
-def test_no_case_where_the_caption_does_not_name_the_thing(monkeypatch):
-    from gligen_lessons.datasets import edits
-
-    one = world.edit(world.scene(10_000_002), "recolour", 3)
-    assert one is not None and case_of(one) is not None
-    monkeypatch.setattr(edits, "captions", lambda scene: ["nothing here"])
-    assert case_of(one) is None
+def test_no_case_where_the_texts_do_not_tell():
+    """From fog of .4 to fog of .6: both captions say "in fog"."""
+    thing = world.Thing("car", "red")
+    before, after = (world.Scene(weather="fog", amount=amount, things=(thing,))
+                     for amount in (.4, .6))
+    assert case_of(Edit("weather", "more fog", before, after)) is None
+    thicker = dataclasses.replace(after, amount=.9)
+    assert case_of(Edit("weather", "more fog", before, thicker)).query.endswith("in heavy fog")
 
 
 def test_a_split_that_runs_out_says_so():

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ... import device
 from ...clip import CLIP
+from ...datasets.edits import EditCase
 from ...diffedit import (
     clean_latents,
     decode_masked,
@@ -26,7 +27,6 @@ from ...flexit import flexit
 from ...guidance import classifier_free
 from ...latent import TextToImage, to_pictures
 from ...sdedit import decode, ilvr, noised_levels
-from .pairs import Pair
 
 RATIOS = (.2, .4, .6, .8, 1.)
 FACTORS = (8, 4, 2)                                       # of ILVR's low-pass, weak edits last
@@ -36,18 +36,18 @@ GUIDANCE = 5.
 
 @dataclass
 class Batch:
-    """Some pairs on their way: latents, contexts, codes, noise, and masks once they are needed."""
+    """Some edits on their way: latents, contexts, codes, noise, and masks once they are needed."""
 
     parts: TextToImage
     clip: CLIP
-    some: list[Pair]
+    some: list[EditCase]
     steps: int
     seed: int
     masks: dict[tuple, Tensor] = field(default_factory=dict)
 
     @cached_property
     def z0(self) -> Tensor:
-        return clean_latents(self.parts, torch.stack([pair.before for pair in self.some]))
+        return clean_latents(self.parts, torch.stack([case.before for case in self.some]))
 
     @cached_property
     def eps(self) -> Tensor:
@@ -60,7 +60,7 @@ class Batch:
 
     @cached_property
     def guided(self) -> Callable:
-        context = self.parts.context([pair.query for pair in self.some])
+        context = self.parts.context([case.query for case in self.some])
         return classifier_free(self.parts.unet, context, self.null, GUIDANCE)
 
     @cached_property
@@ -77,9 +77,9 @@ class Batch:
         """Where the picture may change, (b,1,16,16): the source caption, or "", as reference."""
         key = (reference, *sorted(options.items()))
         if key not in self.masks:
-            sources = [pair.source if reference else "" for pair in self.some]
+            sources = [case.reference if reference else "" for case in self.some]
             self.masks[key] = query_map(self.parts, self.z0, sources,
-                                        [pair.query for pair in self.some], self.seed, **options)
+                                        [case.query for case in self.some], self.seed, **options)
         return edit_mask(self.masks[key], threshold)
 
     def shown(self, z: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ class Batch:
         """Latents after each iteration of FlexIT: gradients of CLIP's score on the latent."""
         with torch.no_grad():
             query, source = (self.clip.encode_text(self.parts.tokenizer(texts)) for texts in (
-                [pair.query for pair in self.some], [pair.source for pair in self.some]))
+                [case.query for case in self.some], [case.reference for case in self.some]))
         walk = flexit(self.clip, self.parts.vae, self.z0, query, source, max(ITERATIONS))
         return [self.z0, *(z for _, z in walk)]
 
@@ -122,9 +122,9 @@ METHODS: dict[str, tuple[tuple, Callable[[Batch, float], Tensor]]] = {
 }
 # rows that no method can pass, or need not try
 BOUNDS: dict[str, Callable[[Batch], Tensor]] = {
-    "copy": lambda one: torch.stack([pair.before for pair in one.some]),
-    "the answer": lambda one: torch.stack([pair.after for pair in one.some]),
+    "copy": lambda one: torch.stack([case.before for case in one.some]),
+    "the answer": lambda one: torch.stack([case.after for case in one.some]),
     "reconstruction": lambda one: one.shown(one.z0),
     "reconstruction of the answer": lambda one: one.shown(clean_latents(
-        one.parts, torch.stack([pair.after for pair in one.some]))),
+        one.parts, torch.stack([case.after for case in one.some]))),
 }

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from ...attribute_referee import AttributeReferee, attributes, truth_of
 from ...clip import CLIP
+from ...datasets.edits import EditCase, removed
 from ...images import resized
 from ...metrics import share
 from ..detector_grounding.judges import Referee
-from .pairs import Pair
 
 ASKED = {"recolour": ("category", "colour"), "retexture": ("category", "pattern"),
          "replace": ("category",), "time": ("time",), "weather": ("weather",),
@@ -30,7 +30,7 @@ class Judges:
     read: Callable
 
 
-def succeeded(found: dict[str, Tensor], some: list[Pair]) -> Tensor:
+def succeeded(found: dict[str, Tensor], some: list[EditCase]) -> Tensor:
     """Whether each picture shows what its edit asks for, (b,) bool.
 
     `found` is what the referee of attributes says of pictures and of the edits' boxes. A weather
@@ -38,12 +38,10 @@ def succeeded(found: dict[str, Tensor], some: list[Pair]) -> Tensor:
     removed, none of its category may be left in the box.
     """
     done = []
-    for i, pair in enumerate(some):
-        one, says = pair.edit, {name: values[i].item() for name, values in found.items()}
+    for i, case in enumerate(some):
+        one, says = case.edit, {name: values[i].item() for name, values in found.items()}
         if one.kind == "remove":
-            gone = next(t for t in one.before.things if t not in one.after.things)
-            at = one.before.things.index(gone)
-            done.append(says["category"] != truth_of(one.before, at)["category"])
+            done.append(says["category"] != truth_of(one.before, removed(one))["category"])
             continue
         wanted = truth_of(one.after, one.index)
         right = all(says[name] == wanted[name] for name in ASKED[one.kind])
@@ -72,17 +70,18 @@ def clip_score(clip: CLIP, read: Callable, x: Tensor, texts: list[str]) -> Tenso
     return 100 * torch.nn.functional.cosine_similarity(images, said).cpu()
 
 
-def judged(judges: Judges, x: Tensor, some: list[Pair]) -> dict[str, Tensor]:
+def judged(judges: Judges, x: Tensor, some: list[EditCase]) -> dict[str, Tensor]:
     """Every figure of edited pictures x (b,3,128,128), a number (b,) or a vector (b,d) each."""
-    before, after, changed = (torch.stack([getattr(pair, name) for pair in some])
+    before, after, changed = (torch.stack([getattr(case, name) for case in some])
                               for name in ("before", "after", "changed"))
-    found = attributes(judges.attributes, x, torch.stack([pair.box for pair in some]))
+    changed = changed[:, None]                                              # (b,1,h,w)
+    found = attributes(judges.attributes, x, torch.stack([case.box for case in some]))
     return {"success": succeeded(found, some).float(),
             "psnr outside": psnr_in(x, before, 1 - changed),
             "psnr inside to the answer": psnr_in(x, after, changed),
             "distance to the source": judges.referee.perceptual_distance(x, before),
             "distance to the answer": judges.referee.perceptual_distance(x, after),
-            "clip score": clip_score(judges.clip, judges.read, x, [pair.query for pair in some]),
+            "clip score": clip_score(judges.clip, judges.read, x, [case.query for case in some]),
             "features": judges.referee.image_features(x)}
 
 

@@ -15,16 +15,17 @@ from tqdm.auto import tqdm
 
 from ... import device, files, weights
 from ...arguments import OneLineParser, compared_of, count_of, file_of
+from ...datasets.edits import KEEPING, MOVING, EditCase, of_all_kinds
 from ...diffedit import NOISE_LEVEL, NOISES, THRESHOLD
+from ...eval.editing import cells_of, mask_iou
 from ...metrics import bootstrap
 from .. import result_file
 from ..detector_grounding.judges import Referee
 from ..detector_grounding.run import batches
 from .methods import BOUNDS, METHODS, Batch
 from .metrics import Judges, compared, judged, summary, together
-from .pairs import KEEPING, MOVING, Pair, edit_pairs
 
-COUNTS = {"small": 12, "normal": 300, "full": 1200}       # pairs, by the compute budget
+COUNTS = {"small": 12, "normal": 300, "full": 1200}       # edits, by the compute budget
 SIZE = 8
 REGIONS = ("recolour", "replace")                         # edits whose true change is a place
 # variants of the mask: how it differs from DiffEdit's own, one thing at a time
@@ -44,34 +45,19 @@ def judges_of(where: torch.device) -> Judges:
                   weights.load("clip", where), weights.tokenizer())
 
 
-def iou_of(mask: Tensor, some: list[Pair]) -> Tensor:
-    """How well masks (b,1,16,16) meet the true change, as an IoU in pixels, (b,)."""
-    true = torch.stack([pair.changed for pair in some]) > .5                # (b,1,128,128)
-    finer = true.shape[-1] // mask.shape[-1]
-    found = mask.cpu().repeat_interleave(finer, 2).repeat_interleave(finer, 3) > .5
-    both, either = (found & true).flatten(1).sum(1), (found | true).flatten(1).sum(1)
-    return both / either
-
-
-def best_mask(some: list[Pair], side: int = 16) -> Tensor:
-    """The true change on the latent's grid: positions of which half has changed, or the most."""
-    true = torch.stack([pair.changed for pair in some])
-    part = torch.nn.functional.avg_pool2d(true, true.shape[-1] // side)     # (b,1,16,16)
-    return (part >= part.amax((2, 3), keepdim=True).clamp(max=.5)).float()
-
-
 def mask_ious(one: Batch) -> dict[str, Tensor]:
     """The masks' IoU by name, (b,) each; beside the variants a ceiling and two floors."""
     made = {name: one.mask(**options) for name, options in MASKS.items()}
     own, g = made["as it is"], device.generator(one.seed)
     shuffled = torch.stack([m.flatten()[torch.randperm(m.numel(), generator=g)].view_as(m)
                             for m in own.cpu()])
-    made |= {"best on the grid": best_mask(one.some), "as large, anywhere": shuffled,
+    changed = torch.stack([case.changed for case in one.some])              # (b,128,128)
+    made |= {"best on the grid": cells_of(changed, own.shape[-1]), "as large, anywhere": shuffled,
              "everything": torch.ones_like(own)}
-    return {name: iou_of(mask, one.some) for name, mask in made.items()}
+    return {name: mask_iou(mask.cpu(), changed) for name, mask in made.items()}
 
 
-def all_judged(parts, judges: Judges, found: list[Pair], steps: int, methods: dict,
+def all_judged(parts, judges: Judges, found: list[EditCase], steps: int, methods: dict,
              seed: int = 0) -> tuple[dict, dict]:
     """The figures of all edits: by (method, strength), and the masks' IoU by variant."""
     figures: dict[tuple, list] = {}
@@ -99,15 +85,15 @@ def mask_figures(ious: dict[str, np.ndarray], kinds: list[str]) -> dict:
         more = ious["as it is"][rows] - values[rows]
         low, high = bootstrap(more)
         made[name]["as it is, more"] = {"mean": float(more.mean()), "low": low, "high": high}
-    return {"pairs": int(rows.sum()), "of": list(REGIONS), "rows": made}
+    return {"edits": int(rows.sum()), "of": list(REGIONS), "rows": made}
 
 
 def run(parts, judges: Judges, count: int, steps: int, kinds: tuple[str, ...] = KEEPING,
         methods: dict = METHODS) -> dict:
     """The experiment on `count` edits of some kinds; figures as JSON holds them."""
-    found = edit_pairs(count, kinds)
+    found = of_all_kinds(count, kinds)
     figures, ious = all_judged(parts, judges, found, steps, methods)
-    kinds_of = [pair.edit.kind for pair in found]
+    kinds_of = [case.edit.kind for case in found]
     real = figures["the answer", None]["features"]
     rows = [{"method": name, "strength": strength} | summary(made, real, kinds_of)
             for (name, strength), made in figures.items()]
@@ -115,7 +101,7 @@ def run(parts, judges: Judges, count: int, steps: int, kinds: tuple[str, ...] = 
                  for name, (strengths, _) in methods.items()}
     claims = [{"less": a, "than": b} | compared(by_method[a], by_method[b], cost)
               for a, b in CLAIMS if {a, b} <= set(by_method) for cost in COSTS]
-    return {"pairs": len(found), "kinds": list(kinds), "rows": rows, "claims": claims,
+    return {"edits": len(found), "kinds": list(kinds), "rows": rows, "claims": claims,
             "masks": mask_figures(ious, kinds_of) if set(kinds) & set(REGIONS) else None}
 
 
