@@ -220,13 +220,16 @@ def replace_attention(layers: dict[str, Attention],
                       control: Callable[[str, Tensor], Tensor | None]) -> Iterator[None]:
     """Within this context, `control(name, map)` may give each layer another map.
 
-    map (b,k,n,m) as `attention_map` has it; None leaves the layer's output as it is.
+    map (b,k,n,m) as `attention_map` has it; None leaves the layer's output as it is. A
+    map of fewer rows is that of the last ones: those before keep their output, bit for
+    bit.
     """
     def mix(name, layer, inputs):
         weights = control(name, attention_map(layer, *inputs))
         if weights is None:
             return None
-        values = split_heads(layer.to_v(inputs[-1]), layer.heads)   # (b,k,m,d/k)
+        source = inputs[-1][-len(weights):]                     # (b,m,d_context)
+        values = split_heads(layer.to_v(source), layer.heads)   # (b,k,m,d/k)
         return layer.to_out[0](join_heads(weights @ values))        # (b,n,d)
 
     with hooked(layers, mix):
@@ -237,10 +240,15 @@ def replace_attention(layers: dict[str, Attention],
 def hooked(layers: dict[str, nn.Module], act: Callable) -> Iterator[None]:
     """Within this context, `act(name, layer, inputs)` follows each call of some layers.
 
-    What it returns, if anything, takes the place of the layer's output.
+    What it returns, if anything, takes the place of the layer's output, or of its last
+    rows.
     """
     def hook_of(name):
-        return lambda layer, inputs, _: act(name, layer, inputs)
+        def hook(layer, inputs, output):
+            rows = act(name, layer, inputs)
+            return rows if rows is None else torch.cat([output[:len(output) - len(rows)], rows])
+
+        return hook
 
     hooks = [layer.register_forward_hook(hook_of(name)) for name, layer in layers.items()]
     try:
