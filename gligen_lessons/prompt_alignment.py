@@ -4,11 +4,14 @@ Which token of a caption takes the attention map of which token of another one, 
 n is the number of tokens of a caption with its start, its end and what fills it up.
 """
 
+import re
+
 import torch
 from torch import Tensor
 
 from .bpe import Tokenizer
 
+MARKS = r"([^\W_])([,.;:!?]+)(?=\s|$)"                    # what ends a word, and is none
 Words = list[tuple[str, list[int]]]                       # each word with its tokens' positions
 Fraction = float | tuple[float, float]                    # of the steps: up to there, or from, to
 
@@ -16,11 +19,11 @@ Fraction = float | tuple[float, float]                    # of the steps: up to 
 def word_tokens(tokenizer: Tokenizer, caption: str) -> Words:
     """The words of a caption, each with the positions of its tokens; 0 is the start token.
 
-    Words are what spaces part, so that a comma belongs to the word before it. ValueError
-    for a caption without words, or one that is too long.
+    A comma behind a word counts as one of its own. ValueError for a caption without
+    words, or one that is too long.
     """
     words, position = [], 1
-    for word in caption.split():
+    for word in re.sub(MARKS, r"\1 \2", caption).split():
         count = len(tokenizer.pieces(word))
         words.append((word, list(range(position, position + count))))
         position += count
