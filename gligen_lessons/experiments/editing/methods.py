@@ -26,10 +26,13 @@ from ...diffedit import (
 from ...flexit import flexit
 from ...guidance import classifier_free
 from ...latent import TextToImage, to_pictures
+from ...null_text import pivots
+from ...prompt2prompt import edit_latents, make_control
 from ...sdedit import decode, ilvr, noised_levels
 
 RATIOS = (.2, .4, .6, .8, 1.)
 FACTORS = (8, 4, 2)                                       # of ILVR's low-pass, weak edits last
+CONTROLLED = (.8, .6, .4, .2, 0.)                         # of the steps, by Prompt-to-Prompt
 ITERATIONS = (10, 20, 40, 80)                             # of FlexIT
 GUIDANCE = 5.
 
@@ -109,6 +112,24 @@ class Batch:
         return [self.z0, *(z for _, z in walk)]
 
 
+    @cached_property
+    def code(self) -> Tensor:
+        """The noise to which DDIM leads from the latents, with the source captions."""
+        return pivots(self.parts, [case.reference for case in self.some], self.z0,
+                      self.steps)[-1]
+
+    def controlled(self, part: float) -> Tensor:
+        """Prompt-to-Prompt on the given picture: both attentions of the source for a part of the
+        steps. Guidance leads away from the source caption (negative-prompt inversion).
+        """
+        sources, queries = [case.reference for case in self.some], [c.query for c in self.some]
+        control = make_control(self.parts, sources, queries, self.steps, cross=part, self_=part)
+        nulls = self.parts.context(sources).expand(self.steps, -1, -1, -1)
+        *_, (_, z) = edit_latents(self.parts, sources, queries, self.code, control, GUIDANCE,
+                                  nulls=nulls)
+        return self.shown(z.chunk(2)[1])
+
+
 # each method: its strengths, and what it makes of a batch at one of them
 METHODS: dict[str, tuple[tuple, Callable[[Batch, float], Tensor]]] = {
     "DiffEdit": (RATIOS, lambda one, r: one.decoded(one.encoded, r, one.mask())),
@@ -118,6 +139,7 @@ METHODS: dict[str, tuple[tuple, Callable[[Batch, float], Tensor]]] = {
     "Encode-Decode": (RATIOS, lambda one, r: one.decoded(one.encoded, r)),
     "SDEdit": (RATIOS, lambda one, r: one.decoded(one.noised, r)),
     "ILVR": (FACTORS, lambda one, factor: one.filtered(factor)),
+    "Prompt-to-Prompt": (CONTROLLED, lambda one, part: one.controlled(part)),
     "FlexIT": (ITERATIONS, lambda one, i: one.shown(one.moved[i])),
 }
 # rows that no method can pass, or need not try

@@ -36,7 +36,7 @@ COSTS = ("distance to the source", "psnr outside")
 # decided before anything was measured: at equal success the first changes less than the second
 CLAIMS = (("DiffEdit", "SDEdit"), ("DiffEdit", "Encode-Decode"),
           ("DiffEdit", "DiffEdit without encoding"), ("Encode-Decode", "SDEdit"),
-          ("DiffEdit without encoding", "SDEdit"))
+          ("DiffEdit without encoding", "SDEdit"), ("Prompt-to-Prompt", "SDEdit"))
 
 
 def judges_of(where: torch.device) -> Judges:
