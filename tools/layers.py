@@ -31,7 +31,7 @@ INSIDE = {"accelerate", "diffusers", "transformers", "matplotlib", "pycocotools"
 # Names with several homes on purpose, each module's word for its own thing; None: anywhere.
 SHARED_NAMES = {
     "main": None, "shipped": {"evaluate.py", "experiments/__init__.py"},
-    "trained": {"experiments/ablations.py", "experiments/optimizers.py"},
+    "trained": {"experiments/ablations.py", "experiments/helpers.py", "experiments/optimizers.py"},
     "run": {"cli.py", "experiments/ablations.py", "experiments/detector_grounding/run.py",
             "experiments/editing/run.py"},
     "load": {"files.py", "weights.py"}, "sample": {"ddpm.py", "ddim.py"},

@@ -11,7 +11,7 @@ from ..reading import json_object
 
 # each experiment's module; its result is NAME.json in data/report, with _ for -
 NAMES = {"detector-grounding": "detector_grounding.run", "ablations": "ablations",
-         "optimizers": "optimizers", "editing": "editing.run"}
+         "optimizers": "optimizers", "editing": "editing.run", "helpers": "helpers"}
 FORMER = {"told": "detector-grounding"}                   # names of an earlier release
 
 
