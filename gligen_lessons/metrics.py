@@ -85,14 +85,16 @@ def average_precision(scores: Tensor, truth: Tensor) -> float:
 
 
 def detection_precision(found: list[tuple[Tensor, Tensor, Tensor]],
-                        true: list[tuple[Tensor, Tensor]], size: int = 128) -> dict:
+                        true: list[tuple[Tensor, Tensor]], size: int = 128,
+                        ignored: list[tuple[Tensor, Tensor]] | None = None) -> dict:
     """COCO's average precision of boxes, computed by pycocotools: AP, AP50, AP75 and more.
 
     found: scores (n,), labels (n,), boxes_xyxy (n,4) of each picture; true: labels (m,) and
     boxes_xyxy (m,4). AP is the mean over IoU .50 to .95; small, medium and large are COCO's
     32 and 96 pixels in a picture `size` px wide; "AP of labels" and "AP50 of labels" hold a
-    figure for each label. One that has nothing to measure is None. ValueError for scores or boxes
-    that are not finite: pycocotools would sort them somewhere and measure.
+    figure for each label. One that has nothing to measure is None. What lies in boxes of `ignored`,
+    as `true`, counts neither for nor against (COCO's crowds). ValueError for scores or boxes that
+    are not finite: pycocotools would sort them somewhere and measure.
     """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -107,7 +109,7 @@ def detection_precision(found: list[tuple[Tensor, Tensor, Tensor]],
             for i, answers in enumerate(found) for score, label, box in zip(*answers, strict=True)]
     with redirect_stdout(io.StringIO()):
         truth = COCO()
-        truth.dataset = _coco(true, labels, size)
+        truth.dataset = _coco(true, ignored or [], labels, size)
         truth.createIndex()
         judge = COCOeval(truth, truth.loadRes(np.stack(rows)) if rows else COCO(), "bbox")
         judge.params.imgIds = list(range(len(true)))
@@ -123,15 +125,17 @@ def detection_precision(found: list[tuple[Tensor, Tensor, Tensor]],
         for name, part in (("AP", each), ("AP50", each[0]))}
 
 
-def _coco(true: list[tuple[Tensor, Tensor]], labels: list[int], size: int) -> dict:
+def _coco(true: list[tuple[Tensor, Tensor]], ignored: list[tuple[Tensor, Tensor]],
+          labels: list[int], size: int) -> dict:
     """The truth as the dict that COCO's own file would hold."""
-    flat = [(i, int(label), _xywh(box, size)) for i, (known, boxes) in enumerate(true)
+    flat = [(i, int(label), _xywh(box, size), crowd) for crowd, some in enumerate((true, ignored))
+            for i, (known, boxes) in enumerate(some)
             for label, box in zip(known, boxes, strict=True)]
     return {"images": [{"id": i} for i in range(len(true))],
             "categories": [{"id": label} for label in labels],
             "annotations": [{"id": 1 + n, "image_id": i, "category_id": label, "bbox": box,
-                             "area": box[2] * box[3], "iscrowd": 0}
-                            for n, (i, label, box) in enumerate(flat)]}
+                             "area": box[2] * box[3], "iscrowd": crowd}
+                            for n, (i, label, box, crowd) in enumerate(flat)]}
 
 
 def _xywh(box_xyxy: Tensor, size: int) -> list[float]:

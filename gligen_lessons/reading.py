@@ -11,10 +11,14 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 PIXELS = 89_478_485                                       # where Pillow begins to warn of a bomb
 SHOWN = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV")
+TURNS = dict(zip(range(2, 9), (                           # what undoes each EXIF orientation
+    Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM,
+    Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE,
+    Image.Transpose.ROTATE_90), strict=True))
 
 
 class OtherSize(ValueError):
@@ -64,14 +68,19 @@ def is_number(value) -> bool:
 def picture(path: Path, size: tuple[int, int] | None = None) -> Image.Image:
     """A picture file in RGB; `size` (width, height) is what it must have, if given.
 
-    Sixteen bits a channel are scaled to eight.
+    Sixteen bits a channel are scaled to eight. A picture that a camera stored turned (EXIF) is
+    turned as it is shown, for so it was looked at when its boxes were drawn; but not where only
+    the pixels as they are stored have the given size.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")                   # we judge size and mode ourselves
         try:
             with Image.open(path) as file:
-                _check_size(file, size)
-                return _in_rgb(file)
+                orientation = _orientation(file)
+                _check_size(file, size, orientation)
+                upright = _in_rgb(file)
+                turned = orientation and (size is None or _turned(file.size, orientation) == size)
+                return upright.transpose(TURNS[orientation]) if turned else upright
         except OtherSize:
             raise
         except MemoryError:
@@ -81,9 +90,26 @@ def picture(path: Path, size: tuple[int, int] | None = None) -> Image.Image:
             raise ValueError(text or type(error).__name__) from error
 
 
-def _check_size(file: Image.Image, size: tuple[int, int] | None) -> None:
+def _orientation(file: Image.Image) -> int:
+    """The EXIF orientation that has to be undone, 2 to 8; 0 where there is none.
+
+    Pillow turns TIFF itself.
+    """
+    try:
+        found = file.getexif().get(ExifTags.Base.Orientation)
+    except Exception:                                     # what is broken there says nothing
+        return 0
+    return found if found in TURNS and file.format != "TIFF" else 0
+
+
+def _turned(size: tuple[int, int], orientation: int) -> tuple[int, int]:
+    """Width and height as a picture is shown: the last four orientations exchange them."""
+    return size[::-1] if orientation >= 5 else size
+
+
+def _check_size(file: Image.Image, size: tuple[int, int] | None, orientation: int) -> None:
     """Look at the size in the header before anything is decoded."""
-    if size and file.size != size:
+    if size and size not in (file.size, _turned(file.size, orientation)):
         raise OtherSize(f"width and height are {size[0]} and {size[1]}, but "
                         f"{Path(file.filename).name} is {file.width} by {file.height} pixels")
     if file.width * file.height > PIXELS:

@@ -36,8 +36,12 @@ def copy_weights(names: list[str], source: Path, target: Path) -> None:
 def ship(name: str, source: Path, target: Path = weights.FOLDER, force: bool = False) -> str:
     """Copy one model from `source` to `target`; returns what its figure was and is.
 
-    ValueError where it got worse, unless `force`; FileNotFoundError where it is not there.
+    ValueError where it got worse, unless `force`, and where it learnt from somebody's own data;
+    FileNotFoundError where it is not there.
     """
+    if "own data" in files.card(weights.path(name, source)):
+        raise ValueError(f"{name} in {source} learnt from data of your own: it is none of the "
+                         "course's, and stays where it is (use it with --weights).")
     metric = MODELS[name].metric if name in MODELS else ""
     new = files.card(weights.path(name, source))["metrics"].get(metric.lstrip("-"))
     shipped = weights.path(name, target)

@@ -15,42 +15,91 @@ from filelock import FileLock, Timeout
 from . import device, files, fit, ladder, recipes, weights
 from .arguments import OneLineParser, batch_of, count_of, duration_of, folder_of
 from .models import MODELS
+from .reading import json_object
 from .recipes.helpers import bare
+from .recipes.own_data import OwnFolder
+from .recipes.world_data import World
 from .shipping import SUFFIXES, ship
 
 RUNS = Path("runs")
+OWN = ("vae", "clip", "ldm", "detr", "gligen")            # what learns from a folder of one's own
 
 
 def train(name: str, steps: int | None = None, minutes: float | None = None,
           out: Path = RUNS, resume: bool = False, batch: int | None = None,
-          small: bool = False, restart: bool = False) -> Path | None:
+          small: bool = False, restart: bool = False, data: Path | None = None,
+          init: str | None = None) -> Path | None:
     """Run a model's recipe; returns the weight file, or None where `minutes` ended it early.
 
     Checkpoints and the log lie in `out`/NAME, finished weights in `out`, as fp16 safetensors with
     card and log; shipped weights are left alone (`ship` exchanges them). Where an earlier training
     left a checkpoint, `resume` goes on from it, and `restart` begins again and keeps the old one
     in `out`/NAME.bak; without either FileExistsError. `small` takes the recipe of `train small`:
-    single things at 64 px.
+    single things at 64 px. `data` is a COCO folder to learn from in place of the world, on weights
+    in `out` before the shipped ones; `init` a model's name or a file of weights to begin with.
     """
     target, folder = weights.path(name, out), Path(out) / name
+    first = weights.path(init) if init in MODELS else init and Path(init)
     if Path(out).resolve() == weights.FOLDER.resolve():
         raise ValueError(f"{out} holds the weights that the course ships: train into another "
                          f"folder, then take them over with python course.py ship {name}.")
-    with alone(folder):
-        if not rank() and not (resume and files.has_checkpoint(folder)):
-            make_room(folder, target, restart)
-        chosen = ({"batch": batch} if batch else {}) | ({"small": True} if small else {})
-        recipe = recipes.get(name, steps, **chosen)
-        if not rank():
-            files.atomic_write(folder / "run.json", json.dumps({"steps": recipe.steps}))
-        state = fitted(recipe, folder, resume, minutes)
-    if rank():
-        return None                                       # the first process does the rest
-    if state["step"] < recipe.steps:
-        print(f"Stopped after {state['step']} of {recipe.steps} steps; go on with --resume.")
-        return None
-    requested = (f" --batch {batch}" if batch else "") + (f" --small --out {out}" if small else "")
-    return publish(recipe, target, folder, state["seconds"] / 60, requested)
+    with weights.before_shipped(out if data else None):
+        source = OwnFolder.read(data) if data else World(small)
+        with alone(folder):
+            goes_on = resume and files.has_checkpoint(folder)
+            if not rank() and not goes_on:
+                make_room(folder, target, restart)
+            chosen = ({"batch": batch} if batch else {}) | (
+                {"source": source} if data or small else {})
+            recipe = recipes.get(name, steps, **chosen)
+            origin = source.origin(name)
+            if first:
+                origin["own data"]["init"] = begin_with(recipe, first)
+            if not rank():
+                note_run(folder / "run.json", recipe.steps, origin, goes_on)
+            state = fitted(recipe, folder, resume, minutes)
+        if rank():
+            return None                                   # the first process does the rest
+        if state["step"] < recipe.steps:
+            print(f"Stopped after {state['step']} of {recipe.steps} steps; go on with --resume.")
+            return None
+        given = {"batch": batch, "data": data, "init": init}
+        requested = "".join(f" --{key} {value}" for key, value in given.items() if value)
+        requested += f" --small --out {out}" if small else ""
+        return publish(recipe, target, folder, state["seconds"] / 60, requested, origin)
+
+
+def begin_with(recipe: recipes.Recipe, file: Path) -> dict:
+    """Give a recipe's model the tensors of a file that fit; say which ones begin anew.
+
+    ValueError where none fits: those are weights of another model.
+    """
+    model, there = bare(recipe.model), files.load(file)
+    names, tensors = recipe.kept(model), model.state_dict()
+    fits = [name for name in names if name in there and there[name].shape == tensors[name].shape]
+    if not fits:
+        raise ValueError(f"--init {file}: not one of its {len(there)} tensors fits {recipe.name}; "
+                         "name weights of the same kind.")
+    model.load_state_dict({name: there[name] for name in fits}, strict=False)
+    anew = [name for name in names if name not in fits]
+    print(f"Begins with {len(fits)} of {len(names)} tensors from {file}" + (
+        f"; anew, as they do not fit: {', '.join(anew)}" if anew else ""))
+    return {"weights": file.name, "fingerprint": weights.fingerprint_of(file), "anew": anew}
+
+
+def note_run(file: Path, steps: int, origin: dict, goes_on: bool) -> None:
+    """Write down what a run is of; ValueError where one goes on with other data than it began."""
+    told = {key: origin["own data"].get(key) for key in ("fingerprint", "init", "bases")
+            if "own data" in origin}
+    if goes_on and file.exists():
+        before = json_object(file)
+        for key in ("fingerprint", "init", "bases"):
+            if before.get(key) != told.get(key):
+                raise ValueError(
+                    f"The training in {file.parent} began with {key} {before.get(key)}, this one "
+                    f"has {told.get(key)}: go on with the same --data, --init and bases, or begin "
+                    "again with --restart.")
+    files.atomic_write(file, json.dumps({"steps": steps} | told))
 
 
 def make_room(folder: Path, target: Path, restart: bool) -> None:
@@ -102,7 +151,7 @@ def alone(folder: Path):
 
 
 def publish(recipe: recipes.Recipe, target: Path, folder: Path, minutes: float,
-            requested: str = "") -> Path:
+            requested: str, origin: dict) -> Path:
     """Write a finished model with the card that says how it was made and how well it does."""
     model = bare(recipe.model).eval()
     command = f"python course.py train {recipe.name} --steps {recipe.steps}{requested}"
@@ -112,7 +161,8 @@ def publish(recipe: recipes.Recipe, target: Path, folder: Path, minutes: float,
     if where.type == "cpu":
         how["cores"] = torch.get_num_threads()
     card = files.make_card(recipe.name, command, recipe.steps, recipe.data, str(where), minutes,
-                           recipe.report(model), recipe.config | recipe.learned(model), how)
+                           recipe.report(model), recipe.config | recipe.learned(model),
+                           how) | origin
     tensors = model.state_dict()
     files.save({name: tensors[name] for name in recipe.kept(model)}, target, card)
     files.atomic_write(target.with_suffix(".jsonl"), (folder / "log.jsonl").read_bytes())
@@ -135,6 +185,9 @@ def main(arguments: list[str] | None = None) -> int:
     add("--hours", type=duration_of, help="with all and small: stop after so long; the same "
         "command goes on")
     add("--small", action="store_true", help="one model as `small` trains it; needs --out")
+    add("--data", type=Path, metavar="FOLDER", help="a COCO folder of your own to learn from in "
+        f"place of the world: {', '.join(OWN)}, into runs/own/FOLDER unless --out names another")
+    add("--init", metavar="NAME", help="with --data: begin with shipped weights, or with a file's")
     add("--ship", action="store_true", help="when it has finished, take it into the course, unless "
         "the figure on its card is worse than before")
     requested = parser.parse_args(arguments)
@@ -142,10 +195,14 @@ def main(arguments: list[str] | None = None) -> int:
     if requested.name in ("all", "small"):
         run = ladder.train_all if requested.name == "all" else ladder.train_small
         return run(requested.out, requested.hours, requested.steps)
-    made = train(requested.name, requested.steps, requested.minutes, requested.out or RUNS,
-                 requested.resume, requested.batch, requested.small, requested.restart)
+    data = requested.data
+    out = requested.out or (RUNS / "own" / data.resolve().name if data else RUNS)
+    made = train(requested.name, requested.steps, requested.minutes, out, requested.resume,
+                 requested.batch, requested.small, requested.restart, data, requested.init)
     if made and requested.ship:
         print(f"Shipped {requested.name}; {ship(requested.name, made.parent)}")
+    elif made and data:
+        print_own(made)
     elif made:
         print(f"Wrote {made}; python course.py ship {requested.name} takes it into the course.")
     return 0
@@ -157,8 +214,8 @@ def check_words(parser: OneLineParser, requested: Namespace) -> None:
     if not several and requested.name not in MODELS:
         parser.error(f"there is no model {requested.name!r}; choose from {', '.join(MODELS)}, all, "
                      "small")
-    alone = (("batch", "minutes", "resume", "restart", "ship", "small") if several
-             else ("hours",))
+    alone = (("batch", "minutes", "resume", "restart", "ship", "small", "data", "init")
+             if several else ("hours",))
     for name in alone:
         if getattr(requested, name) not in (None, False):
             parser.error(f"--{name} does not go with {requested.name}")
@@ -169,6 +226,36 @@ def check_words(parser: OneLineParser, requested: Namespace) -> None:
     if requested.small and (requested.out is None or requested.name not in ladder.SMALL):
         parser.error(f"--small trains {', '.join(ladder.SMALL)}, into a folder of your own: name "
                      "it with --out")
+    check_own(parser, requested)
+
+
+def check_own(parser: OneLineParser, requested: Namespace) -> None:
+    """Refuse options that do not go with data of one's own, or need some."""
+    if requested.init and not requested.data:
+        parser.error("--init goes with --data")
+    if not requested.data:
+        return
+    if requested.name not in OWN:
+        parser.error(f"--data trains {', '.join(OWN)}, not {requested.name}")
+    for name in ("small", "ship"):
+        if getattr(requested, name):
+            parser.error(f"--{name} is about the course's own world and does not go with --data")
+    if requested.init and requested.init not in MODELS and not Path(requested.init).is_file():
+        parser.error(f"--init {requested.init}: this is neither a file nor one of "
+                     f"{', '.join(OWN)}")
+
+
+def print_own(made: Path) -> None:
+    """Say what was measured of a model of one's own data, what could not be, and how to use it."""
+    card = files.card(made)
+    own, told = card["own data"], {name: value for name, value in card["metrics"].items()
+                                   if not name.startswith("AP of")}
+    print(f"On {own['held out']} held-out pictures: " + ", ".join(
+        f"{name} {value:.4g}" for name, value in told.items() if value is not None))
+    if own["not judged"]:
+        print(f"Not judged, as it takes the world's referee: {', '.join(own['not judged'])}")
+    print(f"Wrote {made}; use it with --weights {made.parent}, or in Python weights.load("
+          f"{made.stem!r}, folder={str(made.parent)!r})")
 
 
 if __name__ == "__main__":

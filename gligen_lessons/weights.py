@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -47,6 +49,7 @@ def load(name: str, device: str | torch.device = "cpu", folder: Path | None = No
     """
     file = path(name, folder)
     tensors, config = files.load(file, f"python course.py train {name}"), files.card(file)["config"]
+    check_bases(name, file, folder)
     if MODELS[name].base:
         model = added(name, tensors, config, file)
     else:
@@ -76,7 +79,44 @@ def added(name: str, tensors: dict[str, Tensor], config: dict, file: Path) -> nn
 
 def fingerprint(name: str) -> str:
     """Twelve letters that change when the shipped weights of a model change."""
-    return hashlib.sha256(path(name).read_bytes()).hexdigest()[:12]
+    return fingerprint_of(path(name))
+
+
+def fingerprint_of(file: Path) -> str:
+    """Twelve letters that change when a file of weights changes."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+
+
+@contextmanager
+def before_shipped(folder: Path | None) -> Iterator[None]:
+    """Within this context the weights in a folder go before the shipped; None changes nothing."""
+    before = os.environ.get(OWN)
+    if folder:
+        os.environ[OWN] = str(Path(folder).resolve())
+    try:
+        yield
+    finally:
+        os.environ.pop(OWN, None)
+        if before is not None:
+            os.environ[OWN] = before
+
+
+def check_bases(name: str, file: Path, folder: Path | None) -> None:
+    """ValueError where weights that learnt from somebody's own data meet others than they know.
+
+    Latent diffusion knows the latents of one autoencoder and the words of one CLIP.
+    """
+    own = files.card(file).get("own data")
+    known = own.get("bases") if isinstance(own, dict) else None
+    for base in MODELS[name].needs if name == "ldm" else ():
+        beside = path(base, folder)
+        beside = beside if beside.exists() else path(base)
+        wanted = known.get(base) if isinstance(known, dict) else None
+        if wanted is None and "own data" not in files.card(beside):
+            continue
+        if wanted != fingerprint_of(beside):
+            raise ValueError(f"{file} has not learnt on the {base} in {beside}: put together "
+                             f"weights that were trained together, or train {name} again.")
 
 
 def tokenizer(length: int | None = None) -> Tokenizer:

@@ -17,12 +17,14 @@ SMALLEST = .03                                            # a side of a box that
 class Annotated:
     """Pictures and their boxes: images (N,128,128,3) uint8, labels (N,6), boxes_xyxy (N,6,4).
 
-    Things come first; where a picture has fewer, labels are -1 and boxes zero.
+    Things come first; where a picture has fewer, labels are -1 and boxes zero. `ignored` holds for
+    each picture labels and boxes that count neither for nor against a detector, if there are any.
     """
 
     images: Tensor | np.ndarray
     labels: Tensor
     boxes_xyxy: Tensor
+    ignored: list[tuple[Tensor, Tensor]] | None = None
 
 
 def annotated(split: str, count: int) -> Annotated:

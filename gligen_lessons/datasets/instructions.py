@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .. import device
-from ..gligen import LIMIT, Grounding
+from ..gligen import LIMIT, Grounding, phrase_features
 from ..latent import TextToImage
 from ..world import captions, scene
 from ..world.cache import Renders
@@ -20,6 +20,7 @@ from .latent_scenes import cached_latents
 
 KINDS = ("grounding", "detection", "detection and caption")
 FULL_CAPTIONS = (0, 1, 2, 4)                              # those that say the colours
+PART = 1024                                               # phrases that are read at once
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Layouts:
     """What training reads of N scenes: latents, five captions' ids, rows of the phrase table.
 
     z (N,4,16,16), ids (N,5,n), bare and full (N,6) with -1 where nothing is, boxes_xyxy (N,6,4).
+    Of the captions those are drawn that are `spoken`: they say what `full` phrases say.
     """
 
     z: Tensor
@@ -70,6 +72,7 @@ class Layouts:
     bare: Tensor
     full: Tensor
     boxes_xyxy: Tensor
+    spoken: tuple[int, ...] = FULL_CAPTIONS
 
 
 def layouts(parts: TextToImage, drawn: Renders) -> Layouts:
@@ -90,6 +93,13 @@ def layouts(parts: TextToImage, drawn: Renders) -> Layouts:
     full, _ = tidy(full, torch.tensor(np.array(drawn.boxes_xyxy)))
     ids = parts.tokenizer(texts).view(len(z), 5, -1).short()
     return Layouts(z[kept].to(device.pick()), ids[kept], bare[kept], full[kept], boxes[kept])
+
+
+@torch.no_grad()
+def phrase_table_features(parts: TextToImage, phrases: list[str]) -> Tensor:
+    """What the text tower says of each phrase, (m,d), some at a time: there may be thousands."""
+    return torch.cat([phrase_features(parts, phrases[i:i + PART])
+                      for i in range(0, len(phrases), PART)])
 
 
 def slots(table: Tensor, phrases: Tensor, boxes_xyxy: Tensor) -> Grounding:

@@ -26,13 +26,18 @@ INSIDE = .5                                               # part of a thing that
 
 
 def cached_latents(drawn: Renders) -> Tensor:
-    """The latents (n,4,s/8,s/8) of some renders, scaled, in half precision; made once.
+    """The latents (n,4,s/8,s/8) of some renders, scaled, in half precision; made once."""
+    return kept_latents(drawn.images, f"{drawn.seeds.start}", code_version())
 
-    They lie beside the cache of renders, under a name that the autoencoder's weights decide and
-    the code that drew the scenes.
+
+def kept_latents(images: np.ndarray, first: str, source: str) -> Tensor:
+    """The same of pictures (n,s,s,3) uint8.
+
+    They lie beside the cache of renders, under a name that says which pictures they are of: the
+    `first`, how many and how large, and the autoencoder's weights and what the pictures come from.
     """
-    n, side = drawn.images.shape[:2]
-    name = f"{drawn.seeds.start}-{n}-{side}-{weights.fingerprint('vae')}-{code_version()}.npy"
+    n, side = images.shape[:2]
+    name = f"{first}-{n}-{side}-{weights.fingerprint('vae')}-{source}.npy"
     file = Path(default_folder()).parent / "latents" / name
     file.parent.mkdir(parents=True, exist_ok=True)
     with waiting_for(file, "encodes"):
@@ -40,7 +45,7 @@ def cached_latents(drawn: Renders) -> Tensor:
             vae, g, made = weights.load("vae", device.pick()), device.generator(0), []
             with device.half_precision(device.pick()):
                 for start in range(0, n, 1024):
-                    part = torch.from_numpy(np.array(drawn.images[start:start + 1024]))
+                    part = torch.from_numpy(np.array(images[start:start + 1024]))
                     made.append((vae.scaling_factor * latents(vae, part, g)).half())
             part = file.with_suffix(".part")
             with open(part, "wb") as opened:

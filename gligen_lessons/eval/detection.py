@@ -1,5 +1,7 @@
 """DETR and its backbone: average precision, positions named right."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -39,7 +41,8 @@ def detection_figures(model: nn.Module, data: Annotated) -> dict:
     answers = [(one.scores, one.labels, one.boxes_xyxy) for one in found]
     labels, boxes = lists(data.labels, data.boxes_xyxy)
     return detection_precision(
-        answers, [(label, xyxy_from_cxcywh(box)) for label, box in zip(labels, boxes, strict=True)])
+        answers, [(label, xyxy_from_cxcywh(box)) for label, box in zip(labels, boxes, strict=True)],
+        ignored=data.ignored)
 
 
 @torch.no_grad()
@@ -53,7 +56,11 @@ def matches(model: DETR, data: Annotated, count: int) -> list[list[int]]:
 
 def detr_report(model: DETR, count: int = 1000) -> dict:
     """Average precision on held-out scenes, all of them and by category."""
-    ap = detection_figures(model, annotated("grounding-test", count))
-    each = {"AP of " + CATEGORIES[label]: value for label, value in ap["AP of labels"].items()}
-    return {name: value for name, value in ap.items() if "labels" not in name} | each | {
-        "scenes": count}
+    return named_figures(detection_figures(model, annotated("grounding-test", count)),
+                         CATEGORIES) | {"scenes": count}
+
+
+def named_figures(ap: dict, categories: Sequence[str]) -> dict:
+    """The figures of `detection_figures` with the names of the categories in place of labels."""
+    each = {"AP of " + categories[label]: value for label, value in ap["AP of labels"].items()}
+    return {name: value for name, value in ap.items() if "labels" not in name} | each

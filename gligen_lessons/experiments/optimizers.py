@@ -14,6 +14,7 @@ from ..eval.autoencoder import reconstruct
 from ..fit import fit, progress
 from ..metrics import psnr
 from ..recipes.vae import RATE
+from ..recipes.world_data import World
 from . import result_file
 
 ADAMW_RATE = 6e-4                            # the best of a few for this network
@@ -26,7 +27,7 @@ def trained(name: str, steps: int, batch: int) -> dict:
 
     The pictures are single things at 64 px; the learning rates warm up and fall alike.
     """
-    recipe = recipes.get("vae", steps, batch=batch, small=True)
+    recipe = recipes.get("vae", steps, batch=batch, source=World(small=True))
     rate, groups = (RATE, partial(muon.groups, lr=RATE)) if name == "muon" else (ADAMW_RATE, None)
     run = fit(recipe.model, recipe.loss, recipe.sample_batch, steps=steps, lr=rate, ema=.998,
               optimizer=name, groups=groups)

@@ -8,19 +8,21 @@ from torch import Tensor
 
 from .. import device
 from ..boxes import area
-from ..datasets.annotated import annotated, base_cells, lists, tidy
+from ..datasets.annotated import base_cells, lists, tidy
 from ..datasets.labelled import labelled, pictures
 from ..detr import DETR, detection_loss
-from ..eval.detection import backbone_report, detection_figures, detr_report, matches
+from ..eval.detection import backbone_report, detection_figures, matches
 from ..fit import step_generator
 from ..images import crops, to_model
 from ..resnet import DenseClassifier
 from ..weights import load
 from ..world.vocabulary import BASE
 from . import Recipe, on_device, scenes, seeded
+from .data import Source
+from .world_data import QUERIES, WORLD
 
 SMALL_DETR = {
-    "num_labels": len(BASE), "num_queries": 20, "d_model": 128,
+    "num_labels": len(BASE), "num_queries": QUERIES, "d_model": 128,
     "encoder_layers": 3, "encoder_attention_heads": 4, "encoder_ffn_dim": 512,
     "decoder_layers": 3, "decoder_attention_heads": 4, "decoder_ffn_dim": 512, "dropout": 0.,
     "backbone_config": {"embedding_size": 32, "hidden_sizes": (64, 128), "depths": (2, 2),
@@ -55,42 +57,42 @@ def augment(x: Tensor, labels: Tensor, boxes_xyxy: Tensor,
     return ((x + 1) * light.to(x) - 1, *tidy(labels, seen))
 
 
-def detr(steps: int | None = None, batch: int | None = None) -> Recipe:
+def detr(steps: int | None = None, batch: int | None = None, source: Source = WORLD) -> Recipe:
     """The detector, from the backbone that `detr-backbone` trained.
 
     Its backbone learns at a fifth of the rate, as it knows something already (the paper: a tenth).
     """
     full = device.compute_budget() == "full"
     steps, batch = steps or (60_000 if full else 20_000), batch or (64 if full else 8)
-    data = annotated("grounding-train", len(scenes("grounding-train", steps, batch).images))
-    images, val = on_device(data.images), annotated("grounding-val", 200)
     import_module("pycocotools")                # the log needs it: say now if it is missing
-    model = seeded(DETR, **SMALL_DETR)
+    data = source.boxed(steps, batch)
+    images, made = on_device(data.train.images), SMALL_DETR | {
+        "num_labels": data.classes, "num_queries": data.queries}
+    model = seeded(DETR, **made)
     model.model.backbone["model"].load_state_dict(load("detr-backbone").model.state_dict())
 
     def sample_batch(step: int) -> tuple[Tensor, Tensor, Tensor]:
         g = step_generator(9, step)
         rows = torch.randint(len(images), (batch,), generator=g)
         x = to_model(images[rows.to(images.device)])
-        return augment(x, data.labels[rows], data.boxes_xyxy[rows], g)
+        return augment(x, data.train.labels[rows], data.train.boxes_xyxy[rows], g)
 
     def loss(model, x, labels, boxes_xyxy):
         logits, boxes = model.every_layer(x)
         return detection_loss(logits.float(), boxes.float(), *lists(labels, boxes_xyxy))
 
     def sample(model, step: int) -> dict:
-        ap = detection_figures(model, val)
-        return {"AP": ap["AP"], "AP50": ap["AP50"], "matches": matches(model, val, WATCHED)}
+        ap = detection_figures(model, data.val)
+        return {"AP": ap["AP"], "AP50": ap["AP50"], "matches": matches(model, data.val, WATCHED)}
 
     def report(model) -> dict:
-        return detr_report(model, min(1000, 8 + steps))
+        return data.report(model, min(1000, 8 + steps))
 
     return Recipe(
-        name="detr", model=model, config=SMALL_DETR,
-        data=f"{len(images)} grounding-train scenes at 128 px, mirrored, zoomed and dimmed; "
-        "backbone from detr-backbone", sample_batch=sample_batch, loss=loss, steps=steps, lr=RATE,
-        report=report,
-        sample=sample, milestones=tuple((i + 1) / 40 for i in range(40)),
+        name="detr", model=model, config=made,
+        data=f"{data.told}, mirrored, zoomed and dimmed; backbone from detr-backbone",
+        sample_batch=sample_batch, loss=loss, steps=steps, lr=RATE, report=report, sample=sample,
+        milestones=tuple((i + 1) / 40 for i in range(40)),
         options={"ema": .999, "weight_decay": 1e-4, "clip": .1, "groups": backbone_slower})
 
 

@@ -6,22 +6,21 @@ import torch
 from torch import Tensor
 
 from .. import device, weights
-from ..datasets.instructions import FULL_CAPTIONS, KINDS, Layouts, layouts, phrase_table, slots
-from ..eval.grounding import Held, gligen_report
+from ..datasets.instructions import KINDS, Layouts, phrase_table, phrase_table_features, slots
 from ..fit import step_generator
-from ..gligen import add_gates, drop_conditions, freeze, gate_names, phrase_features
+from ..gligen import add_gates, drop_conditions, freeze, gate_names
 from ..grounded import gate_attention, gates
-from ..images import sheet
 from ..inpaint import concat_inpainting_inputs
 from ..latent import TextToImage
 from ..muon import split
 from ..nets import record_attention
 from ..unet import UNet
-from ..world.vocabulary import BASE
-from . import Recipe, scenes, seeded
+from . import Recipe, seeded
 from .alignment import ALIGN, INSIDE, box_alignment_loss, initialise_gates, weighted_loss
+from .data import Source
 from .helpers import help_at
 from .latent import parts_with
+from .world_data import WORLD
 
 SHARES = (.6, .2, .2)                                     # of a batch, for each kind
 P_CAPTION, P_GROUNDING = .5, .1                           # how often each is dropped
@@ -33,36 +32,28 @@ HELPERS = ("gates begin at weights that tell things apart; places in boxes count
 MILESTONES = tuple((i + 1) / 12 for i in range(12))       # parts of the run, for the log
 
 
-def gligen(steps: int | None = None, batch: int | None = None, small: bool = False) -> Recipe:
-    """The gates and the position net; everything else is frozen.
-
-    With `small` the scenes are those of 64 px with one thing, those of novel categories left out.
-    """
+def gligen(steps: int | None = None, batch: int | None = None, source: Source = WORLD) -> Recipe:
+    """The gates and the position net; everything else is frozen."""
     big = device.compute_budget() == "full"
-    steps = steps or (1_500 if small else 12_000 if big else 6_000)
+    steps = steps or (1_500 if source.small else 12_000 if big else 6_000)
     batch = batch or (256 if big else 32)
     parts = weights.text_to_image(device.pick())
     unet = initialise_gates(freeze(seeded(add_gates, parts.unet)))
-    drawn = (scenes("single-train", steps, batch, 24_000, 64) if small else
-             scenes("grounding-train", steps, batch, 80_000 if big else 24_000))
-    data, sample_steps = layouts(parts, drawn), min(30, 1 + steps)
-    held = Held.of(64 if steps > 8 else 4, *(("single-test", 64) if small else ()))
+    data, sample_steps = source.grounded(parts, steps, batch), min(30, 1 + steps)
 
     def log_sample(model, step: int) -> dict:
-        x = held.generated(parts_with(parts, model), True, steps=min(15, sample_steps))
-        return {"png": sheet(x[:8]), "held": held.right(x, BASE), "gates": gates_of(model),
-                "colour": float(held.hits(x)[1].float().mean())}
+        made = data.sample(parts_with(parts, model), min(15, sample_steps))
+        return made | {"gates": gates_of(model)}
 
     def report(model) -> dict:
-        return gligen_report(parts_with(parts, model), min(64, 4 + steps), sample_steps)
+        return data.report(parts_with(parts, model), min(64, 4 + steps), sample_steps)
 
     return Recipe(
         name="gligen", model=unet, config=parts.unet.config, helpers=HELPERS,
-        data=f"latents of {len(data.z)} {'small single-' if small else 'grounding-'}train scenes, "
-        "on top of ldm",
-        sample_batch=batch_sampler(data, parts, steps, batch, 11), loss=grounding_loss(parts),
-        steps=steps,
-        lr=RATE, report=report, sample=log_sample, milestones=MILESTONES,
+        data=f"{data.told}, on top of ldm",
+        sample_batch=batch_sampler(data.layouts, parts, steps, batch, 11),
+        loss=grounding_loss(parts, texts=data.phrases), steps=steps, lr=RATE,
+        report=report, sample=log_sample, milestones=MILESTONES,
         options={"ema": .995, "optimizer": "muon", "groups": gate_groups},
         learned=lambda model: {"_on": weights.fingerprint("ldm")}, kept=gate_names)
 
@@ -86,14 +77,15 @@ def batch_sampler(data: Layouts, parts: TextToImage, steps: int, batch: int, see
     return sample_batch
 
 
-def grounding_loss(parts: TextToImage, attention: Callable = gate_attention) -> Callable:
+def grounding_loss(parts: TextToImage, attention: Callable = gate_attention,
+                   texts: list[str] | None = None) -> Callable:
     """Both losses of a batch of `batch_sampler`: the weighted one of the paper, and alignment.
 
-    Where helpers count nothing, it is the loss of the paper. A mask (b,1,h,w) at the end of the
-    batch makes it the loss of grounded inpainting.
+    Its phrases number `texts`, those of the world unless given. Where helpers count nothing, it
+    is the loss of the paper. A mask (b,1,h,w) at the end of the batch makes it the loss of
+    grounded inpainting.
     """
-    with torch.no_grad():
-        table = phrase_features(parts, phrase_table())                      # (phrases,d)
+    table = phrase_table_features(parts, texts or phrase_table())           # (phrases,d)
 
     def loss(model, z0, t, eps, caption, phrases, boxes_xyxy, help_weight, mask=None):
         strength = float(help_weight[0])
@@ -114,13 +106,13 @@ def grounding_loss(parts: TextToImage, attention: Callable = gate_attention) -> 
 
 def sample_kind(data: Layouts, rows: Tensor, empty: Tensor,
                 g: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Captions (b,n) and phrases (b,6) of some scenes, each as one of the three kinds of data.
+    """Captions (b,n) and phrases (b,k) of some scenes, each as one of the three kinds of data.
 
     Some captions and some groundings are dropped.
     """
     b = len(rows)
     kind = torch.multinomial(torch.tensor(SHARES), b, replacement=True, generator=g)
-    pick = torch.tensor(FULL_CAPTIONS)[torch.randint(len(FULL_CAPTIONS), (b,), generator=g)]
+    pick = torch.tensor(data.spoken)[torch.randint(len(data.spoken), (b,), generator=g)]
     caption = data.ids[rows, pick].long()
     caption[kind == KINDS.index("detection")] = empty
     grounding = (kind == KINDS.index("grounding"))[:, None]

@@ -6,19 +6,17 @@ import torch
 from torch import Tensor
 
 from .. import device, weights
-from ..datasets.latent_scenes import Example, LatentScenes, full_scene, slot_masks, window
+from ..datasets.latent_scenes import Example, slot_masks
 from ..ddpm import q_sample
-from ..eval.text_to_image import SHOWN, is_small, judge_captions, ldm_report, named_things
 from ..fit import step_generator
-from ..images import sheet
-from ..latent import TextToImage, cross_attentions, generate, l_ldm
+from ..latent import TextToImage, cross_attentions, l_ldm
 from ..nets import attention_map, record_attention
-from ..referee import recall
 from ..unet import UNet
-from ..world import scene, seeds
 from . import Recipe, seeded
+from .data import Source
 from .ddpm import RATE, unet_groups
-from .helpers import OFF, CellHead, Helped, cell_loss, help_at, outputs_of, step_weight
+from .helpers import CellHead, Helped, cell_loss, help_at, outputs_of, step_weight
+from .world_data import WORLD
 
 LATENT_UNET = {
     "sample_size": 16, "in_channels": 4, "out_channels": 4, "layers_per_block": 2,
@@ -26,87 +24,48 @@ LATENT_UNET = {
     "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
     "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
 }
-SCENES = 48_000                                           # with several things, at most
-SMALL = 3                                                 # times as many small pictures a step
-ALL_SMALL = .1                                            # of the run, which sees nothing else
 KINDS = (.3, .2, .2, .1, .2)                              # how often each of five captions is drawn
 HELP, ALIGN = .1, .05                                     # weights of the two helpers
 P_DROP = .1                                               # captions that are dropped
 
 
-def ldm(steps: int | None = None, batch: int | None = None, small: bool = False) -> Recipe:
+def ldm(steps: int | None = None, batch: int | None = None, source: Source = WORLD) -> Recipe:
     """The latent U-Net, from small pictures to whole scenes.
 
     It begins with pictures of 64 px and windows of scenes, whose latents of 8 x 8 cost a
     quarter, and meets them ever more seldom. A head names what each place shows, and
     cross-attention is told where each word's thing is; in the last quarter the loss is
-    that of the paper, alone, on whole pictures. With `small` all pictures are of 64 px and
-    show one thing.
+    that of the paper, alone, on whole pictures. So it is from the first step where a source
+    cannot say what each place shows.
     """
-    full, made = device.compute_budget() == "full", LATENT_UNET | ({"sample_size": 8} if small
-                                                                   else {})
-    steps = steps or (3_000 if small else 6_000 if full else 10_000)
+    full = device.compute_budget() == "full"
+    steps = steps or (3_000 if source.small else 6_000 if full else 10_000)
     batch = batch or (256 if full else 32)
-    most = min(SCENES, SMALL * batch * steps)
-    told, choose = (one_thing if small else growing)(most, steps, batch)
+    data = source.examples(steps, batch)
+    made = LATENT_UNET | {"sample_size": data.side}
     parts = weights.text_to_image(device.pick(), unet=seeded(UNet, **made))
     sample_steps = min(30, 1 + steps)
-    weights.load("referee-scene")               # the report needs it: say now if it is missing
 
     def sample_batch(step: int) -> tuple[Tensor, ...]:
         g = step_generator(8, step)
-        return as_batch(choose(step, g), parts, help_at(step, steps), g)
+        return as_batch(data.choose(step, g), parts, data.help * help_at(step, steps), g)
 
     def log_sample(model, step: int) -> dict:
-        return held_sample(parts_with(parts, model), min(16, sample_steps), min(24, 2 + steps))
+        return data.sample(parts_with(parts, model), min(16, sample_steps), min(24, 2 + steps))
 
     def report(model) -> dict:
-        return ldm_report(parts_with(parts, model), min(200, 8 + steps), sample_steps)
+        return data.report(parts_with(parts, model), min(200, 8 + steps), sample_steps)
 
     helped = Helped(parts.unet, seeded(CellHead, LATENT_UNET["block_out_channels"][1]))
     return Recipe(
-        name="ldm", model=helped, config=made, data=told, sample_batch=sample_batch,
+        name="ldm", model=helped, config=made, data=data.told, sample_batch=sample_batch,
         loss=helped_loss(parts),
         steps=steps, lr=RATE, report=report, sample=log_sample,
         milestones=tuple((i + 1) / 16 for i in range(16)),
         options={"ema": .999, "optimizer": "muon", "groups": unet_groups},
         helpers=f"a head that names what each place shows, weight {HELP}; cross-attention from a "
         f"thing to its words, weight {ALIGN}; both off after 75 %, and with them the weights of "
-        "steps")
-
-
-def growing(most: int, steps: int, batch: int) -> tuple[str, Callable]:
-    """What data `ldm` learns from, in words, and the function that picks a step's examples."""
-    many, one = LatentScenes.of("train", most), LatentScenes.of("single-train", most // 4)
-    small = LatentScenes.of("single-train", most // 2, 64)
-
-    def choose(step: int, g: torch.Generator) -> list[Example]:
-        if torch.rand((), generator=g) < small_part(step / steps):
-            return [full_scene(small, r) if luck < .5 else window(many, r % most, g)
-                    for r, luck in lots(len(small.scenes), SMALL * batch, g)]
-        return [full_scene(one, r % len(one.scenes)) if luck < .2 else full_scene(many, r)
-                for r, luck in lots(most, batch, g)]
-
-    return (f"latents of {most} train scenes, whole and in windows, and of {most // 4} "
-            f"single-train scenes at 128 px and {most // 2} at 64 px"), choose
-
-
-def one_thing(most: int, steps: int, batch: int) -> tuple[str, Callable]:
-    """The same for small pictures of one thing."""
-    small = LatentScenes.of("single-train", most // 2, 64)
-    return (f"latents of {most // 2} single-train scenes at 64 px",
-            lambda step, g: [full_scene(small, r) for r, _ in lots(most // 2, batch, g)])
-
-
-def small_part(done: float) -> float:
-    """How many of the steps see small pictures: all at first, none in the last quarter."""
-    return 1. if done < ALL_SMALL else max(0., .6 * (OFF - done) / (OFF - ALL_SMALL))
-
-
-def lots(most: int, count: int, g: torch.Generator) -> list[tuple[int, float]]:
-    """A row below `most` and a number in 0..1 for each of `count` examples."""
-    return list(zip(torch.randint(most, (count,), generator=g).tolist(),
-                    torch.rand(count, generator=g).tolist(), strict=True))
+        "steps" if data.help else "none")
 
 
 def as_batch(drawn: list[Example], parts: TextToImage, help_weight: float,
@@ -170,17 +129,6 @@ def word_alignment_loss(maps: list[Tensor], slots: Tensor, words: Tensor) -> Ten
         miss = -(2 * mass).clamp(1e-4, 1).log() * mask
         total = total + miss.sum((1, 2)) / mask.sum((1, 2)).clamp(min=1)
     return total / len(maps)
-
-
-def held_sample(parts: TextToImage, steps: int, count: int) -> dict:
-    """For the log: a sheet, and what the referee finds in held-out scenes of several and of one."""
-    made = {"png": sheet(generate(parts, list(SHOWN), steps=steps))}
-    for name, split in (("several", "test"), ("single", "single-test"))[is_small(parts):]:
-        found = [one for one in map(scene, seeds(split, 4 * count))
-                 if name == "single" or len(one.things) > 1][:count]
-        seen = judge_captions(parts, found, steps=steps)[0]
-        made[f"found, {name}"] = recall(seen, named_things(found))
-    return made
 
 
 def parts_with(parts: TextToImage, unet: UNet) -> TextToImage:

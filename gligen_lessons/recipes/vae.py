@@ -9,13 +9,13 @@ from torch import Tensor
 
 from .. import device
 from ..datasets.latent_scenes import latents
-from ..eval.autoencoder import vae_report
 from ..fit import step_generator
 from ..images import to_model
 from ..muon import groups
 from ..vae import VAE, kl, reconstruction_error, reparameterise, scaling_factor
-from ..weights import load
-from . import Recipe, on_device, scenes
+from . import Recipe, on_device
+from .data import Source
+from .world_data import WORLD
 
 LATENT_VAE = {
     "sample_size": 128, "block_out_channels": (16, 32, 64, 128), "layers_per_block": 1,
@@ -31,20 +31,19 @@ FROZEN = .75                                              # of the run; then onl
 RATE = .02                                                # Muon's
 
 
-def vae(steps: int | None = None, batch: int | None = None, small: bool = False) -> Recipe:
+def vae(steps: int | None = None, batch: int | None = None, source: Source = WORLD) -> Recipe:
     """The autoencoder: pieces of pictures, then a quarter as many whole ones a step.
 
     In the last quarter the encoder stands still: latents are final, and the decoder makes the
-    most of them (as Stable Diffusion's was finished, sd-vae-ft-mse). With `small` all pictures
-    are whole ones of single things, of 64 px.
+    most of them (as Stable Diffusion's was finished, sd-vae-ft-mse). Pictures of 64 px are always
+    whole ones.
     """
     full = device.compute_budget() == "full"
-    steps, batch = steps or (5_000 if small else 20_000 if full else 18_000), batch or (
+    steps, batch = steps or (5_000 if source.small else 20_000 if full else 18_000), batch or (
         64 if full else 8)
-    renders = scenes("single-train" if small else "train", steps, batch, size=64 if small else 128)
-    data = on_device(renders.images)
+    drawn = source.pictures(steps, batch)
+    data = on_device(drawn.images)
     made = LATENT_VAE | {"sample_size": data.shape[1]}
-    load("referee-scene")                       # the report needs it: say now if it is missing
 
     def learned(model) -> dict:
         rows = torch.arange(min(512, len(data)), device=data.device)
@@ -52,14 +51,14 @@ def vae(steps: int | None = None, batch: int | None = None, small: bool = False)
         return {"scaling_factor": scaling_factor(latents(model, data[rows], g))}
 
     def report(model) -> dict:
-        return vae_report(model, min(1000, 8 + steps), small)
+        return drawn.report(model, min(1000, 8 + steps))
 
     model = VAE(**made).to(memory_format=torch.channels_last)
-    told = f"{len(data)} {'single-' * small}train scenes at {data.shape[1]} px, "
-    told += "" if small else f"pieces of {CROP} px in the first {WHOLE:.0%} of the steps, "
+    pieces = "" if source.small else f"pieces of {CROP} px in the first {WHOLE:.0%} of the steps, "
     return Recipe(
-        name="vae", model=model, config=made, data=f"{told}the encoder frozen after {FROZEN:.0%}",
-        sample_batch=growing_pieces(data, torch.tensor(renders.boxes_xyxy), steps, batch),
+        name="vae", model=model, config=made,
+        data=f"{drawn.told}, {pieces}the encoder frozen after {FROZEN:.0%}",
+        sample_batch=growing_pieces(data, drawn.boxes_xyxy, steps, batch),
         loss=two_sizes_loss, steps=steps, lr=RATE, report=report, learned=learned,
         options={"ema": .998, "optimizer": "muon", "groups": partial(groups, lr=RATE)},
         helpers=f"the same picture at half its size, weight {HALF_WEIGHT}")
@@ -68,7 +67,7 @@ def vae(steps: int | None = None, batch: int | None = None, small: bool = False)
 def growing_pieces(data: Tensor, boxes: Tensor, steps: int, batch: int) -> Callable:
     """The function that draws a step's batch: pieces, then whole pictures, then frozen latents.
 
-    From pictures (N,s,s,3) uint8 and the boxes (N,6,4) of their things.
+    From pictures (N,s,s,3) uint8 and the boxes (N,k,4) of their things.
     """
     def sample_batch(step: int) -> tuple[Tensor, Tensor, Tensor]:
         g = step_generator(4, step)
@@ -106,11 +105,11 @@ def two_sizes_loss(model: VAE, x: Tensor, eps: Tensor, frozen: Tensor) -> Tensor
 def piece_corners(boxes_xyxy: Tensor, most: int, g: torch.Generator) -> Tensor:
     """Left and upper ends (n,2) of pieces, 0 to `most` pixels: three in four around a thing.
 
-    boxes_xyxy (n,6,4), zeros where a scene has fewer things. Backgrounds are learnt soon; what
+    boxes_xyxy (n,k,4), zeros where a picture has fewer things. Backgrounds are learnt soon; what
     takes long is small and would be met too seldom in pieces drawn anywhere.
     """
     n, things = len(boxes_xyxy), (boxes_xyxy[..., 2] > 0).sum(1)                    # (n,)
-    chosen = (torch.rand(n, generator=g) * things).long().clamp(max=5)
+    chosen = (torch.rand(n, generator=g) * things).long().clamp(max=boxes_xyxy.shape[1] - 1)
     box = boxes_xyxy[torch.arange(n), chosen]                                       # (n,4)
     middle = (box[:, :2] + box[:, 2:]) / 2 + .1 * torch.randn(n, 2, generator=g)
     around = (middle * (most + CROP) - CROP / 2).clamp(0, most)                     # (n,2)

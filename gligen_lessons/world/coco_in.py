@@ -68,6 +68,7 @@ class CocoFolder(Sequence):
     captions: dict[int, list[str]]
     points: dict[int, list[float]]
     panoptic: PanopticFile | None
+    masks: bool = True
 
     def __len__(self) -> int:
         return len(self.images)
@@ -85,12 +86,13 @@ class CocoFolder(Sequence):
             picture = picture.resize((self.size, self.size), Image.Resampling.LANCZOS)
         found = [(thing, box) for thing in self.things.get(number, ())
                  if (box := _cut_box(thing.data["bbox"], width, height)) is not None]
-        if (room := len(found) * picture.width * picture.height) > MASKS:
+        room = len(found) * picture.width * picture.height
+        if self.masks and room > MASKS:
             raise image.fault(f"its {len(found)} masks of {picture.width} by {picture.height} "
                               f"pixels take {room / 1e9:.0f} GB: ask for a smaller size")
         things, boxes = [thing for thing, _ in found], [box for _, box in found]
         words = [self.names[thing.data["category_id"]] for thing in things]
-        shapes = [self._sized(_decoded(thing, width, height)) for thing in things]
+        shapes = [self._sized(_decoded(thing, width, height)) for thing in things if self.masks]
         points = [_scaled_points(self.points.get(thing.data["id"]), width, height)
                   for thing in things]
         stuff = self.panoptic.stuff(image) if self.panoptic else {}
@@ -116,16 +118,17 @@ class CocoFolder(Sequence):
 
 
 def read(folder: str | Path, limit: int | None = None, size: int | None = None,
-         split: str | None = None) -> CocoFolder:
+         split: str | None = None, masks: bool = True, skip_missing: bool = False) -> CocoFolder:
     """A folder of COCO files as a sequence of records; the JSON is checked here and now.
 
     Looks for annotations/instances_SPLIT.json with pictures in SPLIT/ or images/, and beside it
     for captions_, panoptic_ (PNGs in panoptic_SPLIT/) and person_keypoints_SPLIT.json, each of
     which may be missing. `split`, such as "val2017", is needed only where there are several.
-    `limit` takes the first pictures only. An annotation whose box has no area inside its picture
-    is left out, and so is what belongs to pictures that are not listed; a thing without a
-    segmentation has an empty mask. Warnings say how many. Raises FileNotFoundError where there is
-    no data set, ValueError that names file, annotation and field where one is malformed.
+    `limit` takes the first pictures only; without `masks` records have none, which is much faster;
+    with `skip_missing` pictures whose file is missing are left out. So is an annotation whose box
+    has no area inside its picture, and what belongs to pictures that are not listed; a thing
+    without a segmentation has an empty mask. Warnings say how many. Raises FileNotFoundError where
+    there is no data set, ValueError that names file, annotation and field where one is malformed.
     """
     if limit is not None and limit < 0:
         raise ValueError(f"limit is {limit}; give a number of pictures, or None for all.")
@@ -138,24 +141,35 @@ def read(folder: str | Path, limit: int | None = None, size: int | None = None,
     data = check.read_json(path)
     known = check.checked_images(data, path.name)
     kinds = check.checked_categories(data, path.name)
-    chosen = dict(list(known.items())[:limit])
     name = ending.lstrip("_")
     pictures = _picture_folder(folder, path.name, name, f"images/{name}", "images")
+    there = _present(known, pictures, path.name) if skip_missing else known
+    chosen = dict(list(there.items())[:limit])
     _all_there(chosen.values(), pictures)
-    things = _annotations_of(data, path.name, known, chosen, kinds)
+    things = _annotations_of(data, path.name, known, chosen, kinds, masks)
     captions, points, panoptic = (path.with_name(f"{kind}{ending}.json")
                                   for kind in ("captions", "person_keypoints", "panoptic"))
     names = {number: kind.text("name") for number, kind in sorted(kinds.items())}
     return CocoFolder(pictures, list(chosen.values()), list(names.values()), size, names, things,
                       _read_captions(captions, known),
                       _read_keypoints(points, known, chosen, things),
-                      _read_panoptic(panoptic, known, chosen))
+                      _read_panoptic(panoptic, known, chosen) if masks else None, masks)
+
+
+def splits(folder: str | Path) -> list[str]:
+    """The splits of a data set, such as "val2017"; "" for one without splits."""
+    return [ending.lstrip("_") for ending in _endings(Path(folder))]
+
+
+def _endings(folder: Path) -> list[str]:
+    """What the names of the instances files end in, in order."""
+    return sorted(path.stem.removeprefix("instances")
+                  for path in (folder / "annotations").glob("instances*.json"))
 
 
 def _split_ending(folder: Path, split: str | None) -> str:
     """What the file names of a split end in: "_val2017", or "" for a set without splits."""
-    found = sorted(path.stem.removeprefix("instances")
-                   for path in (folder / "annotations").glob("instances*.json"))
+    found = _endings(folder)
     if split is not None:
         found = [ending for ending in found if ending.lstrip("_") == split]
     if not found:
@@ -183,7 +197,16 @@ def _all_there(items, pictures: Path) -> None:
             raise entry.fault(f"file_name {entry.data['file_name']!r} is not in {pictures}")
 
 
-def _annotations_of(data, file, known, chosen, kinds) -> dict[int, list[Entry]]:
+def _present(known: dict[int, Entry], pictures: Path, file: str) -> dict[int, Entry]:
+    """The images whose file is there; a warning says how many are not."""
+    there = {number: entry for number, entry in known.items()
+             if (pictures / entry.text("file_name")).is_file()}
+    _say(len(known) - len(there), file, f"of {len(known)} pictures are not in {pictures}: they are "
+         "left out")
+    return there
+
+
+def _annotations_of(data, file, known, chosen, kinds, masks) -> dict[int, list[Entry]]:
     """The checked annotations of the chosen images, by image."""
     found = defaultdict(list)
     for entry in check.by_id(check.entries(data, file, "annotations", "annotation")).values():
@@ -195,7 +218,7 @@ def _annotations_of(data, file, known, chosen, kinds) -> dict[int, list[Entry]]:
                 entry.text("phrase")
             found[number].append(entry)
     every = [entry for here in found.values() for entry in here]
-    bare = sum(not entry.data.get("segmentation") for entry in every)
+    bare = sum(not entry.data.get("segmentation") for entry in every if masks)
     _say(bare, file, f"of {len(every)} annotations have no segmentation: their masks are empty")
     return dict(found)
 
