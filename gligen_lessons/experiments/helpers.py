@@ -17,6 +17,7 @@ from ..arguments import OneLineParser, count_of, file_of
 from ..fit import fit, progress
 from ..gligen import add_gates, freeze
 from ..recipes.helpers import bare
+from ..recipes.world_data import World
 from . import result_file
 
 PARTS = (.25, .5, .75, 1.)                                # of a run, at which it is looked at
@@ -40,7 +41,7 @@ def plain_gates() -> nn.Module:
 
 def trained(name: str, steps: int, helped: bool) -> dict:
     """One training: what its log showed on the way, and the report's figure at the end."""
-    recipe, start = recipes.get(name, steps, **({"small": True} if name == "ldm" else {})), None
+    recipe = recipes.get(name, steps, source=World(small=name == "ldm"))
     model = recipe.model if helped or name == "ldm" else plain_gates()
     batches = recipe.sample_batch if helped else without(recipe.sample_batch)
     seen, (logged, reported) = [], FIGURES[name]
