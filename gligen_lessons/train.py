@@ -17,7 +17,7 @@ from .arguments import OneLineParser, batch_of, count_of, duration_of, folder_of
 from .models import MODELS
 from .reading import json_object
 from .recipes.helpers import bare
-from .recipes.own_data import OwnFolder
+from .recipes.own_data import OwnFolder, begin_with
 from .recipes.world_data import World
 from .shipping import SUFFIXES, ship
 
@@ -39,7 +39,7 @@ def train(name: str, steps: int | None = None, minutes: float | None = None,
     in `out` before the shipped ones; `init` a model's name or a file of weights to begin with.
     """
     target, folder = weights.path(name, out), Path(out) / name
-    first = weights.path(init) if init in MODELS else init and Path(init)
+    first = first_weights(init, data)
     if Path(out).resolve() == weights.FOLDER.resolve():
         raise ValueError(f"{out} holds the weights that the course ships: train into another "
                          f"folder, then take them over with python course.py ship {name}.")
@@ -49,9 +49,8 @@ def train(name: str, steps: int | None = None, minutes: float | None = None,
             goes_on = resume and files.has_checkpoint(folder)
             if not rank() and not goes_on:
                 make_room(folder, target, restart)
-            chosen = ({"batch": batch} if batch else {}) | (
-                {"source": source} if data or small else {})
-            recipe = recipes.get(name, steps, **chosen)
+            chosen = {"batch": batch, "source": source if data or small else None}
+            recipe = recipes.get(name, steps, **{key: x for key, x in chosen.items() if x})
             origin = source.origin(name)
             if first:
                 origin["own data"]["init"] = begin_with(recipe, first)
@@ -63,28 +62,16 @@ def train(name: str, steps: int | None = None, minutes: float | None = None,
         if state["step"] < recipe.steps:
             print(f"Stopped after {state['step']} of {recipe.steps} steps; go on with --resume.")
             return None
-        given = {"batch": batch, "data": data, "init": init}
+        given = {"batch": batch, "data": data, "init": init, "small --out": small and out}
         requested = "".join(f" --{key} {value}" for key, value in given.items() if value)
-        requested += f" --small --out {out}" if small else ""
         return publish(recipe, target, folder, state["seconds"] / 60, requested, origin)
 
 
-def begin_with(recipe: recipes.Recipe, file: Path) -> dict:
-    """Give a recipe's model the tensors of a file that fit; say which ones begin anew.
-
-    ValueError where none fits: those are weights of another model.
-    """
-    model, there = bare(recipe.model), files.load(file)
-    names, tensors = recipe.kept(model), model.state_dict()
-    fits = [name for name in names if name in there and there[name].shape == tensors[name].shape]
-    if not fits:
-        raise ValueError(f"--init {file}: not one of its {len(there)} tensors fits {recipe.name}; "
-                         "name weights of the same kind.")
-    model.load_state_dict({name: there[name] for name in fits}, strict=False)
-    anew = [name for name in names if name not in fits]
-    print(f"Begins with {len(fits)} of {len(names)} tensors from {file}" + (
-        f"; anew, as they do not fit: {', '.join(anew)}" if anew else ""))
-    return {"weights": file.name, "fingerprint": weights.fingerprint_of(file), "anew": anew}
+def first_weights(init: str | None, data: Path | None) -> Path | None:
+    """The file that `init` means, a model's name or a path; ValueError without own data."""
+    if init and not data:
+        raise ValueError("--init goes with --data: the course's models begin from nothing.")
+    return weights.path(init) if init in MODELS else init and Path(init)
 
 
 def note_run(file: Path, steps: int, origin: dict, goes_on: bool) -> None:

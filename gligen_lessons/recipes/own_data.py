@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .. import device, weights
+from .. import device, files, weights
 from ..datasets.instructions import Layouts
 from ..datasets.labelled import NOTHING
 from ..datasets.latent_scenes import kept_latents
@@ -29,8 +29,9 @@ from ..grounded import generate_grounded
 from ..images import sheet
 from ..latent import TextToImage, generate
 from ..models import MODELS
-from . import on_device
+from . import Recipe, on_device
 from .data import TOKENS, Boxed, Examples, Grounded, Pairs, Pictures
+from .helpers import bare
 from .world_data import QUERIES
 
 LONG = 77                                                 # tokens, as many as the published CLIP's
@@ -179,3 +180,21 @@ def grounded_sample(held: OwnPictures, parts: TextToImage, steps: int) -> dict:
              zip(few.boxes_xyxy, few.phrases, strict=True)]
     return {"png": sheet(generate_grounded(
         parts, texts, [said[:LIMIT] for said in few.phrases], boxes, steps=steps))}
+
+
+def begin_with(recipe: Recipe, file: Path) -> dict:
+    """Give a recipe's model the tensors of a file that fit; say which ones begin anew.
+
+    ValueError where none fits: those are weights of another model.
+    """
+    model, there = bare(recipe.model), files.load(file)
+    names, tensors = recipe.kept(model), model.state_dict()
+    fits = [name for name in names if name in there and there[name].shape == tensors[name].shape]
+    if not fits:
+        raise ValueError(f"--init {file}: not one of its {len(there)} tensors fits {recipe.name}; "
+                         "name weights of the same kind.")
+    model.load_state_dict({name: there[name] for name in fits}, strict=False)
+    anew = [name for name in names if name not in fits]
+    print(f"Begins with {len(fits)} of {len(names)} tensors from {file}" + (
+        f"; anew, as they do not fit: {', '.join(anew)}" if anew else ""))
+    return {"weights": file.name, "fingerprint": weights.fingerprint_of(file), "anew": anew}
