@@ -106,8 +106,9 @@ def check_inputs(unet: UNet, captions: list[str], grounding: Grounding, z: Tenso
     if unet.position_net is None:
         raise ValueError("These weights have no gates: load grounded ones, "
                          "weights.load('gligen').")
-    if not len(captions) == len(grounding.boxes) == len(z):
-        raise ValueError(f"{len(captions)} captions, groundings for {len(grounding.boxes)} "
+    pictures = len(next(iter(vars(grounding).values())))
+    if not len(captions) == pictures == len(z):
+        raise ValueError(f"{len(captions)} captions, groundings for {pictures} "
                          f"pictures and latents for {len(z)}: all must be one number.")
 
 
@@ -117,8 +118,13 @@ def generate_grounded(parts: TextToImage, captions: list[str], phrases: list[lis
 
     Picture i starts from the noise of seed + i; see `sample_grounded` for options.
     """
+    return generate_from(parts, captions, ground(parts, phrases, boxes), seed, **options)
+
+
+def generate_from(parts: TextToImage, captions: list[str], grounding, seed: int = 0,
+                  **options) -> Tensor:
+    """Captions with grounding of any form, key points or pictures too: (b,3,h,w) on the CPU."""
     zT = parts.first_noise(len(captions), seed)
-    grounding = ground(parts, phrases, boxes)
     *_, (_, z0) = sample_grounded(parts, captions, grounding, zT, **options)
     with torch.no_grad():
         return to_pictures(parts.vae, z0).cpu()

@@ -14,8 +14,8 @@ LAYERS = (
     (True, "boxes images schedule curriculum reading device world show course_map"),
     (True, "nets files state_dicts ema muon fit metrics referee attribute_referee"),
     (True, "ddpm ddim dpm_solver unet vae bpe clip guidance latent resnet transformer detr gligen "
-           "grounded inpaint grounding_inputs reground diffedit sdedit flexit prompt_alignment "
-           "prompt2prompt null_text pix2pix odise"),
+           "grounded inpaint grounding_inputs grounding_maps reground diffedit sdedit flexit "
+           "prompt_alignment prompt2prompt null_text pix2pix odise"),
     (True, "arguments models interop weights datasets eval recipes evaluate shipping "
            "ladder train experiments checks widgets student slides generate cli"),
 )
