@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from .gligen import FREQUENCIES, HIDDEN, Grounding, fourier
+from .gligen import FREQUENCIES, HIDDEN, Grounding, add_gates, fourier
+from .unet import UNet
 from .world.vocabulary import KEYPOINTS
 
 PERSONS = 8                                       # figures in a picture
@@ -97,6 +98,16 @@ class EntityNet(nn.Module):
         pictures = chosen(image_embeddings, image_masks, self.null_image_feature)
         return torch.cat([self.linears_text(torch.cat([phrases, places], -1)),
                           self.linears_image(torch.cat([pictures, places], -1))], 1)  # (b,2n,d)
+
+
+def add_keypoint_gates(unet: UNet) -> UNet:
+    """Fill a U-Net's empty slots with gates that read key points, in place."""
+    return add_gates(unet, KeypointNet(unet.context_width))
+
+
+def add_entity_gates(unet: UNet) -> UNet:
+    """Fill a U-Net's empty slots with gates that read boxes with phrases and pictures, in place."""
+    return add_gates(unet, EntityNet(unet.context_width, unet.context_width))
 
 
 def chosen(x: Tensor, masks: Tensor, null: Tensor) -> Tensor:

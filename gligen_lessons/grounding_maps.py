@@ -47,7 +47,7 @@ def semantic_maps(numbers: Tensor) -> SpatialMap:
         raise ValueError(f"A map must be square with {MAP_SIDE} positions a side or a multiple, "
                          f"got {w} by {h}.")
     for i, one in enumerate(numbers):
-        wrong = [n for n in one.unique().tolist() if not 0 <= n < len(MAP_CLASSES)]
+        wrong = [n for n in one.unique().tolist() if n not in range(len(MAP_CLASSES))]
         if wrong:
             known = ", ".join(f"{n} {word}" for n, word in enumerate(MAP_CLASSES))
             raise ValueError(f"Picture {i}: its map holds {', '.join(map(str, wrong))}, which is "

@@ -26,7 +26,7 @@ from .models import MODELS
 from .shipping import copy_weights, is_worse
 from .world.vocabulary import BASE
 
-NEEDS = {name: model.needs for name, model in MODELS.items()}
+NEEDS = {name: model.needs for name, model in MODELS.items() if model.shipped}
 SMALL = ("vae", "clip", "ldm", "gligen")                  # what `train small` trains, at 64 px
 SHOWN = 8                                                 # pictures a row of its contact sheet
 JUDGED = 280                                              # layouts of its report, novel ones too

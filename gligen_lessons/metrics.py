@@ -149,6 +149,84 @@ def _measured(value: float) -> float | None:
     return None if value < 0 else float(value)
 
 
+def right_points(found: Tensor, true: Tensor, part: float = .2) -> Tensor:
+    """PCK of each figure, (m,): visible points no further off than a part of the figure's height.
+
+    found (m,17,2), true (m,17,3) with COCO's visibility, all in 0..1. The height is that of the
+    box around the visible points (Yang and Ramanan 2013 take the larger side of the box).
+    """
+    seen = true[..., 2] == 2                                        # (m,17)
+    y = true[..., 1]
+    height = (torch.where(seen, y, -torch.inf).amax(1) - torch.where(seen, y, torch.inf).amin(1))
+    hit = (found - true[..., :2]).norm(dim=-1) <= part * height[:, None]
+    return (hit & seen).sum(1) / seen.sum(1)
+
+
+def keypoint_precision(found: list[tuple[Tensor, Tensor]], true: list[Tensor],
+                       size: int = 128) -> dict:
+    """COCO's OKS average precision of key points, computed by pycocotools: AP, AP50, AP75.
+
+    found: scores (n,) and points (n,17,2) of each picture; true: points (m,17,3) with COCO's
+    visibility. A figure's area is that of the box around its visible points, in a picture `size`
+    px wide: there is no mask. ValueError for numbers that are not finite.
+    """
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    if not all(bool(x.isfinite().all()) for x in (*(x for pair in found for x in pair), *true)):
+        raise ValueError("Key points or scores hold NaN or infinity: average precision needs "
+                         "finite ones.")
+    answers = [{"image_id": i, "category_id": 1, "score": float(score),
+                "keypoints": _triples(points, size, 2.)}
+               for i, pair in enumerate(found) for score, points in zip(*pair, strict=True)]
+    with redirect_stdout(io.StringIO()):
+        truth = COCO()
+        truth.dataset = {"images": [{"id": i} for i in range(len(true))],
+                         "categories": [{"id": 1}], "annotations": _figures(true, size)}
+        truth.createIndex()
+        judge = COCOeval(truth, truth.loadRes(answers) if answers else COCO(), "keypoints")
+        judge.evaluate()
+        judge.accumulate()
+        judge.summarize()
+    return {name: _measured(judge.stats[i]) for i, name in enumerate(("AP", "AP50", "AP75"))}
+
+
+def _figures(true: list[Tensor], size: int) -> list[dict]:
+    """Figures of all pictures as COCO's annotations."""
+    made = []
+    for i, figures in enumerate(true):
+        for points in figures:
+            seen = size * points[points[:, 2] == 2, :2]
+            low, high = seen.amin(0), seen.amax(0)
+            w, h = (high - low).clamp(min=1.).tolist()
+            made.append({"id": 1 + len(made), "image_id": i, "category_id": 1, "iscrowd": 0,
+                         "keypoints": _triples(points[:, :2], size, points[:, 2]),
+                         "num_keypoints": len(seen), "area": w * h,
+                         "bbox": [*low.tolist(), w, h]})
+    return made
+
+
+def _triples(points: Tensor, size: int, seen) -> list[float]:
+    """Points (17,2) as COCO writes them: 17 times x, y in pixels and visibility."""
+    column = torch.as_tensor(seen).expand(len(points))[:, None].to(points)
+    return torch.cat([size * points, column], 1).flatten().tolist()
+
+
+def mean_iou(shared: Tensor, joint: Tensor) -> Tensor:
+    """The mean over classes of intersection over union, from counts (...,c); absent ones left out.
+
+    Counts are summed over all pictures before they are divided, as for PASCAL VOC.
+    """
+    there = joint > 0
+    return (shared / joint.clamp(min=1)).sum(-1) / there.sum(-1).clamp(min=1)
+
+
+def overlap_counts(found: Tensor, true: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Shared and joint area of each class in each picture, (b,c) twice, from classes (b,h,w)."""
+    a, b = ((x[:, None] == torch.arange(classes).view(1, -1, 1, 1)) for x in (found, true))
+    return (a & b).sum((2, 3)), (a | b).sum((2, 3))
+
+
 def bootstrap(values: np.ndarray, seed: int = 0,
               draws: int = 2000) -> tuple[float, float]:
     """The 95 % interval of a mean, by drawing its values again with replacement."""

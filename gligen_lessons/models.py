@@ -11,9 +11,11 @@ from torch import nn
 from .clip import CLIP
 from .detr import DETR
 from .gligen import add_gates, gate_names
+from .grounding_inputs import add_entity_gates, add_keypoint_gates
+from .grounding_maps import add_map_gates, map_names
 from .guidance import LabelledUNet, NoisyClassifier
 from .inpaint import inpainting_names, make_inpainting
-from .referee import CropReferee, SceneReferee
+from .referee import CropReferee, PoseReferee, SceneReferee
 from .resnet import DenseClassifier
 from .unet import UNet
 from .vae import VAE
@@ -25,8 +27,9 @@ class Model:
 
     `needs` are the models that must be there before. A model whose file holds only what it adds
     names the `base` that it adds to; then `build(base)` makes room in it, and `added(network)`
-    names what is new. `exported` says that diffusers has a pipeline for it, `metric` which figure
-    of its card must not get worse ("-" before it: must not grow).
+    names what is new. `exported` says that diffusers has a pipeline for it, `shipped` that its
+    weights lie in the course already, `metric` which figure of its card must not get worse ("-"
+    before it: must not grow).
     """
 
     build: Callable[..., nn.Module]
@@ -35,6 +38,7 @@ class Model:
     base: str | None = None
     added: Callable[[nn.Module], list[str]] | None = None
     exported: bool = False
+    shipped: bool = True
     metric: str
 
 
@@ -56,4 +60,14 @@ MODELS = {
     "noisy-classifier": Model(build=NoisyClassifier, recipe="guidance", metric="category, t = 0"),
     "detr-backbone": Model(build=DenseClassifier, recipe="detr", metric="places with a thing"),
     "detr": Model(build=DETR, recipe="detr", needs=("detr-backbone",), metric="AP50"),
+    "referee-pose": Model(build=PoseReferee, recipe="referee", needs=("vae",), shipped=False,
+                          metric="PCK, renders"),
+    "gligen-keypoints": Model(build=add_keypoint_gates, recipe="grounding_inputs", shipped=False,
+                              needs=("ldm", "referee-pose"), base="ldm", added=gate_names,
+                              metric="PCK, grounded"),
+    "gligen-entities": Model(build=add_entity_gates, recipe="grounding_inputs", shipped=False,
+                             needs=("gligen",), base="ldm", added=gate_names,
+                             metric="colour, picture alone"),
+    "gligen-map": Model(build=add_map_gates, recipe="grounding_inputs", needs=("ldm",),
+                        shipped=False, base="ldm", added=map_names, metric="mIoU, grounded"),
 }

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from .images import crops, resized
 from .metrics import share
-from .world.vocabulary import CATEGORIES, COLOURS
+from .world.vocabulary import CATEGORIES, COLOURS, KEYPOINTS
 
 CROP = 40                                                 # pixels of a crop
+FIGURE = 64                                               # pixels of a crop of a figure
+MARGIN = .2                                               # added to a figure's box on each side
 BACKGROUND = len(CATEGORIES)                              # the class of an empty crop
 
 
@@ -66,6 +68,50 @@ class SceneReferee(nn.Module):
         return self.category(x), self.colour(x), x.mean((2, 3))    # features (b,64)
 
 
+class PoseReferee(nn.Module):
+    """Where the 17 key points of a figure lie in its crop (b,3,64,64).
+
+    Heat maps of 16 x 16 positions; a coarser branch lets each position see the whole figure.
+    """
+
+    def __init__(self, width: int = 24):
+        super().__init__()
+        w = width
+        self.body = nn.Sequential(Layer(3, w, 2), Layer(w, 2 * w), Layer(2 * w, 4 * w, 2),
+                                  Layer(4 * w, 4 * w), Layer(4 * w, 4 * w))
+        self.whole = nn.Sequential(Layer(4 * w, 4 * w, 2), Layer(4 * w, 4 * w, 2),
+                                   Layer(4 * w, 4 * w))
+        self.last = nn.Sequential(Layer(4 * w, 4 * w), nn.Conv2d(4 * w, len(KEYPOINTS), 1))
+
+    def forward(self, crops: Tensor) -> Tensor:
+        """Logits (b,17,16,16)."""
+        x = self.body(crops)                                       # (b,96,16,16)
+        return self.last(x + F.interpolate(self.whole(x), scale_factor=4))
+
+
+def expected_points(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Where heat maps (b,17,h,w) point, (b,17,2) in 0..1 of the crop, and how surely, (b,17).
+
+    The mean position, each weighted by its probability (Sun et al. 2018, integral regression);
+    sure is what the four best positions hold together.
+    """
+    h, w = logits.shape[2:]
+    p = logits.flatten(2).softmax(-1)                              # (b,17,h*w)
+    rows, columns = ((torch.arange(n).to(p) + .5) / n for n in (h, w))
+    heat = p.unflatten(2, (h, w))
+    xy = torch.stack([(heat.sum(2) * columns).sum(-1), (heat.sum(3) * rows).sum(-1)], -1)
+    return xy, p.topk(4, -1).values.sum(-1)
+
+
+def point_boxes(points: Tensor) -> Tensor:
+    """The box (m,4) xyxy around the visible points of figures (m,17,3), and a margin."""
+    seen = points[..., 2:] == 2
+    low = torch.where(seen, points[..., :2], torch.inf).amin(1)
+    high = torch.where(seen, points[..., :2], -torch.inf).amax(1)
+    room = MARGIN * (high - low).amax(1, keepdim=True).clamp(min=.05)
+    return torch.cat([low - room, high + room], 1)
+
+
 def presence(category: Tensor, colour: Tensor) -> Tensor:
     """How surely each category in each colour is in a picture, (b,18,10) in 0..1.
 
@@ -114,3 +160,27 @@ def judge_scenes(model: SceneReferee, x: Tensor, batch: int = 64) -> tuple[Tenso
         found.append(presence(category, colour).cpu())
         features.append(feature.cpu())
     return torch.cat(found), torch.cat(features)
+
+
+@torch.no_grad()
+def judge_poses(model: PoseReferee, x: Tensor, points: Tensor, rows: Tensor) -> tuple[Tensor,
+                                                                                    Tensor]:
+    """Where the judge sees the joints of figures (m,17,3) in pictures `rows` of x (b,3,h,w).
+
+    It is told where to look, the box around the given points, and nothing else of them; returns
+    points (m,17,2) in 0..1 of the picture and how sure it is of each figure, (m,).
+    """
+    if not torch.isfinite(x).all():
+        raise ValueError("These pictures hold NaN or infinity; the referee cannot judge them.")
+    boxes = point_boxes(points)
+    found = [expected_points(model(crops(x, boxes[i], rows[i], FIGURE)))
+             for i in torch.arange(len(rows)).split(128)]
+    xy, sure = (torch.cat(part) for part in zip(*found, strict=True))
+    low, high = boxes[:, None, :2], boxes[:, None, 2:]
+    return low + xy * (high - low), sure.mean(1)
+
+
+@torch.no_grad()
+def judge_positions(model: SceneReferee, x: Tensor, batch: int = 64) -> Tensor:
+    """The category at each of 16 x 16 positions of pictures (b,3,h,w); BACKGROUND for none."""
+    return torch.cat([model(resized(part.float()))[0].argmax(1) for part in x.split(batch)])

@@ -27,14 +27,15 @@ OWN = "GLIGEN_LESSONS_WEIGHTS"                   # a folder whose weights go bef
 
 def names(exported: bool = False) -> list[str]:
     """Every model that the course ships, or those that diffusers has a pipeline for."""
-    return [name for name, model in MODELS.items() if model.exported or not exported]
+    return [name for name, model in MODELS.items()
+            if (model.exported if exported else model.shipped)]
 
 
 def path(name: str, folder: Path | None = None) -> Path:
     """Where a model's weights lie: in `folder`, else in that of GLIGEN_LESSONS_WEIGHTS if they
     are there, else among the shipped ones. ValueError for a name that the course does not know.
     """
-    if name not in names():
+    if name not in MODELS:
         raise ValueError(f"There is no model {name!r}; the course ships {', '.join(names())}.")
     file = f"{name}.safetensors"
     own = Path(os.environ.get(OWN) or FOLDER) / file

@@ -1,6 +1,7 @@
 """Scenes as a latent diffusion model meets them: latents, captions, what each position shows."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,6 +26,19 @@ WITHOUT_COLOURS = 3                                       # the caption that nam
 INSIDE = .5                                               # part of a thing that a window must show
 
 
+def made_once(folder: str, name: str, make: Callable[[], np.ndarray]) -> Tensor:
+    """The array that `make` gives, made once: it lies beside the cache of renders under a name."""
+    file = Path(default_folder()).parent / folder / f"{name}.npy"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with waiting_for(file, "encodes"):
+        if not file.exists():
+            made, part = make(), file.with_suffix(".part")
+            with open(part, "wb") as opened:
+                np.save(opened, made)
+            os.replace(part, file)
+    return torch.from_numpy(np.load(file))
+
+
 def cached_latents(drawn: Renders) -> Tensor:
     """The latents (n,4,s/8,s/8) of some renders, scaled, in half precision; made once."""
     return kept_latents(drawn.images, f"{drawn.seeds.start}", code_version())
@@ -33,25 +47,20 @@ def cached_latents(drawn: Renders) -> Tensor:
 def kept_latents(images: np.ndarray, first: str, source: str) -> Tensor:
     """The same of pictures (n,s,s,3) uint8.
 
-    They lie beside the cache of renders, under a name that says which pictures they are of: the
-    `first`, how many and how large, and the autoencoder's weights and what the pictures come from.
+    Their name says which pictures they are of: the `first`, how many and how large, and the
+    autoencoder's weights and what the pictures come from.
     """
     n, side = images.shape[:2]
-    name = f"{first}-{n}-{side}-{weights.fingerprint('vae')}-{source}.npy"
-    file = Path(default_folder()).parent / "latents" / name
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with waiting_for(file, "encodes"):
-        if not file.exists():
-            vae, g, made = weights.load("vae", device.pick()), device.generator(0), []
-            with device.half_precision(device.pick()):
-                for start in range(0, n, 1024):
-                    part = torch.from_numpy(np.array(images[start:start + 1024]))
-                    made.append((vae.scaling_factor * latents(vae, part, g)).half())
-            part = file.with_suffix(".part")
-            with open(part, "wb") as opened:
-                np.save(opened, torch.cat(made).numpy())
-            os.replace(part, file)
-    return torch.from_numpy(np.load(file))
+
+    def encode() -> np.ndarray:
+        vae, g, made = weights.load("vae", device.pick()), device.generator(0), []
+        with device.half_precision(device.pick()):
+            for start in range(0, n, 1024):
+                part = torch.from_numpy(np.array(images[start:start + 1024]))
+                made.append((vae.scaling_factor * latents(vae, part, g)).half())
+        return torch.cat(made).numpy()
+
+    return made_once("latents", f"{first}-{n}-{side}-{weights.fingerprint('vae')}-{source}", encode)
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,19 @@ from torch import Tensor
 from ..datasets.labelled import Labelled, labelled, pictures, truth, visible_boxes
 from ..datasets.nothing import KINDS, decoded_noise, nothing
 from ..images import resized
-from ..metrics import average_precision
-from ..referee import BACKGROUND, CropReferee, SceneReferee, judge_boxes, judge_scenes
+from ..metrics import average_precision, right_points
+from ..referee import (
+    BACKGROUND,
+    CropReferee,
+    PoseReferee,
+    SceneReferee,
+    judge_boxes,
+    judge_scenes,
+)
 from ..weights import load
+from ..world.vocabulary import POSABLE
+from .autoencoder import reconstruct
+from .grounding_inputs import HeldFigures
 
 
 @torch.no_grad()
@@ -53,6 +63,19 @@ def scene_report(model: SceneReferee, data: Labelled) -> dict:
     return {"mean average precision of pairs": float(np.mean(pairs)),
             "average precision over all labels": micro,
             "mean average precision of categories": float(np.mean(kinds)), "scenes": len(rows)}
+
+
+def pose_report(model: PoseReferee, count: int) -> dict:
+    """PCK on held-out renders, on their reconstructions and on noise, and how sure the judge is."""
+    held, report = HeldFigures.of(count, "referee-test", POSABLE), {}
+    noise = torch.randn(held.x.shape, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
+    for name, x in (("renders", held.x), ("reconstructions", reconstruct(load("vae"), held.x)),
+                    ("noise", noise)):
+        _, true, found, sure = held.seen(x, model)
+        report |= {f"PCK, {name}": float(right_points(found, true).mean()),
+                   f"PCK at .1, {name}": float(right_points(found, true, .1).mean()),
+                   f"sure, {name}": float(sure.mean())}
+    return report | {"figures": len(true)}
 
 
 def rubbish_report(sure: Callable, count: int) -> dict:

@@ -26,8 +26,8 @@ def initialise_gates(unet: UNet) -> UNet:
     By default biases drown them: all tokens, empty ones too, are nearly alike. The gates stay
     closed, so the network still paints as it did.
     """
-    for layer in unet.position_net.linears:
-        if isinstance(layer, nn.Linear):
+    for name, layer in unet.position_net.named_modules():
+        if name.startswith("linears") and isinstance(layer, nn.Linear):
             _orthogonal(layer, 3**.5)                         # SiLU halves a signal and more
     for block in transformer_blocks(unet):
         gate = block.fuser
@@ -49,8 +49,11 @@ def covered(grounding: Grounding, side: int) -> Tensor:
 
 
 def weighted_loss(unet: UNet, z0: Tensor, t: Tensor, eps: Tensor, context: Tensor,
-                  grounding: Grounding, schedule: Schedule, strength: float = 1.) -> Tensor:
+                  grounding, schedule: Schedule, strength: float = 1.,
+                  places: Grounding | None = None) -> Tensor:
     """Eq. 9, where places in boxes count more, and so do steps at which a picture is undecided.
+
+    The boxes are those of `places`, or of the grounding itself.
 
     The weights depend on nothing but t and the boxes, both of which the network is told, so the
     best prediction stays the same; what changes is how soon it is found. A step's weight is
@@ -58,7 +61,8 @@ def weighted_loss(unet: UNet, z0: Tensor, t: Tensor, eps: Tensor, context: Tenso
     """
     zt = q_sample(z0, t, eps, schedule)                                     # (b,4,h,w)
     error = (unet(zt, t, context, grounding) - eps).square()
-    inside = covered(grounding, z0.shape[-1]).amax(1, keepdim=True)         # (b,1,h,w)
+    boxes = covered(grounding if places is None else places, z0.shape[-1])  # (b,n,h,w)
+    inside = boxes.amax(1, keepdim=True)                                    # (b,1,h,w)
     every = step_weight(schedule.alpha_bar)                                 # (T,)
     step = extract(every / every.mean(), t, error)                               # (b,1,1,1)
     weight = (1 + strength * (step - 1)) * (1 + strength * INSIDE * inside)

@@ -8,7 +8,7 @@ from torch import Tensor
 from .. import device, weights
 from ..datasets.instructions import KINDS, Layouts, phrase_table, phrase_table_features, slots
 from ..fit import step_generator
-from ..gligen import add_gates, drop_conditions, freeze, gate_names
+from ..gligen import Grounding, add_gates, drop_conditions, freeze, gate_names
 from ..grounded import gate_attention, gates
 from ..inpaint import concat_inpainting_inputs
 from ..latent import TextToImage
@@ -29,6 +29,8 @@ MATRIX_RATE = 3e-3                                        # of what is left to M
 HELPERS = ("gates begin at weights that tell things apart; places in boxes count "
            f"{1 + INSIDE:g} times, steps as min-SNR times 1 / alpha_bar; pixels attend to "
            f"their box's token, weight {ALIGN}; all but those first weights off after 75 %")
+AS_ADAMW = ("null_", "linears.0", "linears_text.0", "linears_image.0", "embedding", "conv_in",
+            "in_conv", "backbone", "downsample_net")      # what Muon leaves to it
 MILESTONES = tuple((i + 1) / 12 for i in range(12))       # parts of the run, for the log
 
 
@@ -64,15 +66,20 @@ def batch_sampler(data: Layouts, parts: TextToImage, steps: int, batch: int, see
     The last tensor (b,) is what the weights and the second loss count.
     """
     empty = parts.tokenizer([""])[0]
+    return latent_sampler(data.z, parts.schedule.T, steps, batch, seed, lambda rows, g: (
+        *sample_kind(data, rows, empty, g), data.boxes_xyxy[rows]))
 
+
+def latent_sampler(z: Tensor, T: int, steps: int, batch: int, seed: int,
+                   read: Callable) -> Callable:
+    """The function that draws the batch of a step: z0, t, eps, what `read(rows, g)` gives, help."""
     def sample_batch(step: int) -> tuple[Tensor, ...]:
         g = step_generator(seed, step)
-        rows = torch.randint(len(data.z), (batch,), generator=g)
-        t = torch.randint(parts.schedule.T, (batch,), generator=g)
-        eps = torch.randn(batch, *data.z.shape[1:], generator=g)
-        z0 = data.z[rows.to(data.z.device)].float()
-        return (z0, t, eps, *sample_kind(data, rows, empty, g), data.boxes_xyxy[rows],
-                torch.full((batch,), help_at(step, steps)))
+        rows = torch.randint(len(z), (batch,), generator=g)
+        t = torch.randint(T, (batch,), generator=g)
+        eps = torch.randn(batch, *z.shape[1:], generator=g)
+        z0 = z[rows.to(z.device)].float()
+        return z0, t, eps, *read(rows, g), torch.full((batch,), help_at(step, steps))
 
     return sample_batch
 
@@ -88,20 +95,29 @@ def grounding_loss(parts: TextToImage, attention: Callable = gate_attention,
     table = phrase_table_features(parts, texts or phrase_table())           # (phrases,d)
 
     def loss(model, z0, t, eps, caption, phrases, boxes_xyxy, help_weight, mask=None):
-        strength = float(help_weight[0])
-        with torch.no_grad():
-            context = parts.text(caption).float()                           # (b,n,d)
         grounding = slots(table, phrases, boxes_xyxy)
         shown = model if mask is None else concat_inpainting_inputs(model, z0, mask)
-        with record_attention(gates(model), attention) as maps:
-            painting = weighted_loss(shown, z0, t, eps, context, grounding, parts.schedule,
-                                     strength)
         n = phrases.shape[1]                                                # slots in use
-        used = [one.mean(1)[..., :n] for calls in maps.values() for one in calls]
         few = grounding.each(lambda x: x[:, :n])
-        return painting + strength * ALIGN * box_alignment_loss(used, few)
+        with record_attention(gates(model), attention) as maps:
+            painting = weighted_loss(shown, z0, t, eps, states(parts, caption), grounding,
+                                     parts.schedule, float(help_weight[0]))
+        return painting + aligned(maps, torch.arange(n), few, float(help_weight[0]))
 
     return loss
+
+
+def states(parts: TextToImage, ids: Tensor) -> Tensor:
+    """The states (b,n,d) of captions' tokens, in 32 bits."""
+    with torch.no_grad():
+        return parts.text(ids).float()
+
+
+def aligned(maps: dict[str, list[Tensor]], tokens: Tensor, places: Grounding,
+            strength: float) -> Tensor:
+    """What the second loss adds: how far pixels miss the tokens (n,) whose `places` they lie in."""
+    used = [one.mean(1)[..., tokens] for calls in maps.values() for one in calls]
+    return strength * ALIGN * box_alignment_loss(used, places)
 
 
 def sample_kind(data: Layouts, rows: Tensor, empty: Tensor,
@@ -131,7 +147,7 @@ def gate_parameter_groups(unet: UNet) -> list[dict]:
 
 def gate_groups(unet: UNet) -> list[dict]:
     """Muon for the matrices of gates and position net, and AdamW's two rates for what is left."""
-    matrices, _ = split(unet, keep=("null_", "linears.0", "conv_in"))
+    matrices, _ = split(unet, keep=AS_ADAMW)
     taken = {id(p) for p in matrices}
     scalars, rest = gate_parameter_groups(unet)
     rest["params"] = [p for p in rest["params"] if id(p) not in taken]

@@ -9,18 +9,39 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import device
+from ..datasets.grounding_inputs import scene_figures
 from ..datasets.labelled import Labelled, cells, labelled, pictures, truth
 from ..datasets.nothing import KINDS, decoded_noise, nothing
-from ..eval.referees import crop_judged, crop_report, rubbish_report, scene_judged, scene_report
+from ..eval.referees import (
+    crop_judged,
+    crop_report,
+    pose_report,
+    rubbish_report,
+    scene_judged,
+    scene_report,
+)
 from ..fit import step_generator
 from ..images import crops, resized
 from ..muon import groups
-from ..referee import BACKGROUND, CROP, CropReferee, SceneReferee, presence
+from ..referee import (
+    BACKGROUND,
+    CROP,
+    FIGURE,
+    CropReferee,
+    PoseReferee,
+    SceneReferee,
+    expected_points,
+    point_boxes,
+    presence,
+)
 from ..weights import load
+from ..world import scene
 from . import Recipe, seeded
 
 EMPTY = .2                                                # of a batch: pictures of nothing
 RATE = 5e-3                                               # Muon's
+SHIFT = .2                                                # of its size: how far a side may be off
+OFF, PLACE = 10., .5                                      # weights of the pose judge's two losses
 
 
 def degrade(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -121,10 +142,10 @@ def judge_recipe(name: str, model: torch.nn.Module, config: dict, scenes: int,
                  "groups": partial(groups, lr=RATE, adjust="match_rms_adamw")})
 
 
-def jitter(boxes: Tensor, generator: torch.Generator) -> Tensor:
-    """Boxes (n,4) xyxy with every side moved by up to 6 % of the box."""
+def jitter(boxes: Tensor, generator: torch.Generator, part: float = .06) -> Tensor:
+    """Boxes (n,4) xyxy with every side moved by up to a part of the box."""
     size = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
-    return boxes + .06 * size * (2 * torch.rand(boxes.shape, generator=generator) - 1)
+    return boxes + part * size * (2 * torch.rand(boxes.shape, generator=generator) - 1)
 
 
 def empty_boxes(data: Labelled, rows: Tensor, generator: torch.Generator) -> Tensor:
@@ -183,3 +204,45 @@ def scene_loss(model: SceneReferee, x: Tensor, category: Tensor, colour: Tensor,
     return here + F.cross_entropy(by_colour, colour, ignore_index=-1) + .1 * whole
 
 
+def referee_pose(steps: int | None = None, batch: int = 64) -> Recipe:
+    """The network that finds the key points of a figure in its crop, of all posable categories."""
+    steps = steps or 3_000
+    count = min(16_000, batch * steps)
+    seen, none = Exhibits.of(count), round(EMPTY * batch)
+    points = torch.stack([scene_figures(scene(seed), seen.data.renders.ids[i])
+                          for i, seed in enumerate(seen.data.renders.seeds)])
+    rows, slots = torch.nonzero(points.flatten(2).any(-1), as_tuple=True)
+
+    def sample_batch(step: int) -> tuple[Tensor, Tensor, Tensor]:
+        g = step_generator(18, step)
+        pick = torch.randint(len(rows), (batch,), generator=g)
+        true = points[rows[pick], slots[pick]]                     # (b,17,3)
+        boxes = jitter(point_boxes(true), g, SHIFT)
+        x = torch.cat([seen.shown(rows[pick[:-none]], g), seen.empty(none, g)])
+        low, high = boxes[:, None, :2], boxes[:, None, 2:]
+        xy = (true[..., :2] - low) / (high - low)                  # in its crop
+        there = (true[..., 2] > 0) & (xy >= 0).all(-1) & (xy < 1).all(-1)
+        there[-none:] = False
+        return crops(x, boxes, torch.arange(batch), FIGURE), xy, there.float()
+
+    def report(model) -> dict:
+        return pose_report(model, max(4, count // 80))
+
+    return judge_recipe("referee-pose", seeded(PoseReferee), {"width": 24}, count, sample_batch,
+                        pose_loss, steps, report)
+
+
+def pose_loss(model: PoseReferee, x: Tensor, xy: Tensor, there: Tensor) -> Tensor:
+    """How far each joint that is there (b,17) is missed, and cross-entropy of its position.
+
+    Where no joint is there the maps should be flat.
+    """
+    logits = model(x)
+    side = logits.shape[-1]
+    column, row = (side * xy.clamp(0, .999)).long().unbind(-1)     # (b,17) each
+    log_p = logits.flatten(2).log_softmax(-1)                      # (b,17,side*side)
+    place = -log_p.gather(2, (side * row + column)[..., None])[..., 0]
+    off = (expected_points(logits)[0] - xy).abs().sum(-1)
+    nobody = (there.sum(1) == 0).float()
+    flat = -(log_p.mean((1, 2)) * nobody).mean()
+    return ((OFF * off + PLACE * place) * there).sum() / there.sum().clamp(min=1) + flat

@@ -1,0 +1,281 @@
+"""Does a picture hold the pose, the colour or the map that was asked for? Judged by the referee.
+
+Each report has the same rows: renders, what the autoencoder gives back of them, pictures with
+grounding and without, and as chance the grounded ones held against another picture's wish.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import latent, weights
+from ..datasets.grounding_inputs import (
+    as_keypoints,
+    crop_features,
+    scene_figures,
+    semantic_numbers,
+)
+from ..datasets.labelled import labelled, pictures
+from ..gligen import ground
+from ..grounded import generate_from
+from ..grounding_inputs import Entities
+from ..grounding_maps import MAP_CLASSES, generate_from_maps, semantic_maps
+from ..images import to_model
+from ..latent import TextToImage
+from ..metrics import (
+    bootstrap,
+    keypoint_precision,
+    mean_iou,
+    overlap_counts,
+    right_points,
+)
+from ..referee import BACKGROUND, judge_poses, judge_positions
+from ..world import captions, render, scene, seeds
+from ..world.scene import Scene
+from ..world.vocabulary import BASE, CATEGORIES, POSABLE, STUFF
+from .autoencoder import reconstruct
+from .grounding import Held
+
+NO_COLOURS = 3                                            # the caption that names none
+POSED = tuple(word for word in POSABLE if word in BASE)
+
+
+def in_batches(make: Callable, count: int, batch: int = 8) -> Tensor:
+    """What `make(rows)` gives for rows 0 to count, one batch after the other."""
+    return torch.cat([make(slice(i, min(i + batch, count))) for i in range(0, count, batch)])
+
+
+def interval(values: Tensor, name: str) -> dict:
+    """A mean with its 95 % interval and the number of values, for a report."""
+    low, high = bootstrap(values.numpy())
+    return {name: float(values.double().mean()), f"{name}, low": low, f"{name}, high": high,
+            "n": len(values)}
+
+
+def five_rows(held, parts: TextToImage, judged: Callable, **options) -> dict:
+    """The rows of a report, each as what `judged(pictures, held)` says."""
+    grounded = held.generated(parts, **options)
+    made = {"renders": (held.x, held), "reconstructions": (reconstruct(parts.vae, held.x), held),
+            "grounded": (grounded, held), "exchanged": (grounded, held.exchanged()),
+            "ungrounded": (held.ungrounded(parts, **options), held)}
+    return {name: judged(x, of) for name, (x, of) in made.items()}
+
+
+def ungrounded(parts: TextToImage, texts: list[str], **options) -> Tensor:
+    """The captions alone, from the same seeds, by the plain model."""
+    plain = latent.TextToImage(parts.vae, parts.text, weights.load("ldm", parts.device),
+                               parts.tokenizer, parts.schedule)
+    return in_batches(lambda rows: latent.generate(plain, texts[rows], rows.start, **options),
+                      len(texts))
+
+
+# ------------------------------------------------------------------------------ key points
+
+@dataclass(frozen=True)
+class HeldFigures:
+    """Held-out scenes with figures: captions, key points (n,6,17,3), renders x (n,3,128,128)."""
+
+    captions: list[str]
+    points: Tensor
+    x: Tensor
+
+    @classmethod
+    def of(cls, count: int, split: str = "grounding-test",
+           categories: tuple[str, ...] = POSED) -> "HeldFigures":
+        """The first `count` scenes of a split that show a figure of these categories."""
+        texts, points, images = [], [], []
+        for one in map(scene, seeds(split, 40 * count)):
+            if len(texts) == count:
+                break
+            if any(thing.category in categories for thing in one.things):
+                drawn = render(one)
+                found = scene_figures(one, drawn.ids, categories)
+                if bool(found.any()):
+                    texts.append(captions(one)[0])
+                    points.append(found)
+                    images.append(drawn.image)
+        return cls(texts, torch.stack(points), to_model(torch.from_numpy(np.stack(images))))
+
+    def exchanged(self) -> "HeldFigures":
+        """Each picture held against the next one's skeletons."""
+        return replace(self, points=self.points.roll(-1, 0))
+
+    def generated(self, parts: TextToImage, **options) -> Tensor:
+        """Pictures (n,3,128,128) of captions and skeletons; seeds 0, 1, ..."""
+        return in_batches(lambda rows: generate_from(
+            parts, self.captions[rows], as_keypoints(self.points[rows]).each(
+                lambda x: x.to(parts.device)), rows.start, **options), len(self.captions))
+
+    def ungrounded(self, parts: TextToImage, **options) -> Tensor:
+        """Pictures of the captions alone."""
+        return ungrounded(parts, self.captions, **options)
+
+    def seen(self, x: Tensor, judge=None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Rows, true points (m,17,3), the judge's (m,17,2) and how sure it is (m,), by figure."""
+        rows, k = torch.nonzero((self.points[..., 2] == 2).any(-1), as_tuple=True)
+        true, judge = self.points[rows, k], judge or weights.load("referee-pose")
+        return rows, true, *judge_poses(judge, x, true, rows)
+
+    def right(self, x: Tensor) -> float:
+        """PCK at .2 of the figure's height, the mean over figures."""
+        _, true, found, _ = self.seen(x)
+        return float(right_points(found, true).mean())
+
+
+def pose_figures(x: Tensor, held: HeldFigures) -> dict:
+    """PCK and OKS-AP of pictures of held-out skeletons."""
+    rows, true, found, sure = held.seen(x)
+    mine = [rows == i for i in range(len(held.captions))]
+    ap = keypoint_precision([(sure[m], found[m]) for m in mine], [true[m] for m in mine])
+    return interval(right_points(found, true), "PCK") | {
+        "PCK at .1": float(right_points(found, true, .1).mean())} | ap
+
+
+def keypoint_report(parts: TextToImage, count: int, **options) -> dict:
+    """Does the painted figure hold the pose? Base figures, and novel monkeys beside them."""
+    report = {}
+    for name, split, categories in (("", "grounding-test", POSED),
+                                    (", novel", "novel", ("monkey",))):
+        held = HeldFigures.of(count, split, categories)
+        for row, figures in five_rows(held, parts, pose_figures, **options).items():
+            report |= {f"{what}, {row}{name}": value for what, value in figures.items()}
+    return report | options | {"pictures": count}
+
+
+# -------------------------------------------------------------------------------- pictures
+
+@dataclass(frozen=True)
+class HeldCrops:
+    """Held-out layouts whose colours only a crop tells: the captions and phrases name none."""
+
+    held: Held
+    captions: list[str]
+    x: Tensor
+
+    @classmethod
+    def of(cls, count: int, split: str = "grounding-test") -> "HeldCrops":
+        """The first layouts of a split, with the renders from which crops are cut."""
+        data = labelled(split, count)
+        return cls(Held.of(count, split), [captions(scene(s))[NO_COLOURS]
+                                           for s in data.renders.seeds],
+                   pictures(data, torch.arange(count)))
+
+    def exchanged(self) -> "HeldCrops":
+        """The same boxes, each asked for another box's colour."""
+        used = self.held.category >= 0
+        colour = self.held.colour.clone()
+        colour[used] = colour[used].roll(1, 0)
+        return replace(self, held=replace(self.held, colour=colour))
+
+    def entities(self, parts: TextToImage, rows: slice, text: bool, picture: bool) -> Entities:
+        """Bare categories, crops, or both, for each box."""
+        category, boxes = self.held.category[rows], self.held.boxes_xyxy[rows]
+        i, k = torch.nonzero(category >= 0, as_tuple=True)
+        phrases = [[CATEGORIES[n] for n in row[row >= 0].tolist()] for row in category]
+        told = ground(parts, phrases, [b[row >= 0] for b, row in zip(boxes, category, strict=True)])
+        shown = torch.zeros_like(told.features)
+        shown[i, k] = crop_features(weights.load("clip"), self.x[rows], boxes[i, k], i).to(shown)
+        return Entities(told.boxes, told.masks, told.masks * text, told.masks * picture,
+                        told.features, shown)
+
+    def generated(self, parts: TextToImage, text: bool = True, picture: bool = True,
+                  **options) -> Tensor:
+        """Pictures of boxes with bare phrases and crops, or one of both; seeds 0, 1, ..."""
+        return in_batches(lambda rows: generate_from(
+            parts, self.captions[rows], self.entities(parts, rows, text, picture), rows.start,
+            **options), len(self.captions))
+
+    def ungrounded(self, parts: TextToImage, **options) -> Tensor:
+        """Pictures of the captions alone."""
+        return ungrounded(parts, self.captions, **options)
+
+    def right(self, x: Tensor) -> float:
+        """The part of boxes in the colour of their crop."""
+        return float(self.held.hits(x)[1].float().mean())
+
+
+def crop_figures(x: Tensor, wished: HeldCrops) -> dict:
+    """How often a box holds the colour of its crop, and the category."""
+    category, colour = wished.held.hits(x).float()
+    return interval(colour, "colour") | {"category": float(category.mean())}
+
+
+def entity_report(parts: TextToImage, count: int, **options) -> dict:
+    """Is the colour taken from the picture where no word names it? Text alone beside it."""
+    held = HeldCrops.of(count)
+    rows = five_rows(held, parts, crop_figures, **options) | {
+        name: crop_figures(held.generated(parts, text, picture, **options), held)
+        for name, text, picture in (("picture alone", False, True), ("text alone", True, False))}
+    return {f"{what}, {row}": value for row, figures in rows.items()
+            for what, value in figures.items()} | options | {"pictures": count}
+
+
+# ------------------------------------------------------------------------------------ maps
+
+@dataclass(frozen=True)
+class HeldMaps:
+    """Held-out scenes: captions, maps of class numbers (n,128,128), renders x (n,3,128,128)."""
+
+    captions: list[str]
+    numbers: Tensor
+    x: Tensor
+
+    @classmethod
+    def of(cls, count: int, split: str = "grounding-test") -> "HeldMaps":
+        """The first scenes of a split of base categories."""
+        data = labelled(split, count)
+        found: list[Scene] = [scene(seed) for seed in data.renders.seeds]
+        numbers = np.stack([semantic_numbers(one, ids) for one, ids in
+                            zip(found, data.renders.ids, strict=True)])
+        return cls([captions(one)[0] for one in found], torch.from_numpy(numbers),
+                   pictures(data, torch.arange(count)))
+
+    def exchanged(self) -> "HeldMaps":
+        """Each picture held against the next one's map."""
+        return replace(self, numbers=self.numbers.roll(-1, 0))
+
+    def generated(self, parts: TextToImage, **options) -> Tensor:
+        """Pictures of captions and maps; seeds 0, 1, ..."""
+        return in_batches(lambda rows: generate_from_maps(
+            parts, self.captions[rows], semantic_maps(self.numbers[rows]).each(
+                lambda x: x.to(parts.device)), rows.start, **options), len(self.captions))
+
+    def ungrounded(self, parts: TextToImage, **options) -> Tensor:
+        """Pictures of the captions alone."""
+        return ungrounded(parts, self.captions, **options)
+
+    def counts(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Shared and joint positions of each class in each picture; stuff counts as one class.
+
+        The scene referee names things, at the middle of each of 16 x 16 positions.
+        """
+        few = self.numbers[:, 4::8, 4::8].long() - len(STUFF)               # BASE comes first
+        true = torch.where(few >= 0, few, BACKGROUND)
+        found = judge_positions(weights.load("referee-scene"), x)
+        return overlap_counts(found, true, BACKGROUND + 1)
+
+    def right(self, x: Tensor) -> float:
+        """The mean intersection over union, over all classes that are there."""
+        shared, joint = self.counts(x)
+        return float(mean_iou(shared.sum(0), joint.sum(0)))
+
+
+def iou_figures(x: Tensor, held: HeldMaps) -> dict:
+    """mIoU of things and background, its interval by drawing pictures again."""
+    shared, joint = held.counts(x)
+    rows = torch.from_numpy(np.random.default_rng(0).integers(len(x), size=(2000, len(x))))
+    again = mean_iou(shared[rows].sum(1), joint[rows].sum(1))
+    low, high = np.percentile(again.numpy(), [2.5, 97.5])
+    return {"mIoU": float(mean_iou(shared.sum(0), joint.sum(0))), "mIoU, low": float(low),
+            "mIoU, high": float(high), "n": len(x)}
+
+
+def map_report(parts: TextToImage, count: int, **options) -> dict:
+    """Do painted pictures hold the map? Beside it maps of other scenes, as chance."""
+    rows = five_rows(HeldMaps.of(count), parts, iou_figures, **options)
+    return {f"{what}, {row}": value for row, figures in rows.items()
+            for what, value in figures.items()} | options | {
+        "classes": len(MAP_CLASSES) - len(STUFF) + 1, "pictures": count}
