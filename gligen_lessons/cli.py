@@ -134,10 +134,11 @@ def make_slides(options) -> int:
 def take_weights(folder: Path | None) -> None:
     """Let a folder of one's own go before the shipped weights, if it holds some."""
     from . import weights
+    from .models import MODELS
 
     if folder is None:
         return
-    if not any(weights.path(name, folder).exists() for name in weights.names()):
+    if not any(weights.path(name, folder).exists() for name in MODELS):
         raise ValueError(f"--weights {folder}: there are no weights in it; python course.py train "
                          "small makes some in runs/small.")
     os.environ[weights.OWN] = str(folder.resolve())
@@ -166,7 +167,14 @@ def add_generation(add) -> None:
     """What `generate` takes beside the caption."""
     add("--box", action="append", type=words_of, metavar="PHRASE:x0,y0,x1,y1",
         help="what goes where, in normalised coordinates 0..1; as often as there are boxes")
-    add("--tau", type=float, help="with boxes: the part of the steps that is grounded (default: 1)")
+    add("--image", action="append", type=words_of, metavar="CROP.png:x0,y0,x1,y1",
+        help="what a picture shows goes there; with the box of a --box it is one thing")
+    add("--keypoints", type=Path, metavar="FILE", help="a skeleton, or several: JSON, COCO's 17 "
+        "triples [x, y, visible] in 0..1")
+    add("--map", type=Path, metavar="FILE", help="a semantic map: a square picture of class "
+        "numbers, 64 positions a side or a multiple")
+    add("--tau", type=float, help="the part of the steps that is grounded (default: 1)")
+    add("--reground", action="store_true", help="gate and cross-attention in parallel (ReGround)")
     add("--out", type=file_of, required=True, help="the picture to write, .png or .jpg")
     add("--seed", type=seed_of, default=0, help="which noise to begin with (default: 0)")
     add("--steps", type=count_of, default=50, help="steps of DDIM (default: 50)")

@@ -1,4 +1,4 @@
-"""What `generate` does: a caption, with boxes or without, as a picture file."""
+"""What `generate` does: a caption, with grounding or without, as a picture file."""
 
 import io
 import warnings
@@ -10,14 +10,14 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from . import boxes as boxes_
 from . import device, files, grounded, latent, weights
-from .gligen import ground
+from .conditions import Request, request
+from .grounding_maps import map_noise, sample_from_maps
 from .images import to_shown
 from .latent import TextToImage
+from .reground import reground
 
 PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
-FORM = 'write "PHRASE:x0,y0,x1,y1", such as "a red car:0.1,0.5,0.5,0.8"'
 
 
 def picture_files(out: Path, count: int) -> list[Path]:
@@ -29,43 +29,24 @@ def picture_files(out: Path, count: int) -> list[Path]:
     return [out.with_stem(f"{out.stem}-{i}") for i in range(1, count + 1)]
 
 
-def phrase_and_box(text: str) -> tuple[str, list[float]]:
-    """A phrase, which may hold colons, and its box xyxy in 0..1: "PHRASE:x0,y0,x1,y1".
-
-    ValueError names the text and what is wrong with it.
-    """
-    phrase, colon, numbers = text.rpartition(":")
-    if not colon:
-        raise ValueError(f"--box {text!r} has no colon: {FORM}.")
-    if not phrase.strip():
-        raise ValueError(f"--box {text!r} has no phrase before its colon: {FORM}.")
-    try:
-        box = [float(number) for number in numbers.split(",")]
-    except ValueError:
-        box = []
-    if len(box) != 4:
-        raise ValueError(f"--box {text!r} needs four numbers after its last colon: {FORM}.")
-    boxes_.check_boxes([box], f"--box {text!r}: boxes")
-    return phrase.strip(), box
-
-
 def generate_files(args: Namespace) -> None:
     """Paint a caption; with `count` several, from seed, seed + 1, ...
 
     Nothing is written before every picture is painted; each file appears when it is whole.
     """
-    targets = picture_files(args.out, args.count)
-    requested = [phrase_and_box(text) for text in args.box or ()]
-    if args.tau is not None and not requested:
-        raise ValueError("--tau says how long boxes count: it needs --box.")
+    targets, asked = picture_files(args.out, args.count), request(args)
+    for option, needed in (("tau", args.tau is not None), ("reground", args.reground)):
+        if needed and asked is None:
+            raise ValueError(f"--{option} says how grounding is used: it needs --box, --image, "
+                             "--keypoints or --map.")
     where = device.pick()
-    parts = weights.text_to_image(where, weights.load("gligen", where) if requested else None)
-    for text in (args.caption, *(phrase for phrase, _ in requested)):
+    parts = weights.text_to_image(where, weights.load(asked.weights, where) if asked else None)
+    for text in (args.caption, *(asked.phrases if asked else ())):
         note_unknown(parts, text)
-    trajectory = grounded_trajectory(parts, args,
-                                     requested) if requested else plain_trajectory(parts, args)
-    for step in tqdm(trajectory, total=args.steps, desc="painting", unit="step"):
-        z0 = step[1]
+    trajectory = grounded_trajectory(parts, args, asked) if asked else plain_trajectory(parts, args)
+    with reground(parts.unet, args.reground):
+        for step in tqdm(trajectory, total=args.steps, desc="painting", unit="step"):
+            z0 = step[1]
     for target, x in zip(targets, latent.to_pictures(parts.vae, z0), strict=True):
         write_picture(x, target)
         print(f"wrote {target}")
@@ -84,18 +65,20 @@ def plain_trajectory(parts: TextToImage, args: Namespace) -> Iterator[tuple[int,
 
 
 def grounded_trajectory(parts: TextToImage, args: Namespace,
-                        requested: list[tuple[str, list[float]]]) -> Iterator[tuple[int, Tensor]]:
-    """The trajectory from caption and boxes, every picture with the same; notes boxes too many."""
-    phrases, boxes = (list(column) for column in zip(*requested, strict=True))
+                        asked: Request) -> Iterator[tuple[int, Tensor]]:
+    """The trajectory from caption and grounding, every picture with the same; notes boxes too many.
+    """
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always", UserWarning)
-        grounding = ground(parts, [phrases], [boxes])
+        grounding = asked.make(parts)
     for warning in heard:
         print(f"note: {warning.message}")
-    grounding = grounding.each(lambda x: x.expand(args.count, *x.shape[1:]))
-    return grounded.sample_grounded(
-        parts, [args.caption] * args.count, grounding, parts.first_noise(args.count, args.seed),
-        args.steps, args.scale, 1. if args.tau is None else args.tau)
+    grounding = grounding.each(lambda x: x.expand(args.count, *x.shape[1:]).to(parts.device))
+    sample, noise = ((sample_from_maps, map_noise) if asked.weights == "gligen-map" else
+                     (grounded.sample_grounded, TextToImage.first_noise))
+    return sample(parts, [args.caption] * args.count, grounding,
+                  noise(parts, args.count, args.seed), args.steps, args.scale,
+                  1. if args.tau is None else args.tau)
 
 
 def write_picture(x: Tensor, target: Path) -> None:

@@ -151,7 +151,11 @@ def keypoint_grounding(figures: list[list], persons: int = PERSONS) -> Keypoints
 
 def one_figure(body, where: str) -> Tensor:
     """A figure's points (17,3), or one sentence on what is wrong with them."""
-    points = torch.as_tensor(body, dtype=torch.float32)
+    try:
+        points = torch.as_tensor(body, dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError):                           # ragged, or words
+        raise ValueError(f"{where}: {len(KEYPOINTS)} key points of [x, y, visible] make a figure, "
+                         f"got {str(body)[:60]}.") from None
     if points.shape != (len(KEYPOINTS), 3):
         raise ValueError(f"{where}: {len(KEYPOINTS)} key points of [x, y, visible] make a figure, "
                          f"got {tuple(points.shape)}.")
