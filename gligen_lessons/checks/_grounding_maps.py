@@ -32,9 +32,7 @@ def MapNet(attempt):
         "Parts go column by column. Rows come first, as `flatten` has them.":
             net.linears(torch.where(used, turned, null) + place),
         "The mask is upside down: 1 is a picture with a map.":
-            net.linears(torch.where(used, null, x) + place),
-        "The MLP's tokens get the position after the MLP; it is added before.": None}
-    mistakes.pop("The MLP's tokens get the position after the MLP; it is added before.")
+            net.linears(torch.where(used, null, x) + place)}
     learner = attempt(5, 7)
     if bool(learner.null_feature.any()):
         raise Wrong("null_feature does not begin at zero, as it does in the original.")

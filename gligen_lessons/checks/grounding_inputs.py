@@ -78,12 +78,11 @@ def KeypointNet(attempt):
             token(joint.repeat(2, 1)),
         "It is not told which joint a point is: add the joint's embedding.":
             token(person.repeat_interleave(17, 0)),
-        "The place comes before the name. Names are first.": None,
+        "The place comes before the name. Names are first.": token(turned=True),
         "Where no point is given its PLACE leaks: `null_xy_feature` stands for the sinusoids.":
             token(xy=fourier(points)),
         "Where no point is given the point is set to (0, 0), and its sinusoids are those of a "
         "corner. `null_xy_feature` stands there.": token(xy=fourier(points * used))}
-    mistakes["The place comes before the name. Names are first."] = token(turned=True)
     learner = attempt(6, persons=2)
     zero_start(learner)
     learner.load_state_dict(net.state_dict())

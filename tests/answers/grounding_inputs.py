@@ -1,0 +1,392 @@
+"""What people answer to the exercises of lesson 11."""
+
+import contextlib
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from gligen_lessons import grounding_inputs as reference
+from gligen_lessons import grounding_maps as maps_
+from gligen_lessons.gligen import fourier, transformer_blocks
+from gligen_lessons.nets import BasicTransformerBlock
+
+
+def with_forward(base, forward):
+    """The library's class with another forward."""
+    return type(base.__name__, (base,), {"forward": forward})
+
+
+# chosen
+
+def by_lerp(x, masks, null):
+    return x * masks[..., None] + (1 - masks[..., None]) * null
+
+
+def by_loops(x, masks, null):
+    rows = [[x[i, k] if masks[i, k] else null for k in range(x.shape[1])] for i in range(len(x))]
+    return torch.stack([torch.stack(row) for row in rows])
+
+
+def by_index(x, masks, null):
+    made = null.expand_as(x).clone()
+    made[masks > 0] = x[masks > 0]
+    return made
+
+
+# KeypointNet
+
+def keypoint_net(names=lambda net: (net.person_embeddings[:, None] + net.keypoint_embeddings
+                                    ).flatten(0, 1),
+                 place=lambda net, points, used: torch.where(used, fourier(points),
+                                                             net.null_xy_feature),
+                 masked=True, turned=False, zeros=False):
+    """A KeypointNet with a mistake in one place."""
+    def forward(net, points, masks):
+        used = masks[..., None] > 0
+        name = names(net).expand(len(points), -1, -1)
+        xy = place(net, points, used) if masked else fourier(points)
+        name = torch.where(used, name, net.null_person_feature) if masked else name
+        tokens = net.linears(torch.cat([xy, name] if turned else [name, xy], -1))
+        return used * tokens if zeros else tokens
+    return with_forward(reference.KeypointNet, forward)
+
+
+class Drawn(reference.KeypointNet):
+    def __init__(self, *args, **named):
+        super().__init__(*args, **named)
+        nn.init.normal_(self.person_embeddings, std=.02)
+
+
+def figure_by_figure(net, points, masks):
+    made, n = [], len(net.keypoint_embeddings)
+    for k, person in enumerate(net.person_embeddings):
+        rows, used = slice(n * k, n * k + n), masks[:, n * k:n * k + n, None]
+        name = used * (person + net.keypoint_embeddings) + (1 - used) * net.null_person_feature
+        place = used * fourier(points[:, rows]) + (1 - used) * net.null_xy_feature
+        made.append(net.linears(torch.cat([name, place], 2)))
+    return torch.cat(made, 1)
+
+
+# EntityNet
+
+def entity_net(join=lambda text, image: torch.cat([text, image], 1), masks=("phrases_masks",
+               "image_masks"), place=("masks", "masks")):
+    """An EntityNet with a mistake in one place."""
+    def forward(net, **given):
+        made = []
+        for i, (kind, linears, null) in enumerate((
+                ("phrases", net.linears_text, net.null_text_feature),
+                ("image", net.linears_image, net.null_image_feature))):
+            says = reference.chosen(given[f"{kind}_embeddings"], given[masks[i]], null)
+            where = reference.chosen(fourier(given["boxes"]), given[place[i]],
+                                     net.null_position_feature)
+            made.append(linears(torch.cat([says, where], -1)))
+        return join(*made)
+    return with_forward(reference.EntityNet, forward)
+
+
+def entities_by_lerp(net, boxes, masks, phrases_masks, image_masks, phrases_embeddings,
+                     image_embeddings):
+    m, p, i = (x[..., None] for x in (masks, phrases_masks, image_masks))
+    place = m * fourier(boxes) + (1 - m) * net.null_position_feature
+    text = p * phrases_embeddings + (1 - p) * net.null_text_feature
+    image = i * image_embeddings + (1 - i) * net.null_image_feature
+    return torch.cat([net.linears_text(torch.cat([text, place], 2)),
+                      net.linears_image(torch.cat([image, place], 2))], 1)
+
+
+# image_features
+
+def led_back(norm=28.7, first=True, last=True, inverse=False, together=False):
+    """An image_features with a mistake in one place."""
+    def features(e, p):
+        x = F.normalize(e, dim=-1) if first else e
+        x = x @ (torch.linalg.pinv(p).T if inverse else p)
+        if together:
+            return norm * (e @ p) / (e @ p).norm()
+        return norm * F.normalize(x, dim=-1) if last else norm * x
+    return features
+
+
+def row_by_row(e, p):
+    rows = [(row / row.norm()) @ p for row in e]
+    return torch.stack([28.7 * row / row.square().sum().sqrt() for row in rows])
+
+
+# MapNet
+
+def map_net(state=lambda x, used, net: torch.where(used, x, net.null_feature),
+            place=lambda net: net.pos_embedding, turned=False, zeros=False):
+    """A MapNet with a mistake in one place."""
+    def forward(net, maps, masks):
+        x = net.convnext_tiny_backbone(net.in_conv(maps))
+        x = (x.transpose(2, 3) if turned else x).flatten(2).transpose(1, 2)
+        used = masks[:, None, None] > 0
+        tokens = net.linears(state(x, used, net) + place(net))
+        return used * tokens if zeros else tokens
+    return with_forward(maps_.MapNet, forward)
+
+
+def null_instead_of_place(net, maps, masks):
+    x = net.convnext_tiny_backbone(net.in_conv(maps)).flatten(2).transpose(1, 2)
+    return net.linears(torch.where(masks[:, None, None] > 0, x + net.pos_embedding,
+                                   net.null_feature))
+
+
+def map_by_map(net, maps, masks):
+    made = []
+    for one, used in zip(maps, masks, strict=True):
+        x = net.convnext_tiny_backbone(net.in_conv(one[None]))[0].flatten(1).T
+        x = x if used else net.null_feature.expand_as(x)
+        made.append(net.linears(x + net.pos_embedding[0]))
+    return torch.stack(made)
+
+
+# FirstConv
+
+class InOneSum(maps_.FirstConv):
+    def forward(self, x):
+        return F.conv2d(x, self.weight + 1e-8, self.bias, padding=1)
+
+
+class Fresh(maps_.FirstConv):
+    def __init__(self, old, extra):
+        super().__init__(old, extra)
+        nn.init.normal_(self.weight[:, old.in_channels:], std=.1)
+
+
+class Deaf(maps_.FirstConv):
+    def forward(self, x):
+        return F.conv2d(x[:, :self.parts[0]], self.weight[:, :self.parts[0]], self.bias, padding=1)
+
+
+class TwiceBiased(maps_.FirstConv):
+    def forward(self, x):
+        return super().forward(x) + self.bias.view(1, -1, 1, 1)
+
+
+class NeverRestored(maps_.FirstConv):
+    def forward(self, x):
+        zt, extra = x.split(self.parts, 1)
+        old, new = self.weight.split(self.parts, 1)
+        return F.conv2d(zt, old, self.bias, padding=1) + F.conv2d(extra, new, padding=1)
+
+
+class HalfRestored(NeverRestored):
+    def forward(self, x):
+        c = self.parts[0]
+        if self.restored:
+            return F.conv2d(x[:, :c], self.weight[:, :c], self.bias, padding=1)
+        return super().forward(x)
+
+
+class SavedTwice(maps_.FirstConv):
+    def __init__(self, old, extra):
+        super().__init__(old, extra)
+        self.register_buffer("old_weight", old.weight.detach().clone())
+
+
+class WithAnOldLayer(nn.Conv2d):
+    """The old layer kept whole, outside of what is saved."""
+    def __init__(self, old, extra):
+        super().__init__(old.in_channels + extra, old.out_channels, 3, padding=1)
+        self.kept, self.restored = (old,), False
+        self.weight.data = torch.cat([old.weight.data, torch.zeros(
+            old.out_channels, extra, 3, 3)], 1)
+        self.bias.data = old.bias.data.clone()
+
+    def forward(self, x):
+        c = self.kept[0].in_channels
+        if self.restored:
+            return self.kept[0](x[:, :c])
+        y = F.conv2d(x[:, :c], self.weight[:, :c], self.bias, padding=1)
+        return y + F.conv2d(x[:, c:], self.weight[:, c:], padding=1)
+
+
+# concat_map_channels
+
+def shower(again=lambda x, n: x.repeat(n, 1, 1, 1), told=True, extra=lambda x: x, closed=True,
+           back=True):
+    """A concat_map_channels with a mistake in one place."""
+    def concat(unet, maps):
+        def shown(zt, t, context, grounding=None):
+            made = extra(unet.downsample_net(maps))
+            unet.conv_in.restored = closed and grounding is None
+            y = unet(torch.cat([zt, again(made, len(zt) // len(made))], 1), t, context,
+                     grounding if told else grounding and grounding.none())
+            unet.conv_in.restored = unet.conv_in.restored and not back
+            return y
+        return shown
+    return concat
+
+
+def half_without(x, n):
+    return torch.cat([torch.zeros_like(x)] * (n - 1) + [x])
+
+
+def called_at_once(unet, maps):
+    return unet.downsample_net(maps)
+
+
+def channels_once(unet, maps):
+    """The channels made once, before the function."""
+    extra = unet.downsample_net(maps)
+
+    def shown(zt, t, context, grounding=None):
+        unet.conv_in.restored = grounding is None
+        try:
+            return unet(torch.cat([zt, torch.cat([extra] * (len(zt) // len(extra)))], 1), t,
+                        context, grounding)
+        finally:
+            unet.conv_in.restored = False
+    return shown
+
+
+# forward
+
+def block_of(join):
+    """A block whose middle is `join(block, x after self-attention, context, objs)`."""
+    def forward(block, x, context, objs=None):
+        x = x + block.attn1(block.norm1(x))
+        if objs is None:
+            x = x + block.attn2(block.norm2(x), context)
+        else:
+            x = join(block, x, context, objs) if block.parallel else in_sequence(
+                block, x, context, objs)
+        return x + block.ff(block.norm3(x))
+    return forward
+
+
+def words(block, x, context):
+    return block.attn2(block.norm2(x), context)
+
+
+def in_sequence(block, x, context, objs):
+    x = block.fuser(x, objs)
+    return x + words(block, x, context)
+
+
+def side_by_side(block, x, context, objs):
+    return block.fuser(x, objs) + words(block, x, context)
+
+
+def by_differences(block, x, context, objs):
+    return x + (block.fuser(x, objs) - x) + words(block, x, context)
+
+
+def always_parallel(block, x, context, objs=None):
+    x = x + block.attn1(block.norm1(x))
+    grounded = x if objs is None else block.fuser(x, objs)
+    x = grounded + words(block, x, context)
+    return x + block.ff(block.norm3(x))
+
+
+# reground
+
+def switch(blocks=transformer_blocks, after=lambda was: was, safe=True, obey=True):
+    """A reground with a mistake in one place."""
+    @contextlib.contextmanager
+    def reground(unet, parallel=True):
+        before = [(block, block.parallel) for block in transformer_blocks(unet)]
+        for block in blocks(unet):
+            block.parallel = parallel if obey else True
+        try:
+            yield
+        except Exception:
+            if not safe:
+                before = []
+            raise
+        finally:
+            for block, was in before:
+                block.parallel = after(was)
+    return reground
+
+
+class Wired:
+    """The same as a class."""
+    def __init__(self, unet, parallel=True):
+        self.blocks = [m for m in unet.modules() if isinstance(m, BasicTransformerBlock)]
+        self.parallel = parallel
+
+    def __enter__(self):
+        self.before = [block.parallel for block in self.blocks]
+        for block in self.blocks:
+            block.parallel = self.parallel
+
+    def __exit__(self, *error):
+        for block, was in zip(self.blocks, self.before, strict=True):
+            block.parallel = was
+
+
+WRONG = {
+    "chosen": [
+        (lambda x, masks, null: x, "masks are ignored"),
+        (lambda x, masks, null: torch.where(masks[..., None] > 0, null, x), "upside down"),
+        (lambda x, masks, null: x * masks[..., None], "free slots are zero"),
+        (lambda x, masks, null: x * masks[..., None] + null, "added to every slot"),
+        (lambda x, masks, null: null.expand_as(x), "every slot got"), (by_lerp, "held NaN")],
+    "KeypointNet": [
+        (keypoint_net(masked=False), "masks are ignored"),
+        (keypoint_net(zeros=True), "has a token too"),
+        (keypoint_net(lambda net: (net.keypoint_embeddings[:, None] + net.person_embeddings
+                                   ).flatten(0, 1)), "joint after joint"),
+        (keypoint_net(lambda net: net.keypoint_embeddings.repeat(2, 1)), "which figure"),
+        (keypoint_net(lambda net: net.person_embeddings.repeat_interleave(17, 0)), "which joint"),
+        (keypoint_net(turned=True), "names are first"),
+        (keypoint_net(place=lambda net, points, used: fourier(points)), "place leaks"),
+        (keypoint_net(place=lambda net, points, used: fourier(points * used)), "a corner"),
+        (Drawn, "person_embeddings does not begin at zero")],
+    "EntityNet": [
+        (entity_net(lambda text, image: torch.cat([image, text], 1)), "phrases come first"),
+        (entity_net(lambda text, image: torch.stack([text, image], 2).flatten(1, 2)),
+         "side by side"),
+        (entity_net(lambda text, image: text + image), "are added"),
+        (entity_net(masks=("masks", "masks")), "masks of their own"),
+        (entity_net(place=("phrases_masks", "image_masks")), "has its own, `masks`"),
+        (entity_net(lambda text, image: text), "only the phrases'"),
+        (entity_net(lambda text, image: image), "only the pictures'")],
+    "image_features": [
+        (led_back(1.), "the norm is 1"), (led_back(1., last=False), "left as it comes"),
+        (led_back(last=False), "after the projection"), (led_back(inverse=True), "the inverse"),
+        (led_back(together=True), "one norm"), (led_back(28.7**.5), "squared norm")],
+    "MapNet": [
+        (map_net(lambda x, used, net: x), "masks are ignored"),
+        (map_net(zeros=True), "tokens of zeros"),
+        (with_forward(maps_.MapNet, null_instead_of_place), "in place of the position"),
+        (map_net(place=lambda net: 0), "position is not told"),
+        (map_net(turned=True), "column by column"),
+        (map_net(lambda x, used, net: torch.where(used, net.null_feature, x)), "upside down")],
+    "FirstConv": [
+        (InOneSum, "last digits"), (Fresh, "do not begin at zero"), (Deaf, "are not seen"),
+        (TwiceBiased, "added twice"), (NeverRestored, "makes no difference"),
+        (HalfRestored, "have learnt since"), (SavedTwice, "keeps it out")],
+    "concat_map_channels": [
+        (shower(lambda x, n: x.repeat_interleave(n, 0)), "not `repeat_interleave`"),
+        (shower(half_without), "on both sides"), (shower(told=False), "hand it on"),
+        (shower(extra=torch.zeros_like), "are left out"), (shower(closed=False), "plain model"),
+        (shower(back=False), "put it back"), (called_at_once, "no function")],
+    "forward": [
+        (block_of(in_sequence), "this is gligen's"),
+        (block_of(lambda b, x, c, o: x + side_by_side(b, x, c, o)), "counted twice"),
+        (block_of(lambda b, x, c, o: b.fuser(x + words(b, x, c), o)), "read the same state"),
+        (block_of(lambda b, x, c, o: b.fuser(x, o)), "words are gone"),
+        (block_of(lambda b, x, c, o: x + words(b, x, c)), "gate is left out"),
+        (always_parallel, "although `parallel` is off")],
+    "reground": [
+        (switch(lambda unet: transformer_blocks(unet)[:1]), "all of"),
+        (switch(after=lambda was: True), "still in parallel"),
+        (switch(after=lambda was: False), "not False"), (switch(safe=False), "after an error"),
+        (switch(obey=False), "in sequence")],
+}
+RIGHT = {
+    "chosen": [by_loops, by_index],
+    "KeypointNet": [with_forward(reference.KeypointNet, figure_by_figure), keypoint_net()],
+    "EntityNet": [entity_net(), with_forward(reference.EntityNet, entities_by_lerp)],
+    "image_features": [led_back(), row_by_row],
+    "MapNet": [map_net(), with_forward(maps_.MapNet, map_by_map)],
+    "FirstConv": [WithAnOldLayer, with_forward(maps_.FirstConv, maps_.FirstConv.forward)],
+    "concat_map_channels": [channels_once, shower()],
+    "forward": [block_of(side_by_side), block_of(by_differences)],
+    "reground": [switch(), Wired],
+}
