@@ -1,4 +1,4 @@
-"""`generate` with key points, crops, maps and ReGround, as typed; what cannot be, in one sentence."""
+"""`generate` with key points, crops, maps, ReGround, as typed; what cannot be, in one sentence."""
 
 import json
 

@@ -1,13 +1,19 @@
 """ReGround: the equation, written out; closed gates; wiring that is put back."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 import torch
 from oracles import relative_error
 from test_gligen import inputs, pair, unet_keys
 
 from gligen_lessons import grounded
+from gligen_lessons.eval.reground import UNBOXED, alternatives, clip_scores, worded
 from gligen_lessons.gligen import transformer_blocks
 from gligen_lessons.reground import reground
+from gligen_lessons.world import scene
+from gligen_lessons.world.vocabulary import WEATHERS
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +79,31 @@ def test_it_changes_the_prediction_by_more_than_rounding(unet):
     with reground(unet):
         other = unet(xt, t, context, grounding)
     assert relative_error(other, gligen) > 1e-2
+
+
+def test_words_that_no_box_names_are_told_apart_in_captions_that_else_agree():
+    one = scene(31_000_003)
+    for attribute, values in UNBOXED.items():
+        texts = alternatives(one, attribute)
+        assert len(set(texts)) == len(values), texts
+        assert texts[values.index(getattr(one, attribute))] == worded(one)
+    rain = replace(one, weather="rain", amount=.9)
+    assert alternatives(rain, "weather")[WEATHERS.index("rain")] == worded(rain)
+
+
+def test_a_score_is_a_hundred_times_the_cosine_and_never_negative():
+    class Towers(torch.nn.Module):
+        """Two towers whose embeddings are known."""
+        def __init__(self):
+            super().__init__()
+            self.scale, self.vision_model = torch.nn.Parameter(torch.ones(1)), SimpleNamespace(
+                side=4)
+
+        def encode_image(self, x):
+            return 3 * torch.tensor([[1., 0], [.6, .8]])
+
+        def encode_text(self, ids):
+            return torch.tensor([[.6, .8], [-2., 0]])
+
+    got = clip_scores(Towers(), lambda texts: torch.zeros(2, 3), torch.zeros(2, 3, 4, 4), ["", ""])
+    torch.testing.assert_close(got, torch.tensor([60., 0.]))
