@@ -129,6 +129,19 @@ def test_embeddings_start_at_zero_and_closed_gates_change_nothing():
     assert (unet(*given, requested) - unet(*given, requested.none())).abs().max() > 1e-6
 
 
+def test_figures_and_slots_may_stand_in_any_order():
+    """Before anything tells figures apart, exchanging two exchanges their tokens; slots always."""
+    net, moved = stirred(KeypointNet(6, persons=2)), [[x / 2, y / 2, v] for x, y, v in FIGURE]
+    net.person_embeddings.data[1] = net.person_embeddings[0]
+    one, other = (net(**vars(inputs.keypoint_grounding([bodies], persons=2)))
+                  for bodies in ([FIGURE, moved], [moved, FIGURE]))
+    torch.testing.assert_close(other, one.roll(17, 1))
+    assert (other - one).abs().max() > 1e-2
+    net, requested, order = stirred(EntityNet(24, 24)), entities(), torch.tensor([3, 0, 4, 2, 1])
+    turned = net(**vars(requested.each(lambda x: x[:, order])))
+    torch.testing.assert_close(turned, net(**vars(requested))[:, torch.cat([order, 5 + order])])
+
+
 def test_figures_are_told_apart_by_their_own_embedding():
     net = stirred(KeypointNet(6, persons=2))
     two = inputs.keypoint_grounding([[FIGURE, FIGURE]], persons=2)

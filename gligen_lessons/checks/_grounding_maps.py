@@ -115,7 +115,7 @@ def concat_map_channels(attempt):
     unet, largest = Eared().requires_grad_(False), 0.
     maps, zt = torch.randn(2, 4, 24, 20), torch.randn(4, 3, 6, 5)
     extra, t, context = unet.downsample_net(maps), torch.arange(4.), torch.randn(4, 3, 2)
-    given = SpatialMap(maps.repeat(2, 1, 1, 1), torch.tensor([0., 0, 1, 1]))
+    given = SpatialMap(maps.repeat(2, 1, 1, 1), torch.tensor([1., 0, 0, 1]))
     for b in (2, 4):
         rest, few = (t[:b], context[:b]), given.each(lambda x, b=b: x[:b])
 

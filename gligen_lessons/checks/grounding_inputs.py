@@ -48,7 +48,7 @@ def chosen(attempt):
     return f"fills 3 free slots of 6, whatever they hold (largest difference {error:.0e})"
 
 
-def figures() -> tuple[Tensor, Tensor]:
+def some_figures() -> tuple[Tensor, Tensor]:
     """Points (2,34,2) of two figures a picture, and which are given."""
     return torch.rand(2, 34, 2), (torch.rand(2, 34) > .4).float()
 
@@ -56,7 +56,7 @@ def figures() -> tuple[Tensor, Tensor]:
 @exercise("gligen_lessons.grounding_inputs:KeypointNet")
 def KeypointNet(attempt):
     """Two pictures of two figures, some of whose joints are not given."""
-    net, (points, masks) = drawn(reference.KeypointNet(6, persons=2)), figures()
+    net, (points, masks) = drawn(reference.KeypointNet(6, persons=2)), some_figures()
     person, joint, used = net.person_embeddings, net.keypoint_embeddings, masks[..., None] > 0
 
     def token(names=None, xy=None, turned=False):

@@ -48,7 +48,7 @@ def in_batches(make: Callable, count: int, batch: int = 8) -> Tensor:
     return torch.cat([make(slice(i, min(i + batch, count))) for i in range(0, count, batch)])
 
 
-def interval(values: Tensor, name: str) -> dict:
+def with_interval(values: Tensor, name: str) -> dict:
     """A mean with its 95 % interval and the number of values, for a report."""
     low, high = bootstrap(values.numpy())
     return {name: float(values.double().mean()), f"{name}, low": low, f"{name}, high": high,
@@ -130,7 +130,7 @@ def pose_figures(x: Tensor, held: HeldFigures) -> dict:
     rows, true, found, sure = held.seen(x)
     mine = [rows == i for i in range(len(held.captions))]
     ap = keypoint_precision([(sure[m], found[m]) for m in mine], [true[m] for m in mine])
-    return interval(right_points(found, true), "PCK") | {
+    return with_interval(right_points(found, true), "PCK") | {
         "PCK at .1": float(right_points(found, true, .1).mean())} | ap
 
 
@@ -200,7 +200,7 @@ class HeldCrops:
 def crop_figures(x: Tensor, wished: HeldCrops) -> dict:
     """How often a box holds the colour of its crop, and the category."""
     category, colour = wished.held.hits(x).float()
-    return interval(colour, "colour") | {"category": float(category.mean())}
+    return with_interval(colour, "colour") | {"category": float(category.mean())}
 
 
 def entity_report(parts: TextToImage, count: int, **options) -> dict:

@@ -19,7 +19,7 @@ from ..world.language import STYLE_WORDS, listing, named, place_words
 from ..world.scene import Scene
 from ..world.vocabulary import GROUNDS, STYLES, TIMES, WEATHERS
 from .grounding import Held
-from .grounding_inputs import interval
+from .grounding_inputs import with_interval
 
 GAMMAS = (.1, .3, .6, 1.)                                 # the grounded fraction of the steps
 UNBOXED = {"style": STYLES, "time": TIMES, "ground": GROUNDS, "weather": WEATHERS}
@@ -82,8 +82,8 @@ def reground_report(parts: TextToImage, count: int, gammas: tuple[float, ...] = 
         for name, parallel in (("GLIGEN", False), ("ReGround", True)):
             with reground(parts.unet, parallel):
                 x = held.generated(parts, True, tau=gamma, **options)
-            boxes = interval(held.hits(x).all(0).float(), "boxes right")
-            score = interval(clip_scores(clip, parts.tokenizer, x, texts), "CLIP score")
+            boxes = with_interval(held.hits(x).all(0).float(), "boxes right")
+            score = with_interval(clip_scores(clip, parts.tokenizer, x, texts), "CLIP score")
             rows.append({"row": f"{name}, gamma {gamma:g}", "boxes": boxes.pop("n"),
                          "pictures": score.pop("n"), **boxes, **score,
                          **words_kept(clip, parts.tokenizer, x, scenes)})

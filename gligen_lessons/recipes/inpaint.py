@@ -11,7 +11,7 @@ from ..gligen import freeze
 from ..inpaint import expand_conv_in, inpainting_names, masks_from_boxes
 from ..unet import UNet
 from . import Recipe, scenes
-from .gligen import HELPERS, RATE, batch_sampler, gate_groups, grounding_loss
+from .gligen import HELPERS, RATE, batch_sampler, gate_groups, grounding_loss, slowed
 from .latent import LATENT_UNET, parts_with
 
 P_MASKED = .5                                 # how often a thing is masked
@@ -55,15 +55,10 @@ def learn_inpainting(unet: UNet) -> UNet:
 
 
 def slower_groups(unet: UNet) -> list[dict]:
-    """The groups of `gate_groups`, slower: gates that have found their way need not find it.
-
-    The first layer's weight learns beside what AdamW has.
-    """
+    """Slowed groups, where the first layer's weight learns beside what AdamW has."""
     matrices, scalars, rest = gate_groups(unet)
     rest["params"].append(unet.conv_in.weight)
-    for group, part in ((matrices, .5), (scalars, .2), (rest, .5)):
-        group["lr"] *= part
-    return [matrices, scalars, rest]
+    return slowed([matrices, scalars, rest])
 
 
 def with_holes(phrases: Tensor, boxes_xyxy: Tensor, side: int,
