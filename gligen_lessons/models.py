@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from .attribute_referee import AttributeReferee
 from .clip import CLIP
 from .detr import DETR
 from .gligen import add_gates, gate_names
@@ -60,6 +61,8 @@ MODELS = {
     "noisy-classifier": Model(build=NoisyClassifier, recipe="guidance", metric="category, t = 0"),
     "detr-backbone": Model(build=DenseClassifier, recipe="detr", metric="places with a thing"),
     "detr": Model(build=DETR, recipe="detr", needs=("detr-backbone",), metric="AP50"),
+    "referee-attributes": Model(build=AttributeReferee, recipe="attributes", needs=("vae",),
+                                shipped=False, metric="pattern, renders"),
     "referee-pose": Model(build=PoseReferee, recipe="referee", needs=("vae",), shipped=False,
                           metric="PCK, renders"),
     "gligen-keypoints": Model(build=add_keypoint_gates, recipe="grounding_inputs", shipped=False,

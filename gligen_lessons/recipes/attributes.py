@@ -1,0 +1,67 @@
+"""Training the referee of edits: renders, reconstructions, and what their scenes say."""
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..attribute_referee import OF_THING, AttributeReferee, truth_of
+from ..datasets.labelled import labelled, visible_boxes
+from ..eval.attributes import attributes_report
+from ..fit import step_generator
+from ..images import crops
+from ..muon import groups
+from ..referee import CROP
+from ..world import scene
+from . import Recipe, seeded
+from .referee import RATE, Exhibits, empty_boxes, jitter
+
+EMPTY = 6                                                 # one crop in so many shows no thing
+
+
+def referee_attributes(steps: int | None = None, batch: int = 48) -> Recipe:
+    """The network that names ground, time, weather, style, and category, colour, pattern."""
+    steps = steps or 2_500
+    count = min(12_000, batch * steps)
+    seen = Exhibits.of(count)
+    rows, slots = visible_boxes(seen.data)
+    boxes = torch.from_numpy(seen.data.renders.boxes_xyxy[rows.numpy(), slots.numpy()])
+    scenes = [scene(seed) for seed in seen.data.renders.seeds]
+    told = [truth_of(scenes[row], slot)
+            for row, slot in zip(rows.tolist(), slots.tolist(), strict=True)]
+    truth = {name: torch.tensor([one[name] for one in told]) for name in told[0]}
+
+    def sample_batch(step: int) -> tuple[Tensor, ...]:
+        g = step_generator(21, step)
+        pick = torch.randint(len(rows), (batch,), generator=g)
+        x, where, empty = seen.shown(rows[pick], g), jitter(boxes[pick], g), (
+            torch.arange(batch) % EMPTY == 0)
+        where[empty] = empty_boxes(seen.data, rows[pick][empty], g)
+        named = {name: values[pick].clone() for name, values in truth.items()}
+        named["category"][empty] = len(OF_THING["category"]) - 1
+        return x, crops(x, where, torch.arange(batch), CROP), *named.values()
+
+    def report(model) -> dict:
+        return attributes_report(model, labelled("referee-test", max(8, count // 8)))
+
+    return Recipe(
+        name="referee-attributes", model=seeded(AttributeReferee), config={"width": 24},
+        sample_batch=sample_batch, loss=partial(attribute_loss, list(truth)), steps=steps,
+        lr=RATE, report=report, data=f"{count} scenes of referee-train at 128 px, one in eight "
+        "also after reconstruction by vae",
+        options={"ema": .998, "weight_decay": .01, "optimizer": "muon",
+                 "groups": partial(groups, lr=RATE, adjust="match_rms_adamw")})
+
+
+def attribute_loss(names: list[str], model: AttributeReferee, x: Tensor, parts: Tensor,
+                   *truth: Tensor) -> Tensor:
+    """Cross-entropy of every attribute; colour and pattern where there is a thing."""
+    whole, part = model(x, parts)
+    truth = dict(zip(names, truth, strict=True))
+    thing = (truth["category"] < len(OF_THING["category"]) - 1).float()
+    loss = F.mse_loss(whole["amount"][:, 0], truth.pop("amount").float())
+    for name, wanted in truth.items():
+        each = F.cross_entropy((whole | part)[name], wanted, reduction="none")
+        loss = loss + (each * thing if name in ("colour", "pattern") else each).mean()
+    return loss
