@@ -11,11 +11,12 @@ from PIL import Image
 
 from gligen_lessons import cli, files, recipes, shipping, train, weights
 from gligen_lessons.datasets.own_data import OwnPictures, fitting, own_data
-from gligen_lessons.detr import detect
+from gligen_lessons.detr import DETR, detect
 from gligen_lessons.eval.own_data import own_detr_report
 from gligen_lessons.metrics import detection_precision
 from gligen_lessons.reading import picture
-from gligen_lessons.recipes.own_data import OwnFolder
+from gligen_lessons.recipes.detr import SMALL_DETR
+from gligen_lessons.recipes.own_data import OwnFolder, begin_with
 from gligen_lessons.train import OWN
 
 pytestmark = pytest.mark.filterwarnings("ignore:instances:UserWarning")
@@ -209,6 +210,24 @@ def test_weights_of_another_kind_are_no_beginning(tmp_path):
     folder = write(tmp_path / "mine", 4)
     with pytest.raises(ValueError, match="not one of its .* tensors fits vae"):
         train.train("vae", 1, out=tmp_path / "out", batch=2, data=folder, init="detr")
+
+
+def test_tables_that_grow_keep_their_rows_and_class_heads_do_not(tmp_path, capsys):
+    """Twenty queries of ours go on in a detector of thirty; eleven classes are no 254."""
+    file = weights.path("detr")
+    made, there = SMALL_DETR | {"num_queries": 30, "num_labels": 254}, files.load(file)
+    model = DETR(**made)
+    last = model.model.query_position_embeddings.weight[20:].detach().clone()
+    recipe = recipes.Recipe(name="detr", model=model, config=made, data="", sample_batch=None,
+                            loss=None, steps=1, lr=1., report=None)
+    said = begin_with(recipe, file)
+    assert said["anew"] == ["class_labels_classifier.weight", "class_labels_classifier.bias",
+                            "model.query_position_embeddings.weight from row 20"]
+    table = model.model.query_position_embeddings.weight
+    assert torch.equal(table[:20], there["model.query_position_embeddings.weight"])
+    assert torch.equal(table[20:], last) and "anew" in capsys.readouterr().out
+    name = "bbox_predictor.layers.0.weight"
+    assert torch.equal(model.state_dict()[name], there[name])
 
 
 def test_a_run_does_not_go_on_with_other_data_or_another_beginning(tmp_path):

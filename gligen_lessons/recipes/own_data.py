@@ -188,13 +188,30 @@ def begin_with(recipe: Recipe, file: Path) -> dict:
     ValueError where none fits: those are weights of another model.
     """
     model, there = bare(recipe.model), files.load(file)
-    names, tensors = recipe.kept(model), model.state_dict()
-    fits = [name for name in names if name in there and there[name].shape == tensors[name].shape]
-    if not fits:
+    own, names = model.state_dict(), recipe.kept(model)
+    given = {name: taken for name in names if name in there and (
+        taken := taken_over(name, there[name], own[name])) is not None}
+    if not given:
         raise ValueError(f"--init {file}: not one of its {len(there)} tensors fits {recipe.name}; "
                          "name weights of the same kind.")
-    model.load_state_dict({name: there[name] for name in fits}, strict=False)
-    anew = [name for name in names if name not in fits]
-    print(f"Begins with {len(fits)} of {len(names)} tensors from {file}" + (
+    model.load_state_dict(given, strict=False)
+    anew = [name for name in names if name not in given] + [
+        f"{name} from row {len(there[name])}" for name in given
+        if len(own[name].shape) and len(there[name]) < len(own[name])]
+    print(f"Begins with {len(given)} of {len(names)} tensors from {file}" + (
         f"; anew, as they do not fit: {', '.join(anew)}" if anew else ""))
     return {"weights": file.name, "fingerprint": weights.fingerprint_of(file), "anew": anew}
+
+
+def taken_over(name: str, there: Tensor, own: Tensor) -> Tensor | None:
+    """A tensor of a file for a model's: the same shape, or the rows of a table that both have.
+
+    A row of an embedding means the same in a longer one: a position, a query. None: does not fit.
+    """
+    if there.shape == own.shape:
+        return there
+    table = name.endswith(("embedding.weight", "embeddings.weight"))
+    if not table or there.shape[1:] != own.shape[1:]:
+        return None
+    rows = min(len(there), len(own))
+    return torch.cat([there[:rows], own[rows:].to(there)])
