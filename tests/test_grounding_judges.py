@@ -121,7 +121,7 @@ def test_the_pose_judge_learns_one_figure_by_heart():
         loss = recipe.pose_loss(model, x, xy, there)
         loss.backward()
         moves.step()
-    assert float(loss) < .8 * float(first)
+    assert float(loss.detach()) < .8 * float(first.detach())
     spoilt = xy.clone()
     spoilt[3] = torch.nan                                 # what is not there may be anything
     with torch.no_grad():
