@@ -1,5 +1,7 @@
 """Key points, crops and maps of scenes as grounding reads them; gates that start from phrases."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from gligen_lessons.grounding_maps import MAP_CLASSES, add_map_gates, learn_maps
 from gligen_lessons.recipes import grounding_inputs as recipe
 from gligen_lessons.recipes.gligen import gate_groups
 from gligen_lessons.unet import UNet
+from gligen_lessons.world.records import record
 from gligen_lessons.world.render import render
 from gligen_lessons.world.scene import Scene, Thing
 
@@ -62,6 +65,21 @@ def test_a_map_says_what_each_pixel_shows():
     assert ((numbers == MAP_CLASSES.index("robot")) == (ids == 17)).all()
     with pytest.raises(ValueError, match="maps do not know"):
         data.semantic_numbers(POSED, render(POSED).ids)
+
+
+def test_coco_s_records_give_the_figures_and_the_map_of_the_scene():
+    """The records that reading COCO gives, here made from a scene."""
+    one = Scene(things=POSED.things[:2])
+    drawn, read = render(one), record(one)
+    torch.testing.assert_close(data.record_figures(read), data.scene_figures(one, drawn.ids))
+    numbers, few = data.semantic_numbers(one, drawn.ids), data.record_numbers(read, 64)
+    assert (data.record_numbers(read, 128) == numbers).all()
+    assert few.shape == (64, 64) and (few == numbers[1::2, 1::2]).all()
+    with pytest.raises(ValueError, match="shows monkey: no class of maps"):
+        data.record_numbers(record(POSED))
+    bare = replace(read, stuff={})
+    with pytest.raises(ValueError, match="positions that no mask covers"):
+        data.record_numbers(bare)
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ from ..latent import TextToImage
 from ..world import keypoints, scene
 from ..world.backdrop import STUFF_ID, THING_ID
 from ..world.cache import Renders, code_version
+from ..world.records import Record
 from ..world.scene import MAX_THINGS, Scene
 from ..world.vocabulary import BASE, KEYPOINTS, POSABLE
 from .instructions import Layouts, layouts, slots
@@ -28,18 +29,23 @@ P_BOTH = .5                                               # entities that keep t
 
 # ------------------------------------------------------------------------------ key points
 
-def scene_figures(one: Scene, ids: np.ndarray, categories: tuple[str, ...] = POSABLE) -> Tensor:
-    """COCO's key points (6,17,3) of a scene's figures, first things first; zeros where none is.
-
-    A figure counts when at least 6 of its joints are visible.
-    """
+def first_figures(points: np.ndarray) -> Tensor:
+    """The first figures (6,17,3) of points (n,17,3) with at least 6 visible joints, then zeros."""
     found = torch.zeros(MAX_THINGS, JOINTS, 3)
-    points = torch.from_numpy(keypoints(one, ids))                          # (n,17,3)
-    kept = [p for thing, p in zip(one.things, points, strict=True)
-            if thing.category in categories and int((p[:, 2] == 2).sum()) >= LEAST_SEEN]
-    for i, body in enumerate(kept):
-        found[i] = body
+    for i, body in enumerate(points[(points[..., 2] == 2).sum(1) >= LEAST_SEEN][:MAX_THINGS]):
+        found[i] = torch.from_numpy(body)
     return found
+
+
+def scene_figures(one: Scene, ids: np.ndarray, categories: tuple[str, ...] = POSABLE) -> Tensor:
+    """COCO's key points (6,17,3) of a scene's figures of some categories."""
+    asked = np.array([thing.category in categories for thing in one.things], bool)
+    return first_figures(keypoints(one, ids)[asked])
+
+
+def record_figures(one: Record) -> Tensor:
+    """The key points (6,17,3) of a record's figures, as COCO's files give them."""
+    return first_figures(one.keypoints[~one.crowd])
 
 
 @dataclass(frozen=True)
@@ -156,6 +162,25 @@ def semantic_numbers(one: Scene, ids: np.ndarray) -> np.ndarray:
     numbers = table[ids]
     if numbers.max() == 255:
         raise ValueError("This scene shows a thing of a category that maps do not know.")
+    return numbers
+
+
+def record_numbers(one: Record, side: int = 2 * MAP_SIDE) -> np.ndarray:
+    """The class (side,side) uint8 of each position of a record, from its masks; things over stuff.
+
+    ValueError for a word that is no class of maps, and where no mask tells what is there.
+    """
+    shapes = [*one.stuff.items(), *zip(one.categories, one.masks, strict=True)]
+    if strange := sorted({word for word, _ in shapes} - set(MAP_CLASSES)):
+        raise ValueError(f"{one.name or 'A record'} shows {', '.join(strange)}: no class of maps, "
+                         f"which know {', '.join(MAP_CLASSES)}.")
+    h, w = one.image.shape[:2]
+    rows, columns = (((np.arange(side) + .5) * n / side).astype(int) for n in (h, w))
+    numbers = np.full((side, side), 255, np.uint8)
+    for word, mask in shapes:
+        numbers[mask[rows][:, columns]] = MAP_CLASSES.index(word)
+    if numbers.max() == 255:
+        raise ValueError(f"{one.name or 'A record'} has positions that no mask covers.")
     return numbers
 
 
