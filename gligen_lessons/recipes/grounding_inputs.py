@@ -92,7 +92,7 @@ def gligen_keypoints(steps: int | None = None, batch: int | None = None) -> Reci
         "gligen-keypoints", unet, parts, f"latents of {len(data.z)} scenes of grounding-train that "
         "show a person or a robot, on top of ldm", loss, steps,
         latent_sampler(data.z, parts.schedule.T, steps, batch, 15, read),
-        keypoint_report, HeldFigures.of(min(SHOWN, 1 + steps)))
+        keypoint_report, HeldFigures.of(SHOWN if steps > 8 else 4))
 
 
 def gligen_entities(steps: int | None = None, batch: int | None = None) -> Recipe:
@@ -125,7 +125,7 @@ def gligen_entities(steps: int | None = None, batch: int | None = None) -> Recip
         "gligen-entities", unet, parts, f"latents and crops of {len(few.z)} scenes of "
         "grounding-train, on top of ldm, from the gates of gligen", loss, steps,
         latent_sampler(few.z, parts.schedule.T, steps, batch, 16, read),
-        entity_report, HeldCrops.of(min(SHOWN, 1 + steps)),
+        entity_report, HeldCrops.of(SHOWN if steps > 8 else 4),
         groups=lambda model: slowed(gate_groups(model)))
 
 
@@ -169,7 +169,7 @@ def gligen_map(steps: int | None = None, batch: int | None = None) -> Recipe:
         "gligen-map", unet, parts, f"latents and semantic maps of {len(data.z)} scenes of "
         "grounding-train, on top of ldm", loss, steps,
         latent_sampler(data.z, parts.schedule.T, steps, batch, 17, read),
-        map_report, HeldMaps.of(min(SHOWN, 1 + steps)), kept=map_names, groups=map_groups)
+        map_report, HeldMaps.of(SHOWN if steps > 8 else 4), kept=map_names, groups=map_groups)
     made.helpers = "steps count as min-SNR times 1 / alpha_bar; off after 75 %"
     return made
 
