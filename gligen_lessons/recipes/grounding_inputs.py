@@ -70,7 +70,7 @@ def budget(steps: int | None, batch: int | None, cpu: int, cuda: int) -> tuple[i
 
 def gligen_keypoints(steps: int | None = None, batch: int | None = None) -> Recipe:
     """The gates with the net of key points, on scenes of `grounding-train` that show a figure."""
-    steps, batch, most = budget(steps, batch, 2_500, 8_000)
+    steps, batch, most = budget(steps, batch, 2_000, 8_000)
     parts = weights.text_to_image(device.pick())
     weights.load("referee-pose")                # the report needs it: say now if it is missing
     unet = initialise_gates(freeze(seeded(add_keypoint_gates, parts.unet)))
@@ -147,7 +147,7 @@ def entities_from_phrases(unet: UNet) -> UNet:
 
 def gligen_map(steps: int | None = None, batch: int | None = None) -> Recipe:
     """The gates with the net of semantic maps, and the channels that a map adds."""
-    steps, batch, most = budget(steps, batch, 2_500, 8_000)
+    steps, batch, most = budget(steps, batch, 2_300, 8_000)
     parts = weights.text_to_image(device.pick())
     unet = learn_maps(initialise_gates(seeded(add_map_gates, parts.unet)))
     data = map_scenes(parts, scenes("grounding-train", steps, batch, most))
