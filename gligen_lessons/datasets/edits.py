@@ -11,7 +11,7 @@ from ..images import to_model
 from ..world import boxes, captions, render, scene, seeds
 from ..world.edits import Edit, edit
 from ..world.language import full_caption, related_caption
-from ..world.scene import MAX_THINGS
+from ..world.scene import MAX_THINGS, Scene
 
 TELLING = 8                                               # of 255: less is no visible change
 # edits that keep the layout, and those that do not
@@ -38,13 +38,14 @@ class EditCase:
 
 
 def edit_cases(kind: str, count: int, split: str = "val", most_things: int = 2,
-               least_area: float = LEAST_AREA) -> list[EditCase]:
+               least_area: float = LEAST_AREA, plain: bool = False) -> list[EditCase]:
     """The first `count` edits of one kind in a split that change enough to be seen on a latent.
 
-    Only scenes of at most `most_things`. ValueError where the split runs out of them.
+    Only scenes of at most `most_things`; with `plain` only flat ones in clear weather, not at
+    night. ValueError where the split runs out of them.
     """
     found = []
-    for case in cases_of(kind, split, most_things, least_area):
+    for case in cases_of(kind, split, most_things, least_area, plain):
         found.append(case)
         if len(found) == count:
             return found
@@ -60,17 +61,22 @@ def of_all_kinds(count: int, kinds: tuple[str, ...] = KEEPING, split: str = "tes
     return [case for row in zip(*columns, strict=True) for case in row][:count]
 
 
-def cases_of(kind: str, split: str, most_things: int, least_area: float,
+def cases_of(kind: str, split: str, most_things: int, least_area: float, plain: bool,
              among: int = 20_000) -> Iterator[EditCase]:
     """Every such edit of the first seeds of a split, in their order."""
     for seed in seeds(split, among):
         one = scene(seed)
-        if not 1 <= len(one.things) <= most_things:
+        if not 1 <= len(one.things) <= most_things or (plain and not is_plain(one)):
             continue
         found = edit(one, kind, seed)
         case = None if found is None else case_of(found)
         if case is not None and float(case.changed.mean()) >= least_area:
             yield case
+
+
+def is_plain(one: Scene) -> bool:
+    """Whether nothing veils the things of a scene: no style, no weather, no night."""
+    return one.style == "flat" and one.weather == "clear" and one.time != "night"
 
 
 def case_of(one: Edit) -> EditCase | None:
