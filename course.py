@@ -3,7 +3,7 @@
     python course.py lab [--solved] [jupyter options]   open the lessons in JupyterLab
     python course.py test [pytest options]              lint, weave, tests, every notebook
     python course.py doctor                             what this machine can do
-    python course.py world|generate|train|ship|evaluate|experiment|student|slides|export ...
+    python course.py world|generate|edit|train|ship|evaluate|experiment|student|slides|export ...
 
 `lab` writes the learner's notebooks into my_course/ once and never over them; with --solved it
 opens the solved ones. `test` with a path, -k or another selection runs only what was selected
@@ -33,8 +33,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 OLDEST = (3, 11)
-FORWARDED = ("doctor", "world", "generate", "draw", "train", "ship", "evaluate", "experiment",
-             "student", "slides", "export")
+FORWARDED = ("doctor", "world", "generate", "edit", "draw", "train", "ship", "evaluate",
+             "experiment", "student", "slides", "export")
 SPACE_GB = 4            # a fresh environment takes 2 GB with a CPU build of torch, and pip unpacks
 NOTE = "course.json"    # lies in .venv: what it was made from
 NEXT, OLD = ".vnew", ".vold"    # beside .venv; names of one length can be exchanged in programs

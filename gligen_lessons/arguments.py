@@ -65,6 +65,11 @@ def scale_of(text: str) -> float:
     return number(text, float, 0, "the guidance scale must be a finite number of at least 0")
 
 
+def part_of(text: str) -> float:
+    """A part of a whole, 0 to 1."""
+    return number(text, float, 0, "it must be a number from 0 to 1", 1)
+
+
 def words_of(text: str) -> str:
     """A text for the model: what the shell handed over must be UTF-8."""
     try:

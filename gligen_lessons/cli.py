@@ -14,6 +14,7 @@ from .arguments import (
     count_of,
     file_of,
     folder_of,
+    part_of,
     picture_count,
     scale_of,
     seed_of,
@@ -163,6 +164,32 @@ def generate_pictures(options) -> int:
     return 0
 
 
+def edit_picture(options) -> int:
+    from . import edit
+
+    take_weights(options.weights)
+    edit.edit_file(options)
+    return 0
+
+
+def add_edit(add) -> None:
+    """What `edit` takes."""
+    add("photo", type=Path, help="the picture to edit, a file")
+    add("query", type=words_of, help='what it should show, such as "a blue car"')
+    add("--from", dest="source", type=words_of, default="", metavar="CAPTION",
+        help='what it shows now, such as "a red car"; without it the mask is less sharp')
+    add("--out", type=file_of, required=True, help="the picture to write, .png or .jpg")
+    add("--sheet", type=file_of, help="also write source, heat map of the mask and edit, in a row")
+    add("--strength", type=part_of, default=.8,
+        help="the part of the steps that is encoded: 0 keeps the picture (default: 0.8)")
+    add("--threshold", type=part_of, default=.5, help="lower makes larger masks (default: 0.5)")
+    add("--noises", type=count_of, default=10, help="noises that the mask averages (default: 10)")
+    add("--seed", type=seed_of, default=0, help="which noise the mask sees (default: 0)")
+    add("--steps", type=count_of, default=30, help="steps of DDIM (default: 30)")
+    add("--scale", type=scale_of, default=5., help="guidance scale (default: 5)")
+    add("--weights", type=Path, help="a folder of your own weights, such as runs/small")
+
+
 def add_generation(add) -> None:
     """What `generate` takes beside the caption."""
     add("--box", action="append", type=words_of, metavar="PHRASE:x0,y0,x1,y1",
@@ -204,6 +231,10 @@ def parser() -> argparse.ArgumentParser:
                          help='such as "a red car on the snow at night"; "" for any')
         one.set_defaults(run=generate_pictures)
         add_generation(one.add_argument)
+
+    one = add("edit", help="change a picture by words: DiffEdit")
+    one.set_defaults(run=edit_picture)
+    add_edit(one.add_argument)
 
     for name in FORWARDED:                             # each has a parser of its own
         add(name, help=FORWARDED[name][1], add_help=False)

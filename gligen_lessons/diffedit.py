@@ -125,6 +125,8 @@ def query_map(parts: TextToImage, z0: Tensor, references: list[str], queries: li
     `noise_level` is the step as a part of T; the noise of picture i comes from seed + i.
     """
     check_part(noise_level, "The noise level")
+    if noises < 1:
+        raise ValueError(f"A map is the mean over at least one noise, got {noises}.")
     b, step = len(z0), min(int(noise_level * parts.schedule.T), parts.schedule.T - 1)
     sources = [device.generator(seed + i) for i in range(b)]
     drawn = device.noise_each((noises, *z0.shape[1:]), sources, z0.device)  # (b,n,c,h,w)

@@ -60,6 +60,17 @@ def crops(x: Tensor, boxes_xyxy: Tensor, rows: Tensor, side: int) -> Tensor:
     return F.grid_sample(x[rows], grid, padding_mode="border", align_corners=False)
 
 
+def heat_over(x: Tensor, levels: Tensor) -> Tensor:
+    """Pictures (b,3,h,w) in grey, and in red how high a map (b,m,m) of 0..1 is: (b,3,h,w).
+
+    The map's cells keep their edges, so that one sees how coarse it is.
+    """
+    grey = x.mean(1, keepdim=True).expand_as(x)                             # (b,3,h,w)
+    heat = F.interpolate(levels[:, None].to(x), x.shape[-2:], mode="nearest")
+    red = torch.tensor([.9, -.6, -.8]).to(x).view(1, 3, 1, 1)
+    return torch.lerp(grey, red.expand_as(x), .8 * heat)
+
+
 def mosaic(x: Tensor, columns: int, side: int) -> Image.Image:
     """Pictures (b,3,h,w) as one, in rows, each `side` pixels wide."""
     shown = (to_shown(x) * 255).round().byte()                              # (b,h,w,3)

@@ -17,8 +17,7 @@ LAYERS = (
            "grounded inpaint grounding_inputs grounding_maps reground diffedit sdedit flexit "
            "prompt_alignment prompt2prompt null_text pix2pix odise"),
     (True, "arguments models interop weights datasets eval recipes evaluate shipping "
-           "ladder train experiments checks widgets student slides "
-           "conditions generate cli"),
+           "ladder train experiments checks widgets student slides conditions generate edit cli"),
 )
 
 # Third-party modules and the only modules of the library that may import them, at any depth.
