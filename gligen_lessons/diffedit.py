@@ -26,8 +26,8 @@ def noise_difference(model: Callable, z0: Tensor, query: Tensor, reference: Tens
                      t: Tensor, eps: Tensor, schedule: Schedule) -> Tensor:
     """Where two texts disagree on the noise (DiffEdit, section 3.2, step 1): (b,h,w).
 
-    Both predictions see one noisy latent. query and reference (b,n,d) are contexts, t (b,)
-    steps, eps (b,c,h,w) noise. Absolute differences, averaged over channels.
+    Both predictions see one noisy latent. query and reference (b,n,d) are contexts,
+    t (b,) steps, eps (b,c,h,w) noise. Absolute differences, averaged over channels.
     """
     zt = q_sample(z0, t, eps, schedule)                         # (b,c,h,w)
     with torch.no_grad():
@@ -48,7 +48,7 @@ def difference_map(model: Callable, z0: Tensor, query: Tensor, reference: Tensor
     return torch.stack(maps).mean(0)                            # (b,h,w)
 
 
-def rescaled(maps: Tensor, extremes: float = .02) -> Tensor:
+def rescaled(maps: Tensor, extremes: float = .05) -> Tensor:
     """Each picture's map (b,h,w) from 0 to 1, its extreme values clipped first.
 
     `extremes` is the part of the values at either end that counts as extreme. Maps are
@@ -62,7 +62,7 @@ def rescaled(maps: Tensor, extremes: float = .02) -> Tensor:
 
 
 def edit_mask(maps: Tensor, threshold: float = THRESHOLD) -> Tensor:
-    """Where a map (b,h,w), rescaled, is above a threshold: (b,1,h,w) of zeros and ones."""
+    """Where a map (b,h,w), rescaled, is above a threshold: (b,1,h,w), 0 or 1."""
     return (rescaled(maps) > threshold)[:, None].to(maps)
 
 
@@ -87,7 +87,8 @@ def decode_masked(model: Callable, levels: list[Tensor], mask: Tensor,
     """
     zt, end = levels[-1], float(schedule.alpha_bar[0])
     visited = ddim.timesteps(schedule.T, steps, offset=STEPS_OFFSET)
-    for step, level in zip(visited[steps - len(levels) + 1:], levels[-2::-1], strict=True):
+    walked = visited[steps - len(levels) + 1:]                  # the last ones
+    for step, level in zip(walked, levels[-2::-1], strict=True):
         t = torch.full((len(zt),), step, device=zt.device)      # (b,)
         with torch.no_grad():
             eps_hat = model(zt, t)
@@ -135,17 +136,17 @@ def query_map(parts: TextToImage, z0: Tensor, references: list[str], queries: li
                           parts.schedule)
 
 
-def edit_pictures(parts: TextToImage, x: Tensor, references: list[str], queries: list[str],
-                  seed: int = 0, ratio: float = RATIO, steps: int = 30,
-                  guidance_scale: float = 5., noises: int = NOISES,
+def edit_pictures(parts: TextToImage, x: Tensor, references: list[str],
+                  queries: list[str], seed: int = 0, ratio: float = RATIO,
+                  steps: int = 30, guidance_scale: float = 5., noises: int = NOISES,
                   threshold: float = THRESHOLD, noise_level: float = NOISE_LEVEL,
                   mask: Tensor | None = None) -> Edited:
     """Change pictures x (b,3,h,w) from what references say to what queries say.
 
     `ratio` of the `steps` is encoded and decoded: the strength of the edit, 0 changes
     nothing. A reference may be "". A `mask` of one's own (b,1,h,w), 1 where the picture
-    may change, goes before the one that is found. Errors: ValueError for texts, pictures
-    and numbers that cannot be; a warning for a mask of nothing or of everything.
+    may change, goes before the one that is found. ValueError for texts, pictures and
+    numbers that cannot be; a warning for a mask of nothing or of everything.
     """
     steps, count = check_steps(steps, parts.schedule), steps_at(ratio, steps)
     check_texts(references, queries, len(x))
@@ -154,8 +155,8 @@ def edit_pictures(parts: TextToImage, x: Tensor, references: list[str], queries:
     mask = edit_mask(maps, threshold) if mask is None else mask
     check_edit_mask(mask, z0)
     context, null = parts.context(queries), parts.context([""]).expand(len(x), -1, -1)
-    levels = encode_levels(lambda zt, t: parts.unet(zt, t, null), z0, parts.schedule, steps,
-                           count)
+    levels = encode_levels(lambda zt, t: parts.unet(zt, t, null), z0, parts.schedule,
+                           steps, count)
     model = classifier_free(parts.unet, context, null, guidance_scale)
     z = last_latent(decode_masked(model, levels, mask, parts.schedule, steps), z0)
     with torch.no_grad():

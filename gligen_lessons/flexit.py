@@ -20,8 +20,8 @@ IMAGE_WEIGHT, SOURCE_WEIGHT = .2, .4                      # lambda_I and lambda_
 def target_point(query: Tensor, source: Tensor, image: Tensor) -> Tensor:
     """Where the edited picture should lie in CLIP's space (section 3.1): (b,d).
 
-    The query's vector, a part of the picture's own, less a part of the source caption's;
-    each (b,d) of length one, the sum of any length.
+    The query's vector, a part of the picture's own, less a part of the source
+    caption's; each (b,d) of length one, the sum of any length.
     """
     query, source, image = (F.normalize(v, dim=-1) for v in (query, source, image))
     return query + IMAGE_WEIGHT * image - SOURCE_WEIGHT * source
@@ -43,11 +43,12 @@ def l_flexit(clip: CLIP, vae: VAE, z: Tensor, z0: Tensor, x0: Tensor, target: Te
 
 
 def flexit(clip: CLIP, vae: VAE, z0: Tensor, query: Tensor, source: Tensor,
-           iterations: int = 160, rate: float = .05, **weights) -> Iterator[tuple[int, Tensor]]:
+           iterations: int = 160, rate: float = .05,
+           **weights) -> Iterator[tuple[int, Tensor]]:
     """Move latents z0 (b,c,h,w) along normalised gradients of `l_flexit` (section 3.3).
 
-    query and source (b,d) are CLIP's vectors of both texts. Each step is `rate` times as
-    long as z0. Yields (i, z) after each.
+    query and source (b,d) are CLIP's vectors of both texts. Each step is `rate` times
+    as long as z0. Yields (i, z) after each.
     """
     with torch.no_grad():
         x0 = to_pictures(vae, z0)

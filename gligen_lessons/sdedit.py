@@ -20,7 +20,7 @@ from .schedule import Schedule
 
 def noised_levels(z0: Tensor, eps: Tensor, schedule: Schedule, steps: int,
                   count: int) -> list[Tensor]:
-    """A latent noised to the last `count` of the steps, by one eps: [z_0, z_1, ..., z_r].
+    """A latent noised to the last `count` steps by one eps: [z_0, z_1, ..., z_r].
 
     What `encode_levels` finds by inversion, q_sample draws; same levels, same order.
     """
@@ -41,7 +41,8 @@ def decode(model: Callable, levels: list[Tensor], schedule: Schedule,
 def sdedit(model: Callable, z0: Tensor, eps: Tensor, schedule: Schedule, steps: int,
            count: int) -> Tensor:
     """SDEdit (section 3): noise a latent, then let the query remove the noise."""
-    return decode(model, noised_levels(z0, eps, schedule, steps, count), schedule, steps)
+    levels = noised_levels(z0, eps, schedule, steps, count)
+    return decode(model, levels, schedule, steps)
 
 
 def encode_decode(model: Callable, unconditional: Callable, z0: Tensor,
@@ -59,7 +60,7 @@ def without_encoding(model: Callable, z0: Tensor, eps: Tensor, mask: Tensor,
 
 
 def low_pass(z: Tensor, factor: int) -> Tensor:
-    """What is left of a latent (b,c,h,w) after a reduction by `factor`, at the old size.
+    """What is left of a latent (b,c,h,w) reduced by `factor`, at its old size.
 
     The mean of each block, enlarged again without smoothing: a projection, so twice is
     the same as once. (ILVR's own filter is bicubic, on pixels.)
@@ -69,19 +70,19 @@ def low_pass(z: Tensor, factor: int) -> Tensor:
 
 def ilvr(model: Callable, z0: Tensor, eps: Tensor, schedule: Schedule, steps: int,
          factor: int, until: float = .2) -> Iterator[tuple[int, Tensor]]:
-    """From noise eps, each step's low frequencies taken from z0 (ILVR, algorithm 1).
+    """From noise eps, each step's low frequencies taken from z0 (ILVR, alg. 1).
 
-    On latents, where the paper filters pixels. The reference is noised with eps to the
-    level that the step reaches; the last `until` of the steps are left free.
+    On latents, where the paper filters pixels. The reference is noised with eps to
+    the level that the step reaches; the last `until` of the steps are left free.
     """
     zt, levels = eps, noised_levels(z0, eps, schedule, steps, steps)
-    trajectory_end, stride = float(schedule.alpha_bar[0]), schedule.T // steps
-    for left, step in zip(range(steps)[::-1],
-                          ddim.timesteps(schedule.T, steps, offset=STEPS_OFFSET), strict=True):
+    end, stride = float(schedule.alpha_bar[0]), schedule.T // steps
+    visited = ddim.timesteps(schedule.T, steps, offset=STEPS_OFFSET)
+    for left, step in zip(range(steps)[::-1], visited, strict=True):
         t = torch.full((len(zt),), step, device=zt.device)      # (b,)
         with torch.no_grad():
             eps_hat = model(zt, t)
-        zt = ddim.ddim_step(eps_hat, zt, t, t - stride, schedule, end=trajectory_end)
-        if left >= until * steps:                               # zt stands at levels[left]
-            zt = zt + low_pass(levels[left] - zt, factor)
+        zt = ddim.ddim_step(eps_hat, zt, t, t - stride, schedule, end=end)
+        if left >= until * steps:
+            zt = zt + low_pass(levels[left] - zt, factor)       # both at one level
         yield step, zt

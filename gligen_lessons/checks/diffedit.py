@@ -115,7 +115,7 @@ def levelled(maps: Tensor, part: float, *, ends=(True, True), together: bool = F
 def rescaled(attempt):
     """Two maps of very different size, with extreme values; a part that is not the default."""
     maps = torch.rand(2, 6, 7) * torch.tensor([1., 30.]).view(2, 1, 1) + .5
-    maps[0, 1, 2], maps[1, 4, 5], part = 40., -70., .06
+    maps[0, 1, 2], maps[1, 4, 5], part = 40., -70., .12
     mistakes = {
         "Both pictures share one scale: then a mask depends on what else is in the batch. Rescale "
         "each by itself.": levelled(maps, part, together=True),
@@ -129,7 +129,7 @@ def rescaled(attempt):
             levelled(maps, part, clip=False),
         "This divides by the largest value; the smallest must become 0.":
             levelled(maps, part, by_largest=True),
-        "`extremes` is ignored.": levelled(maps, .02),
+        "`extremes` is ignored.": levelled(maps, .05),
         "This cuts `extremes` in half for each end. It is the part at either end.":
             levelled(maps, part / 2)}
     want = levelled(maps.double(), part).float()
