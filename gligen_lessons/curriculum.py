@@ -50,7 +50,9 @@ LESSONS = {
                  "masks, nine channels that begin at zero, the outside kept exactly; does it help "
                  "when DETR tells GLIGEN what is there?"),
     "11": Lesson(6, 3, 1, "more grounding", "poses, edges, examples", ("09",)),
-    "12": Lesson(4, 2, 3, "DiffEdit", "masks for nothing", ("06",)),
+    "12": Lesson(4, 2, 3, "DiffEdit", "masks for nothing", ("06",),
+                 "a mask from two sentences, encoding with every level kept, decoding inside the "
+                 "mask; SDEdit, ILVR and FlexIT beside it, measured on known answers"),
     "13": Lesson(4, 1, 3, "Prompt-to-Prompt", "editing by attention", ("06",)),
     "14": Lesson(5, 1, 3, "InstructPix2Pix", "editing by instruction", ("13",)),
     "15": Lesson(4, 0, 2, "ODISE", "naming every pixel", ("04", "06")),

@@ -44,6 +44,7 @@ PICTURES = {
     "08_gate": Made(diagrams.gate),
     "09_schedule": Made(diagrams.scheduled_sampling),
     "10_hole": Made(diagrams.inpainting),
+    "12_edit": Made(generated.edit, ("vae", "clip", "ldm")),
 }
 
 

@@ -2,16 +2,19 @@
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from matplotlib.patches import Rectangle
 
 from gligen_lessons import ddim, ddpm, detr, device, latent, show, weights, world
 from gligen_lessons.boxes import xyxy_from_cxcywh
 from gligen_lessons.datasets.annotated import annotated, lists
+from gligen_lessons.datasets.edits import edit_cases
 from gligen_lessons.datasets.labelled import labelled, pictures
+from gligen_lessons.diffedit import edit_pictures, rescaled
 from gligen_lessons.eval.detection import stacked
 from gligen_lessons.eval.pixels import sample_labels
 from gligen_lessons.eval.text_to_image import SHOWN
-from gligen_lessons.images import to_model
+from gligen_lessons.images import heat_over, to_model
 from gligen_lessons.schedule import Schedule
 from gligen_lessons.world.vocabulary import BASE, COLOURS, TIMES, WORDS
 
@@ -129,3 +132,16 @@ def matching() -> show.Picture:
     for ax, title in zip(figure.axes, titles, strict=True):
         ax.set_title(title, fontsize=11, color=show.INK)
     return figure
+
+
+def edit() -> show.Picture:
+    """Two scenes edited by DiffEdit: the source, the map, the mask, the edit."""
+    cases = edit_cases("recolour", 3, plain=True)[::2]
+    x = torch.stack([case.before for case in cases])
+    made = edit_pictures(weights.text_to_image(), x, [case.reference for case in cases],
+                         [case.query for case in cases], ratio=.75, steps=50)
+    fine = F.interpolate(made.mask, 128).expand(-1, 3, -1, -1) * 2 - 1
+    rows = torch.stack([x, heat_over(x, rescaled(made.map)), fine, made.x], 1).flatten(0, 1)
+    titles = [text for case in cases for text in (f"from {case.reference.split(' and ')[0]}", "map",
+                                                  "mask", f"to {case.query.split(' and ')[0]}")]
+    return show.grid(rows, columns=4, size=2.1, titles=titles, palette=256)
