@@ -33,7 +33,7 @@ def pivots(parts: TextToImage, captions: list[str], z0: Tensor,
 
 def fit_null(null: Tensor, land: Callable, goal: Tensor, iterations: int = 10,
              rate: float = .01) -> Tensor:
-    """The empty caption's states (b,n,d), moved until `land(null)` meets the goal (eq. 3).
+    """The empty caption's states (b,n,d), fitted so that `land` meets the goal (eq. 3).
 
     `land` is a guided step; Adam lowers the squared distance. `null` itself stays.
     """
@@ -41,7 +41,7 @@ def fit_null(null: Tensor, land: Callable, goal: Tensor, iterations: int = 10,
     optimizer = torch.optim.Adam([null], lr=rate)
     for _ in range(iterations):
         distance = F.mse_loss(land(null), goal)
-        null.grad, = torch.autograd.grad(distance, null)        # the network learns nothing
+        null.grad, = torch.autograd.grad(distance, null)    # the network learns nothing
         optimizer.step()
     return null.detach()
 
@@ -49,10 +49,10 @@ def fit_null(null: Tensor, land: Callable, goal: Tensor, iterations: int = 10,
 def null_text(parts: TextToImage, captions: list[str], way: list[Tensor],
               guidance_scale: float = 5., iterations: int = 10,
               rate: float = .01) -> Tensor:
-    """For each step the states (steps,b,n,d) that stand for the empty caption (algorithm 1).
+    """What stands for the empty caption in each step: (steps,b,n,d) (algorithm 1).
 
-    `way` is that of `pivots`. Each step starts where the one before landed, and from its
-    states. ValueError for a way of one latent and for what `check_scale` refuses.
+    `way` is that of `pivots`. Each step starts where the one before landed, and from
+    its states. ValueError for a way of one latent and for what `check_scale` refuses.
     """
     check_scale(guidance_scale)
     steps = check_sampling(parts, captions, way[-1], len(way) - 1)

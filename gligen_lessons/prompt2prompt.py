@@ -46,7 +46,7 @@ def inject(base: Tensor, edited: Tensor, mapper: Tensor) -> Tensor:
 
 
 def reweight(attention: Tensor, scale: Tensor) -> Tensor:
-    """Each token's map times its scale (b,n), 1 to leave it; no normalisation after it."""
+    """Each token's map times its scale (b,n), 1 to leave it. Nothing is normalised."""
     return attention * scale[:, None, None]                     # (b,k,n_pixels,n)
 
 
@@ -66,10 +66,10 @@ class Control:
     self_side: int
 
     def __call__(self, i: int, name: str, attention: Tensor) -> Tensor | None:
-        """The edited captions' maps in step i, or None where they stay: `replace_attention`.
+        """The edited captions' maps in step i, or None where they stay their own.
 
-        The last 2b rows are the bases' and the edited captions'; those before, without a
-        caption, are left alone.
+        The last 2b rows are the bases' and the edited captions'; those before, without
+        a caption, are left alone.
         """
         base, edited = attention[-2 * len(self.mapper):].chunk(2)   # (b,k,n_pixels,n)
         if name.endswith("attn1"):
@@ -105,15 +105,15 @@ def make_control(parts: TextToImage, bases: list[str], edits: list[str],
             row[find(known, word)] = value
     table = torch.stack([word_schedule(steps, cross, known, scale.shape[1])
                          for known in words])
-    return Control(made.to(parts.device), scale.to(parts.device), table.to(parts.device),
-                   window(self_, steps)[1], self_side)
+    made, scale, table = (x.to(parts.device) for x in (made, scale, table))
+    return Control(made, scale, table, window(self_, steps)[1], self_side)
 
 
 def blend_mask(maps: Tensor, words: Tensor, size: int, threshold: float = .3) -> Tensor:
     """Where the words of the base or of the edited caption live: (b,1,size,size) bool.
 
     maps (2b,n,h,w), the bases' first, summed over the steps so far; words (2b,n) of 0
-    and 1. Each picture's map, widened by a pixel, is held against its own largest value.
+    and 1. Each picture's map, widened by a pixel, is held against its largest value.
     """
     heat = (maps * words[..., None, None]).sum(1, keepdim=True)     # (2b,1,h,w)
     heat = F.max_pool2d(heat, 3, stride=1, padding=1)
@@ -165,8 +165,8 @@ def edit_latents(parts: TextToImage, bases: list[str], edits: list[str], zT: Ten
     context = parts.context([*bases, *edits])                   # (2b,n,d)
     if nulls is None:
         nulls = parts.context([""]).expand(steps, len(bases), -1, -1)
-    models = [classifier_free(parts.unet, context, torch.cat([null, null]), guidance_scale)
-              for null in nulls]
+    models = [classifier_free(parts.unet, context, torch.cat([null, null]),
+                              guidance_scale) for null in nulls]
     return edit_steps(parts, models, torch.cat([zT, zT]), control, local)
 
 
@@ -181,7 +181,8 @@ def edit_steps(parts: TextToImage, models: list[Callable], zt: Tensor, control: 
     watched = cross_attentions(parts.unet) if local else {}
     for i, step in enumerate(ddim.timesteps(schedule.T, steps, offset=STEPS_OFFSET)):
         t = torch.full((len(zt),), step, device=zt.device)      # (2b,)
-        with (torch.no_grad(), record_attention(watched, head_mean(attention_map)) as maps,
+        look = head_mean(attention_map)
+        with (torch.no_grad(), record_attention(watched, look) as maps,
               replace_attention(attentions(parts.unet), partial(control, i))):
             eps_hat = models[i](zt, t)
         zt = ddim.ddim_step(eps_hat, zt, t, t - schedule.T // steps, schedule, end=end)
@@ -198,9 +199,9 @@ def edit_pictures(parts: TextToImage, bases: list[str], edits: list[str], seed: 
                   **options) -> tuple[Tensor, Tensor]:
     """Pairs of captions to pictures before and after, (b,3,h,w) in [-1, 1], on the CPU.
 
-    Pair i starts from the noise of seed + i. `local` names the words of the local blend,
-    a string for each base caption, then for each edited one; other options are those of
-    `make_control`.
+    Pair i starts from the noise of seed + i. `local` names the words of the local
+    blend, a string for each base caption, then for each edited one; other options are
+    those of `make_control`.
     """
     control = make_control(parts, bases, edits, **options)
     around = Blend.of(parts, [*bases, *edits], local) if local else None

@@ -17,19 +17,19 @@ Fraction = float | tuple[float, float]                    # of the steps: up to 
 
 
 def word_tokens(tokenizer: Tokenizer, caption: str) -> Words:
-    """The words of a caption, each with the positions of its tokens; 0 is the start token.
+    """The words of a caption, each with its tokens' positions; 0 is the start token.
 
-    A comma behind a word counts as one of its own. ValueError for a caption without
-    words, or one that is too long.
+    In lower case; a comma behind a word is one of its own. ValueError for a caption
+    without words, or one that is too long.
     """
     words, position = [], 1
-    for word in re.sub(MARKS, r"\1 \2", caption).split():
+    for word in re.sub(MARKS, r"\1 \2", caption.lower()).split():
         count = len(tokenizer.pieces(word))
         words.append((word, list(range(position, position + count))))
         position += count
     if not words:
-        raise ValueError("The caption is empty: say what the picture shows, and what it "
-                         "should show instead.")
+        raise ValueError("The caption is empty: say what the picture shows, and what "
+                         "it should show instead.")
     if position >= tokenizer.length:
         raise ValueError(f"This caption has {position - 1} tokens and only "
                          f"{tokenizer.length - 2} fit: shorten {caption[:40]!r}.")
@@ -83,7 +83,7 @@ def align(source: list[int], target: list[int], gap: float = 0., match: float = 
     """For each target token its partner's position in `source`, -1 for one that is new.
 
     Needleman and Wunsch 1970: best[i][j] is the best score of the first i and j tokens,
-    then the way back. Of equally good alignments the one with gaps latest.
+    then the way back. Of equally good alignments any one is right.
     """
     best = [[gap * (i + j) for j in range(len(target) + 1)]
             for i in range(len(source) + 1)]
@@ -117,23 +117,23 @@ def refine_mapper(source: list[int], target: list[int], n: int) -> Tensor:
 
 def mappers(tokenizer: Tokenizer, bases: list[str], edits: list[str],
             kind: str | None = None) -> Tensor:
-    """The mapper (b,n,n) of each pair of captions: "swap", "refine", or what fits a pair.
+    """The mapper (b,n,n) of pairs of captions: "swap", "refine", or what fits a pair.
 
     ValueError for another kind, captions that do not pair up, empty ones, and what
     `swap_mapper` refuses.
     """
     if kind not in ("swap", "refine", None) or len(bases) != len(edits):
-        raise ValueError("A mapper needs a base caption for each edited one and a kind, swap "
-                         f"or refine; got {len(bases)}, {len(edits)} and {kind!r}.")
+        raise ValueError("A mapper needs a base caption for each edited one and a "
+                         f"kind, swap or refine; got {len(bases)}, {len(edits)} and {kind!r}.")
     made, n = [], tokenizer.length
     for texts in zip(bases, edits, strict=True):
         source, target = (word_tokens(tokenizer, text) for text in texts)
         if kind == "swap" or kind is None and len(source) == len(target):
             made.append(swap_mapper(source, target, n))
         else:
-            ids = tokenizer(list(texts)).tolist()
-            ends = (words[-1][1][-1] + 2 for words in (source, target))
-            made.append(refine_mapper(*(x[:end] for x, end in zip(ids, ends, strict=True)), n))
+            ids = [row[:words[-1][1][-1] + 2] for row, words in zip(
+                tokenizer(list(texts)).tolist(), (source, target), strict=True)]
+            made.append(refine_mapper(*ids, n))
     return torch.stack(made)
 
 
@@ -149,8 +149,8 @@ def word_schedule(steps: int, cross: Fraction | dict[str, Fraction], words: Word
 
     `cross` is a fraction of the steps, from the first on, or (from, to); a dict gives
     some words their own, "default_" the others (else 0). As in the official code the
-    fraction counts steps + 1 rows and is cut down, so that the last step is reached by 1
-    only. ValueError for fractions outside 0..1 and for words that do not occur.
+    fraction counts steps + 1 rows and is cut down, so that the last step is reached by
+    1 only. ValueError for fractions outside 0..1 and for words that do not occur.
     """
     given = cross if isinstance(cross, dict) else {"default_": cross}
     table = torch.zeros(steps + 1, n)
