@@ -53,7 +53,9 @@ LESSONS = {
     "12": Lesson(4, 2, 3, "DiffEdit", "masks for nothing", ("06",),
                  "a mask from two sentences, encoding with every level kept, decoding inside the "
                  "mask; SDEdit, ILVR and FlexIT beside it, measured on known answers"),
-    "13": Lesson(4, 1, 3, "Prompt-to-Prompt", "editing by attention", ("06",)),
+    "13": Lesson(4, 1, 3, "Prompt-to-Prompt", "editing by attention", ("06",),
+                 "where a word lives; captions aligned, attention replaced, refined and "
+                 "re-weighted; real pictures by null-text inversion"),
     "14": Lesson(5, 1, 3, "InstructPix2Pix", "editing by instruction", ("13",)),
     "15": Lesson(4, 0, 2, "ODISE", "naming every pixel", ("04", "06")),
     "16": Lesson(6, 2, ALL, "published weights", "the same code, full size", ("09",)),

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from gligen_lessons import course_map, curriculum, files, weights
 from gligen_lessons.world import cache
 
-from . import diagrams, generated
+from . import diagrams, generated, prompts
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks" / "pictures"
 RECORD = FOLDER / "inputs.json"                           # what each picture was made from
@@ -45,6 +45,7 @@ PICTURES = {
     "09_schedule": Made(diagrams.scheduled_sampling),
     "10_hole": Made(diagrams.inpainting),
     "12_edit": Made(generated.edit, ("vae", "clip", "ldm")),
+    "13_prompts": Made(prompts.edited_prompts, ("vae", "clip", "ldm")),
 }
 
 
