@@ -13,7 +13,7 @@ __all__ = ["align", "blend_mask", "edit_steps", "fit_null", "inject", "reweight"
            "word_schedule"]
 
 N = 12                                                    # tokens of a caption in here
-SOURCE = [("a", [1]), ("cat", [2]), ("zzz", [3, 4]), ("on", [5])]
+SOURCE = [("a", [1]), ("cat", [2, 3]), ("zzz", [4, 5]), ("on", [6])]
 TARGET = [("a", [1]), ("zebra", [2, 3, 4]), ("qqq", [5, 6]), ("ice", [7])]
 
 
@@ -29,7 +29,7 @@ def swapped(*, share=lambda old, new: 1 / new, pairwise: bool = True, tail: str 
                 mapper[i, j] = float(a == b) if len(old) == len(new) and pairwise else apart
     for k in range(N - 8):
         if tail == "in order":
-            mapper[6 + k, 8 + k] = 1
+            mapper[7 + k, 8 + k] = 1
         elif tail == "by position":
             mapper[8 + k, 8 + k] = 1
     return mapper
@@ -37,7 +37,7 @@ def swapped(*, share=lambda old, new: 1 / new, pairwise: bool = True, tail: str 
 
 @exercise("gligen_lessons.prompt_alignment:swap_mapper")
 def swap_mapper(attempt):
-    """Four words: one token for one, one that becomes three, two for two; then the end."""
+    """Four words: one token for one, two that become three, two for two; then the end."""
     want = swapped()
     mistakes = {
         "Rows are the base's tokens and columns the edited caption's; here it is the other way.":
@@ -57,8 +57,8 @@ def swap_mapper(attempt):
     error = expect_close(attempt(SOURCE, TARGET, N), want, "Word by word; then what is left, in "
                          "order.", mistakes=mistakes)
     back = alignment.swap_mapper(TARGET, SOURCE, N)
-    expect_close(attempt(TARGET, SOURCE, N), back, "Three tokens that become one give it all of "
-                 "their maps: 1 / len(new) is 1.")
+    expect_close(attempt(TARGET, SOURCE, N), back, "Three tokens that become two give each half "
+                 "of their maps.")
     refuses(lambda: attempt(SOURCE, TARGET[:3], N), "four words and three came")
     return f"maps 12 tokens (largest difference {error:.0e})"
 
@@ -109,45 +109,42 @@ def align(attempt):
 
 
 WORDS = [("a", [1]), ("blue", [2, 3]), ("car", [4])]
-CROSS = {"blue": (.2, .4), "default_": .85}
+CROSS = {"blue": (.5, .95), "default_": (.1, .87)}
 
 
-def table(start: int, stop: int, default: int, *, rows: int = 10, rest: bool = True,
-          default_last: bool = False, tokens=(2, 3)) -> Tensor:
-    """The rows of CROSS: the window of "blue", and how far the others' reaches."""
+def table(blue: tuple[int, int], others: tuple[int, int], rows: int = 10,
+          tokens=(2, 3)) -> Tensor:
+    """Ones from and to some rows: in the columns `tokens`, and in the others."""
     made = torch.zeros(rows, 6)
-    made[:default if rest else 0] = 1
+    made[slice(*others)] = 1
     made[:, list(tokens)] = 0
-    made[start:stop, list(tokens)] = 1
-    if default_last:
-        made[:default] = 1
+    made[slice(*blue), list(tokens)] = 1
     return made
 
 
 @exercise("gligen_lessons.prompt_alignment:word_schedule")
 def word_schedule(attempt):
     """Nine steps: one number for all; a word of two tokens with a window of its own."""
-    want = table(2, 4, 8)
+    want = table((5, 9), (1, 8))
     mistakes = {
-        "The fraction counts steps + 1 rows, as in the official code: .85 of 10 rows are 8.":
-            table(2, 4, 7),
-        "The table needs steps + 1 rows.": table(2, 4, 8, rows=9),
-        "Rounded: the official code cuts down with int().": table(2, 4, 9),
-        "The default overwrites the word's own window: set it first.":
-            table(2, 4, 8, default_last=True),
-        "The word's row is on from the start. A window (from, to) leaves the steps before it off.":
-            table(0, 4, 8),
-        "Only the word's first token follows its window; it has two.": torch.where(
-            torch.arange(6) == 3, table(2, 4, 8, tokens=()), want),
-        "The word is on in its window AND where the default is: clear its column first.":
-            torch.maximum(want, table(2, 4, 8, tokens=())),
-        "The default is ignored.": table(2, 4, 8, rest=False),
+        "The fraction counts steps + 1 rows, as in the official code: .87 of 10 rows are 8.":
+            table((4, 8), (0, 7)),
+        "The table needs steps + 1 rows.": table((5, 9), (1, 8), rows=9),
+        "Rounded: the official code cuts down with int().": table((5, 10), (1, 9)),
+        "The default overwrites the word's own window: set it first.": table((1, 8), (1, 8)),
+        "Rows are on from the start. A window (from, to) leaves the steps before it off.":
+            table((0, 9), (0, 8)),
+        "Only the word's first token follows its window; it has two.":
+            table((5, 9), (1, 8), tokens=[2]),
+        "The word is on in its window AND where the default is: clear its columns first.":
+            table((1, 9), (1, 8)),
+        "The default is ignored.": table((5, 9), (0, 0)),
         "Rows are steps and columns are tokens.": want.T}
     error = expect_close(attempt(9, dict(CROSS), WORDS, 6), want, "Zeros; for each word "
                          "its rows from and to, for \"default_\" all columns.", mistakes=mistakes)
-    expect_close(attempt(9, .5, WORDS, 6), table(0, 5, 5), "A single number counts for all tokens, "
-                 "the start token included.")
-    expect_close(attempt(9, {"car": 1.}, WORDS, 6), table(0, 10, 0, tokens=[4]),
+    expect_close(attempt(9, .5, WORDS, 6), table((0, 5), (0, 5)), "A single number counts for all "
+                 "tokens, the start token included.")
+    expect_close(attempt(9, {"car": 1.}, WORDS, 6), table((0, 10), (0, 0), tokens=[4]),
                  "Without \"default_\" the other words are not controlled; 1 reaches every row.")
     refuses(lambda: attempt(9, 1.5, WORDS, 6), "a fraction of 1.5 came (`window` refuses it)")
     refuses(lambda: attempt(9, {"tree": .5}, WORDS, 6), "a word came that does not occur (`find` "
@@ -191,18 +188,15 @@ def inject(attempt):
 
 @exercise("gligen_lessons.prompt2prompt:reweight")
 def reweight(attempt):
-    """Two pictures with scales of their own, one negative, one zero."""
-    maps, kept = torch.randn(2, 3, 5, 4).softmax(-1), None
-    scale = torch.tensor([[1., 2.5, 0, 1], [1, 1, -2, .5]])
+    """Two pictures with scales of their own, one of them negative."""
+    maps = torch.randn(2, 3, 5, 4).softmax(-1)
+    scale = torch.tensor([[1., 2.5, .2, 1], [1, 1, -2, .5]])
     want, kept = maps * scale[:, None, None], maps.clone()
-    logits = maps.log() + scale.abs().clamp(min=1e-6).log()[:, None, None]
     mistakes = {
         "The maps were normalised again: then more of one word takes from all others. The paper "
         "only multiplies.": want / want.sum(-1, keepdim=True),
         "A softmax was taken again. These are maps already, not scores.": want.softmax(-1),
         "The scale is added; multiply.": maps + scale[:, None, None],
-        "The scales went through a logarithm and a softmax; multiply the maps.":
-            logits.softmax(-1),
         "Every picture got the first one's scales.": maps * scale[0],
         "This divides by the scale.": maps / scale[:, None, None],
         "Negative scales were cut off; they push a word's meaning away.":

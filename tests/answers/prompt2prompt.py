@@ -147,14 +147,6 @@ def scheduler(count=lambda steps: steps + 1, cut=int, from_=True, cleared=True, 
     return schedule
 
 
-def default_wins(steps, cross, words, n):
-    table = alignment.word_schedule(steps, cross, words, n)
-    given = cross if isinstance(cross, dict) else {"default_": cross}
-    start, stop = alignment.window(given.get("default_", 0.), steps + 1)
-    table[start:stop] = 1
-    return table
-
-
 def by_rows(steps, cross, words, n):
     """Row by row, asking each token for its window."""
     given = cross if isinstance(cross, dict) else {"default_": cross}
@@ -328,9 +320,10 @@ WRONG = {
     "word_schedule": [
         (scheduler(count=lambda steps: steps), "steps + 1 rows, as in the official"),
         (scheduler(rows=0), "needs steps + 1 rows"), (scheduler(cut=round), "cuts down"),
-        (default_wins, "default overwrites"), (scheduler(from_=False), "leaves the steps before"),
+        (scheduler(order=False), "default overwrites"),
+        (scheduler(from_=False), "leaves the steps before"),
         (scheduler(only_first=True), "first token"),
-        (scheduler(cleared=False), "clear its column"), (scheduler(rest=False), "is ignored"),
+        (scheduler(cleared=False), "clear its columns"), (scheduler(rest=False), "is ignored"),
         (scheduler(turned=True), "columns are tokens"),
         (scheduler(checked=False), "nothing was said")],
     "inject": [
