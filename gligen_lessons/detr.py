@@ -155,8 +155,9 @@ def hungarian_loss(logits: Tensor, boxes: Tensor, labels: list[Tensor],
     """The three losses of a batch under its cheapest matching (paper, eq. 2 and A.2).
 
     "Nothing" weighs eos_coef in the cross-entropy, a weighted mean; both box losses are
-    sums over all targets of the batch, divided by their number.
+    sums over all targets of the batch, divided by their number. In 32 bits.
     """
+    logits, boxes = logits.float(), boxes.float()
     pairs, nothing = match(logits, boxes, labels, targets), logits.shape[2] - 1
     image = torch.cat([torch.full_like(rows, i) for i, (rows, _) in enumerate(pairs)])
     query = torch.cat([rows for rows, _ in pairs])              # (all targets,)
@@ -198,10 +199,6 @@ def check_targets(logits: Tensor, labels: list[Tensor], targets: list[Tensor]) -
     if not len(labels) == len(targets) == b:
         raise ValueError(f"{b} pictures need {b} tensors of labels and of targets, got "
                          f"{len(labels)} and {len(targets)}.")
-    half = logits.dtype in (torch.float16, torch.bfloat16)
-    if half and not torch.is_autocast_enabled(logits.device.type):
-        raise TypeError(f"The losses are computed in 32 bits, got logits of {logits.dtype}: "
-                        "logits.float() and boxes.float() make them so.")
     for i, (label, target) in enumerate(zip(labels, targets, strict=True)):
         n = len(label)
         if label.ndim != 1 or label.dtype != torch.int64 or target.shape != (n, 4):

@@ -87,6 +87,12 @@ def generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(number)
 
 
+def generators(seed: int, count: int) -> list[torch.Generator]:
+    """A source of noise for each of `count` pictures: seed, seed + 1, ..."""
+    first = as_whole(seed, "A seed")                  # Python's own: 8 bits would overflow
+    return [generator(first + i) for i in range(count)]
+
+
 def noise(shape: tuple[int, ...], generator: torch.Generator, device=None) -> torch.Tensor:
     """Standard normal noise drawn on the CPU, then moved, so that a seed means one picture."""
     return torch.randn(shape, generator=generator).to(device or pick())

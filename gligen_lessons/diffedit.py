@@ -129,7 +129,7 @@ def query_map(parts: TextToImage, z0: Tensor, references: list[str], queries: li
     if noises < 1:
         raise ValueError(f"A map is the mean over at least one noise, got {noises}.")
     b, step = len(z0), min(int(noise_level * parts.schedule.T), parts.schedule.T - 1)
-    sources = [device.generator(seed + i) for i in range(b)]
+    sources = device.generators(seed, b)
     drawn = device.noise_each((noises, *z0.shape[1:]), sources, z0.device)  # (b,n,c,h,w)
     return difference_map(parts.unet, z0, parts.context(queries), parts.context(references),
                           torch.full((b,), step, device=z0.device), drawn.transpose(0, 1),

@@ -207,7 +207,7 @@ def concat_map_channels(unet: UNet, maps: Tensor) -> Callable:
 def map_noise(parts: TextToImage, count: int, seed: int) -> Tensor:
     """The noise zT (count,4,h,w) that a seed means, the same as the plain model's."""
     side = parts.unet.config["sample_size"]
-    sources = [device.generator(seed + i) for i in range(count)]
+    sources = device.generators(seed, count)
     return device.noise_each((parts.unet.conv_out.out_channels, side, side), sources, parts.device)
 
 

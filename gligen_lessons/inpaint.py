@@ -124,7 +124,7 @@ def inpaint_grounded(parts: TextToImage, captions: list[str], grounding: Groundi
 def inpaint_steps(model: Callable, z0: Tensor, mask: Tensor, schedule: Schedule,
                   visited: list[int], seed: int) -> Iterator[tuple[int, Tensor]]:
     """The loop over the steps `visited`: put back what is kept, predict, step down."""
-    sources = [device.generator(seed + i) for i in range(len(z0))]
+    sources = device.generators(seed, len(z0))
     zt, end = fresh_noise(z0, sources), float(schedule.alpha_bar[0])
     for step in visited:
         t = torch.full((len(zt),), step, device=zt.device)      # (b,)

@@ -73,8 +73,7 @@ class TextToImage:
         Picture i has the noise of seed + i, whatever the count.
         """
         c, side = self.unet.conv_in.in_channels, self.unet.config["sample_size"]
-        first = as_whole(seed, "A seed")
-        sources = [device.generator(first + i) for i in range(count)]
+        sources = device.generators(seed, count)
         return device.noise_each((c, side, side), sources, self.device)
 
 

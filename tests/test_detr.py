@@ -441,14 +441,17 @@ def test_formats_are_told_apart():
     assert torch.allclose(xyxy_from_cxcywh(cxcywh_from_xyxy(box)), box)
 
 
-def test_half_precision_is_told_what_to_do_and_autocast_is_let_be():
-    logits, boxes = torch.randn(1, 4, 3).bfloat16(), torch.full((1, 4, 4), .5).bfloat16()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_losses_of_half_precision_are_computed_in_32_bits(dtype):
+    g = torch.Generator().manual_seed(0)
+    logits, boxes = torch.randn(1, 4, 3, generator=g), .2 + .5 * torch.rand(1, 4, 4, generator=g)
+    logits, boxes = logits.to(dtype), boxes.to(dtype)
     labels, targets = [torch.tensor([0])], [torch.tensor([[.5, .5, .2, .2]])]
-    with pytest.raises(TypeError, match=r"32 bits, got logits of torch.bfloat16: logits.float\(\)"):
-        hungarian_loss(logits, boxes, labels, targets)
+    want = hungarian_loss(logits.float(), boxes.float(), labels, targets)
     with torch.autocast("cpu", torch.bfloat16):
         assert hungarian_loss(logits, boxes, labels, targets)["loss_ce"].isfinite()
-    assert hungarian_loss(logits.float(), boxes.float(), labels, targets)["loss_ce"].isfinite()
+    for name, loss in hungarian_loss(logits, boxes, labels, targets).items():
+        assert loss.dtype == torch.float32 and torch.equal(loss, want[name])
 
 
 def test_pictures_of_any_float_are_looked_at_and_others_refused():

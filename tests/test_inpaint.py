@@ -2,6 +2,7 @@
 
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
@@ -16,10 +17,12 @@ from gligen_lessons.inpaint import (
     check_mask,
     expand_conv_in,
     inpaint_grounded,
+    inpaint_steps,
     l_inpaint,
     masks_from_boxes,
     paste,
 )
+from gligen_lessons.schedule import Schedule
 from gligen_lessons.unet import UNet
 
 BOXES = [[[.1, .5, .5, .9], [.6, .2, .9, .8]], [[.2, .3, .71, .8]]]
@@ -239,3 +242,15 @@ def test_a_mask_of_which_nothing_is_painted_is_told():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check_mask(masks_from_boxes(boxes, 16, round_outward=True), torch.zeros(2, 4, 16, 16))
+
+
+def test_the_last_seed_of_eight_bits_has_one_after_it():
+    """255 and one more are 256, whatever kind of whole number a seed is."""
+    z0, mask, schedule = torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 4, 4), Schedule.linear()
+
+    def painted(seed):
+        *_, (_, z) = inpaint_steps(lambda zt, t: zt, z0, mask, schedule, [500], seed)
+        return z
+
+    assert torch.equal(painted(np.uint8(255)), painted(255))
+    assert torch.equal(painted(256)[0], painted(255)[1])

@@ -54,7 +54,7 @@ class Batch:
 
     @cached_property
     def eps(self) -> Tensor:
-        sources = [device.generator(self.seed + i) for i in range(len(self.some))]
+        sources = device.generators(self.seed, len(self.some))
         return device.noise_each(self.z0.shape[1:], sources, self.z0.device)
 
     @cached_property
