@@ -9,7 +9,7 @@ import torch
 from own_folder import WORDS, photograph, save, write
 from PIL import Image
 
-from gligen_lessons import cli, files, recipes, shipping, train, weights
+from gligen_lessons import cli, files, recipes, shipping, train, weights, world
 from gligen_lessons.datasets.own_data import OwnPictures, fitting, own_data
 from gligen_lessons.detr import DETR, detect
 from gligen_lessons.eval.own_data import own_detr_report
@@ -18,6 +18,7 @@ from gligen_lessons.reading import picture
 from gligen_lessons.recipes.detr import SMALL_DETR
 from gligen_lessons.recipes.own_data import OwnFolder, begin_with
 from gligen_lessons.train import OWN
+from gligen_lessons.world import coco_out
 
 pytestmark = pytest.mark.filterwarnings("ignore:instances:UserWarning")
 
@@ -101,6 +102,16 @@ def test_the_fingerprint_changes_with_a_picture_or_an_annotation(tmp_path):
     second = own_data(folder, 100).fingerprint
     photograph(np.random.default_rng(9), 160, 90).save(folder / "images" / "000.jpg")
     assert len({first, second, own_data(folder, 100).fingerprint}) == 3
+
+
+def test_what_the_world_writes_is_read_with_its_phrases(tmp_path):
+    chosen = world.seeds("grounding-val", 4)
+    data = own_data(coco_out.write(tmp_path / "world", chosen, progress=False), 100)
+    assert (len(data.train), len(data.held)) == (3, 1)
+    for seed, said, texts in zip(chosen, data.train.phrases, data.train.captions, strict=False):
+        one = world.scene(seed)
+        assert said and set(said) <= {world.phrase(thing) for thing in one.things}
+        assert texts == [text.strip() for text in world.captions(one)]
 
 
 def test_captions_are_cut_at_a_word(tmp_path):
