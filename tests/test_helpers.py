@@ -8,7 +8,7 @@ from gligen_lessons import weights, world
 from gligen_lessons.datasets import labelled, negatives
 from gligen_lessons.datasets.labelled import with_labels
 from gligen_lessons.datasets.latent_scenes import LatentScenes, full_scene, slot_masks, window
-from gligen_lessons.recipes import clip, helpers, latent
+from gligen_lessons.recipes import clip, helpers, latent, world_data
 from gligen_lessons.world.cache import renders
 from gligen_lessons.world.language import captions, named
 from gligen_lessons.world.vocabulary import CATEGORIES, COLOURS, HELD_OUT
@@ -80,7 +80,7 @@ def test_helpers_are_silent_in_the_last_quarter():
     counts = [helpers.help_at(step, 1000) for step in range(1000)]
     assert counts[0] == counts[600] == 1. and 0 < counts[700] < 1
     assert not any(counts[750:]) and counts == sorted(counts, reverse=True)
-    parts = [latent.small_part(step / 1000) for step in range(1000)]
+    parts = [world_data.small_part(step / 1000) for step in range(1000)]
     assert parts[0] == 1. and 0 < parts[400] < 1 and not any(parts[750:])
 
 
