@@ -103,7 +103,7 @@ def own_data(folder: str | Path, most: int) -> OwnData:
     categories = list(dict.fromkeys(name for part in (train, held) for name in part.categories))
     numbers = {name: i for i, name in enumerate(categories)}
     return OwnData(folder.resolve().name, categories, gathered(train, numbers),
-                   gathered(held, numbers), fingerprint(folder, (train, held)))
+                   gathered(held, numbers), folder_fingerprint(folder, (train, held)))
 
 
 def two_parts(folder: Path) -> list[CocoFolder]:
@@ -157,7 +157,7 @@ def sorted_out(one: Record, numbers: dict[str, int]) -> tuple:
     return labels[kept], boxes[kept], [one.phrases[i] for i in kept], (labels[rest], boxes[rest])
 
 
-def fingerprint(folder: Path, parts: Sequence[CocoFolder]) -> str:
+def folder_fingerprint(folder: Path, parts: Sequence[CocoFolder]) -> str:
     """Twelve letters that change with the folder's annotations, or a picture that was read."""
     whole = hashlib.sha256()
     for file in [*sorted((folder / "annotations").glob("*.json")),
@@ -198,10 +198,10 @@ class CaptionedLatent:
 
 def fitting(texts: list[str], read: Tokenizer) -> list[str]:
     """Captions cut behind the last word that a tokenizer has room for."""
-    return [_cut(text, read) for text in texts]
+    return [_whole_words(text, read) for text in texts]
 
 
-def _cut(text: str, read: Tokenizer) -> str:
+def _whole_words(text: str, read: Tokenizer) -> str:
     kept, room = [], read.length - 2                      # two special tokens
     for word in text.split():
         room -= len(read.pieces(word))

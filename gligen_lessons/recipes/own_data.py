@@ -140,7 +140,7 @@ class OwnFolder:
             return own_gligen_report(parts, few, phrases)
 
         return Grounded(told=f"latents of {len(train.z)} pictures of {data.name}", layouts=train,
-                        phrases=phrases, sample=partial(grounded_sample, data.held), report=report)
+                        phrases=phrases, sample=partial(own_grounded_sample, data.held), report=report)
 
     def layouts(self, some: OwnPictures, part: str, phrases: list[str]) -> Layouts:
         """Pictures as what gates learn from, phrases as their numbers."""
@@ -171,7 +171,7 @@ def shortened(some: OwnPictures, tokens: int | None) -> OwnPictures:
     return replace(some, captions=[fitting(texts, read) for texts in some.captions])
 
 
-def grounded_sample(held: OwnPictures, parts: TextToImage, steps: int) -> dict:
+def own_grounded_sample(held: OwnPictures, parts: TextToImage, steps: int) -> dict:
     """For the log: a sheet of held-out layouts, painted."""
     with_boxes = [row for row, said in enumerate(held.phrases) if said]
     few = held.rows((with_boxes * SHEET)[:SHEET])
@@ -182,7 +182,7 @@ def grounded_sample(held: OwnPictures, parts: TextToImage, steps: int) -> dict:
         parts, texts, [said[:LIMIT] for said in few.phrases], boxes, steps=steps))}
 
 
-def begin_with(recipe: Recipe, file: Path) -> dict:
+def take_over(recipe: Recipe, file: Path) -> dict:
     """Give a recipe's model the tensors of a file that fit; say which ones begin anew.
 
     ValueError where none fits: those are weights of another model.
