@@ -140,7 +140,8 @@ class OwnFolder:
             return own_gligen_report(parts, few, phrases)
 
         return Grounded(told=f"latents of {len(train.z)} pictures of {data.name}", layouts=train,
-                        phrases=phrases, sample=partial(own_grounded_sample, data.held), report=report)
+                        phrases=phrases, report=report,
+                        sample=partial(own_grounded_sample, data.held))
 
     def layouts(self, some: OwnPictures, part: str, phrases: list[str]) -> Layouts:
         """Pictures as what gates learn from, phrases as their numbers."""
