@@ -17,7 +17,7 @@ from .arguments import OneLineParser, batch_of, count_of, duration_of, folder_of
 from .models import MODELS
 from .reading import json_object
 from .recipes.helpers import bare
-from .recipes.own_data import OwnFolder, take_over
+from .recipes.own_data import OwnFolder, start_from
 from .recipes.world_data import World
 from .shipping import SUFFIXES, ship
 
@@ -53,7 +53,7 @@ def train(name: str, steps: int | None = None, minutes: float | None = None,
             recipe = recipes.get(name, steps, **{key: x for key, x in chosen.items() if x})
             origin = source.origin(name)
             if first:
-                origin["own data"]["init"] = take_over(recipe, first)
+                origin["own data"]["init"] = start_from(recipe, first)
             if not rank():
                 note_run(folder / "run.json", recipe.steps, origin, goes_on)
             state = fitted(recipe, folder, resume, minutes)

@@ -16,7 +16,7 @@ from gligen_lessons.eval.own_data import own_detr_report
 from gligen_lessons.metrics import detection_precision
 from gligen_lessons.reading import picture
 from gligen_lessons.recipes.detr import SMALL_DETR
-from gligen_lessons.recipes.own_data import OwnFolder, take_over
+from gligen_lessons.recipes.own_data import OwnFolder, start_from
 from gligen_lessons.train import OWN
 from gligen_lessons.world import coco_out
 
@@ -231,7 +231,7 @@ def test_tables_that_grow_keep_their_rows_and_class_heads_do_not(tmp_path, capsy
     last = model.model.query_position_embeddings.weight[20:].detach().clone()
     recipe = recipes.Recipe(name="detr", model=model, config=made, data="", sample_batch=None,
                             loss=None, steps=1, lr=1., report=None)
-    said = take_over(recipe, file)
+    said = start_from(recipe, file)
     assert said["anew"] == ["class_labels_classifier.weight", "class_labels_classifier.bias",
                             "model.query_position_embeddings.weight from row 20"]
     table = model.model.query_position_embeddings.weight

@@ -183,7 +183,7 @@ def own_grounded_sample(held: OwnPictures, parts: TextToImage, steps: int) -> di
         parts, texts, [said[:LIMIT] for said in few.phrases], boxes, steps=steps))}
 
 
-def take_over(recipe: Recipe, file: Path) -> dict:
+def start_from(recipe: Recipe, file: Path) -> dict:
     """Give a recipe's model the tensors of a file that fit; say which ones begin anew.
 
     ValueError where none fits: those are weights of another model.
