@@ -55,7 +55,7 @@ def own_clip_report(model: CLIP, read: Tokenizer, count: int, held: OwnPictures)
             "retrieval": retrieval(similarity(pictures, texts, model.logit_scale))}
 
 
-def noised(z: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+def spread_noise(z: Tensor, steps: int) -> tuple[Tensor, Tensor]:
     """For each latent (n,c,h,w) a step (n,), spread evenly over all, and noise; from seed 0."""
     g, n = torch.Generator().manual_seed(0), len(z)
     t = ((torch.arange(n) + .5) * steps / n).long()[torch.randperm(n, generator=g)]
@@ -73,15 +73,15 @@ def own_ldm_report(parts: TextToImage, z: Tensor, captions: list[str]) -> dict:
     given = {"own caption": ids, "no caption": none, "another's caption": ids.roll(1, 0)}
 
     def mean_loss(ids: Tensor) -> float:
-        return averaged(parts, z, lambda z0, t, eps, rows: l_ldm(
+        return mean_over(parts, z, lambda z0, t, eps, rows: l_ldm(
             parts.unet, z0, t, eps, parts.text(ids[rows].to(z0.device)), parts.schedule))
 
     return {f"loss, {name}": mean_loss(some) for name, some in given.items()} | {"pictures": len(z)}
 
 
-def averaged(parts: TextToImage, z: Tensor, loss: Callable[..., Tensor]) -> float:
+def mean_over(parts: TextToImage, z: Tensor, loss: Callable[..., Tensor]) -> float:
     """The mean of loss(z0, t, eps, rows) over all latents z (n,c,h,w), in batches."""
-    (t, eps), total = noised(z, parts.schedule.T), 0.
+    (t, eps), total = spread_noise(z, parts.schedule.T), 0.
     for rows in torch.arange(len(z)).split(BATCH):
         given = (some.to(parts.device) for some in (z[rows].float(), t[rows], eps[rows]))
         total += len(rows) * float(loss(*given, rows))
@@ -101,7 +101,7 @@ def own_gligen_report(parts: TextToImage, data: Layouts, phrases: list[str]) -> 
     empty = parts.context([""])
 
     def mean_loss(one: Grounding) -> float:
-        return averaged(parts, data.z, lambda z0, t, eps, rows: l_grounding(
+        return mean_over(parts, data.z, lambda z0, t, eps, rows: l_grounding(
             parts.unet, z0, t, eps, empty.expand(len(rows), -1, -1),
             one.each(lambda x: x[rows.to(x.device)]), parts.schedule))
 
