@@ -36,7 +36,7 @@ def opened(written):
         row = MODELS[name]
         unet = row.build(weights.load("ldm").requires_grad_(False))
         for block in transformer_blocks(unet):
-            block.fuser.alpha_attn.fill_(.5)
+            block.fuser.alpha_attn.data.fill_(.5)
         state = unet.state_dict()
         card = files.make_card(name, f"train {name}", 1, "none", "cpu", 0., {}, LATENT_UNET | {
             "_on": weights.fingerprint("ldm")})
