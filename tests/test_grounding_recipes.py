@@ -35,7 +35,7 @@ def test_a_recipe_trains_saves_what_it_adds_and_reports(out, name, metrics):
     own = model.state_dict()
     assert all(torch.equal(own[key], plain[key]) for key in plain if key != "conv_in.weight")
     assert any(float(own[key].abs()) > 0 for key in own if key.endswith("alpha_attn"))
-    shown = [line for line in weights.log(name, out) if "png" in line]
+    shown = [line["milestone"] for line in weights.log(name, out) if "milestone" in line]
     assert shown and len(shown[-1]["png"]) > 1000 and 0 <= shown[-1]["held"] <= 1
 
 
