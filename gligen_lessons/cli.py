@@ -191,7 +191,8 @@ def add_edit(add) -> None:
 
 
 def add_generation(add) -> None:
-    """What `generate` takes beside the caption."""
+    """What `generate` takes."""
+    add("caption", type=words_of, help='such as "a red car on the snow at night"; "" for any')
     add("--box", action="append", type=words_of, metavar="PHRASE:x0,y0,x1,y1",
         help="what goes where, in normalised coordinates 0..1; as often as there are boxes")
     add("--image", action="append", type=words_of, metavar="CROP.png:x0,y0,x1,y1",
@@ -224,17 +225,13 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--size", type=count_of, default=128, help="pixels a side (default: 128)")
     one.set_defaults(run=write_world)
 
-    for name, purpose in (("generate", "a picture of a caption, with boxes or without"),
-                          ("draw", "the old name of generate")):
+    for name, purpose, work, fill in (
+            ("generate", "a picture of a caption and boxes", generate_pictures, add_generation),
+            ("draw", "the old name of generate", generate_pictures, add_generation),
+            ("edit", "change a picture by words: DiffEdit", edit_picture, add_edit)):
         one = add(name, help=purpose)
-        one.add_argument("caption", type=words_of,
-                         help='such as "a red car on the snow at night"; "" for any')
-        one.set_defaults(run=generate_pictures)
-        add_generation(one.add_argument)
-
-    one = add("edit", help="change a picture by words: DiffEdit")
-    one.set_defaults(run=edit_picture)
-    add_edit(one.add_argument)
+        one.set_defaults(run=work)
+        fill(one.add_argument)
 
     for name in FORWARDED:                             # each has a parser of its own
         add(name, help=FORWARDED[name][1], add_help=False)

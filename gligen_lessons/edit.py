@@ -45,10 +45,10 @@ def source_picture(path: Path) -> Tensor:
 
     Of another size, the middle is cut out and resized; a note says so.
     """
+    if not path.exists():
+        raise ValueError(f"{path} is missing.")
     try:
         image = reading.picture(path)
-    except FileNotFoundError:
-        raise ValueError(f"{path} is missing.") from None
     except ValueError as error:
         raise ValueError(f"{path} cannot be read as a picture: {error}.") from error
     if image.size != (SIDE, SIDE):

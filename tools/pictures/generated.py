@@ -139,7 +139,7 @@ def edit() -> show.Picture:
     cases = edit_cases("recolour", 3, plain=True)[::2]
     x = torch.stack([case.before for case in cases])
     made = edit_pictures(weights.text_to_image(), x, [case.reference for case in cases],
-                         [case.query for case in cases], ratio=.75, steps=50)
+                         [case.query for case in cases], ratio=.75, steps=24)
     fine = F.interpolate(made.mask, 128).expand(-1, 3, -1, -1) * 2 - 1
     rows = torch.stack([x, heat_over(x, rescaled(made.map)), fine, made.x], 1).flatten(0, 1)
     titles = [text for case in cases for text in (f"from {case.reference.split(' and ')[0]}", "map",
