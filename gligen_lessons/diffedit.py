@@ -54,7 +54,7 @@ def rescaled(maps: Tensor, extremes: float = .05) -> Tensor:
     `extremes` is the part of the values at either end that counts as extreme. Maps are
     rescaled one by one, so that a mask does not depend on what else is in the batch.
     """
-    flat = maps.flatten(1).double()                             # (b,hw)
+    flat = maps.flatten(1).cpu().double()                       # (b,hw)
     low = flat.quantile(extremes, dim=1, keepdim=True)          # (b,1)
     high = flat.quantile(1 - extremes, dim=1, keepdim=True)     # (b,1)
     level = (flat.clamp(low, high) - low) / (high - low).clamp(min=1e-12)
