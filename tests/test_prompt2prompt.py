@@ -406,12 +406,13 @@ def test_outside_the_blend_the_base_stays_exactly(parts):
 
 
 def test_a_blended_edit_equals_its_base_outside_of_the_last_mask(parts):
-    local = prompt2prompt.Blend.of(parts, [BASE, EDIT], ["car", "car"], start=0., threshold=.9)
+    local = prompt2prompt.Blend.of(parts, [BASE, EDIT], ["car", "car"], start=0., side=8,
+                                   threshold=.9)
     z, free = edited(parts, local=local), edited(parts)
     same = (z[0] == z[1]).all(0)
     assert torch.equal(z[0], free[0]) and 0 < int(same.sum()) < 64
     assert not torch.equal(z[1], free[1])
-    late = prompt2prompt.Blend.of(parts, [BASE, EDIT], ["car", "car"], start=1.)
+    late = prompt2prompt.Blend.of(parts, [BASE, EDIT], ["car", "car"], start=1., side=8)
     assert torch.equal(edited(parts, local=late), free)
 
 
