@@ -123,8 +123,9 @@ def mappers(tokenizer: Tokenizer, bases: list[str], edits: list[str],
     `swap_mapper` refuses.
     """
     if kind not in ("swap", "refine", None) or len(bases) != len(edits):
-        raise ValueError("A mapper needs a base caption for each edited one and a kind, "
-                         f"swap or refine; got {len(bases)}, {len(edits)}, {kind!r}.")
+        raise ValueError("A mapper needs a base caption for each edited one and a "
+                         "kind, swap or refine; got "
+                         f"{len(bases)}, {len(edits)} and {kind!r}.")
     made, n = [], tokenizer.length
     for texts in zip(bases, edits, strict=True):
         source, target = (word_tokens(tokenizer, text) for text in texts)
