@@ -145,7 +145,7 @@ def fit_null(attempt):
             fitted(null, land, goal, piled=True),
         "This is plain gradient descent; the paper's optimiser is Adam.":
             fitted(null, land, goal, kind=torch.optim.SGD),
-        "Nothing has moved.": null, "`iterations` is ignored: this is one step.":
+        "Nothing has moved.": kept, "`iterations` is ignored: this is one step.":
             fitted(null, land, goal, 1),
         "`iterations` and `rate` are ignored: these are the defaults.": fitted(null, land, goal,
                                                                            10, .01),
