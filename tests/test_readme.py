@@ -25,7 +25,8 @@ def test_the_table_of_lessons_repeats_each_notebooks_own_numbers(path):
 
 
 def test_it_says_how_many_lessons_are_here():
-    assert f"Lessons 0 to {len(NOTEBOOKS) - 1} are here" in README
+    numbers = [int(path.name[:2]) for path in NOTEBOOKS]
+    assert f"Lessons {readme.ranges(numbers)} are here" in README
     assert readme.renewed(README, NOTEBOOKS) == README, "run python tools/readme.py"
 
 
@@ -33,6 +34,17 @@ def test_a_new_lesson_gets_its_line_and_its_number():
     fewer = readme.renewed(README, NOTEBOOKS[:4])
     assert "Lessons 0 to 3 are here" in fewer and "04_clip.ipynb" not in fewer
     assert readme.renewed(fewer, NOTEBOOKS) == README
+
+
+@pytest.mark.parametrize("numbers, words", [
+    ([0, 1, 2], "0 to 2"), ([0, 1, 2, 4, 5], "0 to 2, 4 and 5"), ([0, 1, 2, 4], "0 to 2 and 4"),
+    ([0, 1, 2, 4, 5, 6, 8], "0 to 2, 4 to 6 and 8")])
+def test_lessons_that_are_missing_leave_a_gap(numbers, words):
+    assert readme.ranges(numbers) == words
+    notebooks = [path for path in NOTEBOOKS if int(path.name[:2]) in numbers]
+    if len(notebooks) == len(numbers):
+        text = readme.renewed(README, notebooks)
+        assert f"Lessons {words} are here" in text and readme.renewed(text, NOTEBOOKS) == README
 
 
 def test_links_lead_somewhere():

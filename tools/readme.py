@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT))
 from gligen_lessons import curriculum  # noqa: E402
 
 ROWS = re.compile(r"(?:^\| \[\d\d_.*\|\n)+", re.M)
-RANGE = re.compile(r"(?i)(lessons 0 to )\d+")
+RANGE = re.compile(r"(?i)(lessons )0 to \d+(?:(?:, | and )\d+(?: to \d+)?)*")
 
 
 def renewed(text: str, notebooks: list[Path]) -> str:
@@ -25,7 +25,19 @@ def renewed(text: str, notebooks: list[Path]) -> str:
     rows = [curriculum.row(path.stem, nbformat.read(path, 4).metadata["course"]) + "\n"
             for path in notebooks]
     text = ROWS.sub(lambda _: "".join(rows), text, count=1)
-    return RANGE.sub(rf"\g<1>{len(notebooks) - 1}", text)
+    return RANGE.sub(rf"\g<1>{ranges([int(path.name[:2]) for path in notebooks])}", text)
+
+
+def ranges(numbers: list[int]) -> str:
+    """Rising numbers in words: "0 to 10, 12 and 13"."""
+    parts = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1 and (len(parts[-1]) > 1 or number + 1 in numbers):
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    words = [str(part[0]) if len(part) == 1 else f"{part[0]} to {part[-1]}" for part in parts]
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def main(arguments: list[str] | None = None) -> int:
