@@ -32,7 +32,7 @@ from .nets import (
     record_attention,
     replace_attention,
 )
-from .prompt_alignment import Fraction, find, mappers, window, word_schedule, word_tokens
+from .prompt_alignment import Fraction, find, mappers, step_window, word_schedule, word_tokens
 
 
 def inject(base: Tensor, edited: Tensor, mapper: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ def make_control(parts: TextToImage, bases: list[str], edits: list[str],
     table = torch.stack([word_schedule(steps, cross, known, scale.shape[1])
                          for known in words])
     made, scale, table = (x.to(parts.device) for x in (made, scale, table))
-    return Control(made, scale, table, window(self_, steps)[1], self_side)
+    return Control(made, scale, table, step_window(self_, steps)[1], self_side)
 
 
 def blend_mask(maps: Tensor, words: Tensor, size: int, threshold: float = .3) -> Tensor:
@@ -195,7 +195,7 @@ def edit_steps(parts: TextToImage, models: list[Callable], zt: Tensor, control: 
         yield step, zt
 
 
-def edit_pictures(parts: TextToImage, bases: list[str], edits: list[str], seed: int = 0,
+def edit_prompts(parts: TextToImage, bases: list[str], edits: list[str], seed: int = 0,
                   guidance_scale: float = 5., local: list[str] | None = None,
                   **options) -> tuple[Tensor, Tensor]:
     """Pairs of captions to pictures before and after, (b,3,h,w) in [-1, 1], on the CPU.

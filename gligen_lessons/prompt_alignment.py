@@ -138,7 +138,7 @@ def mappers(tokenizer: Tokenizer, bases: list[str], edits: list[str],
     return torch.stack(made)
 
 
-def shuffled(mapper: Tensor, generator: torch.Generator) -> Tensor:
+def shuffled_mapper(mapper: Tensor, generator: torch.Generator) -> Tensor:
     """A negative control: the mapper (b,n,n) with its source tokens in random order."""
     order = torch.randperm(mapper.shape[1], generator=generator)
     return mapper[:, order]
@@ -156,14 +156,14 @@ def word_schedule(steps: int, cross: Fraction | dict[str, Fraction], words: Word
     given = cross if isinstance(cross, dict) else {"default_": cross}
     table = torch.zeros(steps + 1, n)
     for word in sorted(given, key="default_".__ne__):           # the default goes first
-        start, stop = window(given[word], steps + 1)
+        start, stop = step_window(given[word], steps + 1)
         tokens = range(n) if word == "default_" else find(words, word)
         table[:, tokens] = 0
         table[start:stop, tokens] = 1
     return table
 
 
-def window(fraction: Fraction, count: int) -> tuple[int, int]:
+def step_window(fraction: Fraction, count: int) -> tuple[int, int]:
     """The rows from and to which a fraction of `count` rows reaches, cut down."""
     start, stop = fraction if isinstance(fraction, tuple) else (0., fraction)
     if not 0 <= start <= stop <= 1:

@@ -188,7 +188,7 @@ def test_refining_leaves_a_swapped_word_alone():
 
 def test_a_shuffled_mapper_has_the_same_rows_elsewhere():
     mapper = alignment.mappers(TOKENIZER, [BASE, EDIT], [EDIT, BASE])
-    mixed = alignment.shuffled(mapper, device.generator(0))
+    mixed = alignment.shuffled_mapper(mapper, device.generator(0))
     assert not torch.equal(mixed, mapper)
     assert torch.equal(mixed.sum(1), mapper.sum(1)) and torch.equal(mixed[0], mixed[1])
 
@@ -343,7 +343,8 @@ def test_pairs_do_not_see_each_other(parts):
 
 
 def test_a_shuffled_mapper_paints_something_else(parts):
-    mapper = alignment.shuffled(alignment.mappers(TOKENIZER, [BASE], [EDIT]), device.generator(0))
+    mapper = alignment.shuffled_mapper(alignment.mappers(TOKENIZER, [BASE], [EDIT]),
+                                       device.generator(0))
     right, wrong = edited(parts), edited(parts, mapper=mapper)
     assert torch.equal(right[0], wrong[0]) and (right[1] - wrong[1]).abs().max() > .01
 
@@ -369,7 +370,7 @@ def test_noise_of_another_shape_is_refused(parts):
 
 
 def test_pictures_come_before_and_after(parts):
-    before, after = prompt2prompt.edit_pictures(parts, [BASE], [EDIT], 4, 3., steps=5)
+    before, after = prompt2prompt.edit_prompts(parts, [BASE], [EDIT], 4, 3., steps=5)
     z = edited(parts, seed=4)
     torch.testing.assert_close(torch.cat([before, after]), latent.to_pictures(parts.vae, z))
 

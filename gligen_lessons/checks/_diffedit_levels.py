@@ -17,7 +17,7 @@ STRIDE = MIXED.T // STEPS
 UPWARDS = timesteps(MIXED.T, STEPS, offset=1)[::-1][:COUNT]
 
 
-def with_words(zt: Tensor, t: Tensor, context: Tensor) -> Tensor:
+def toy_with_words(zt: Tensor, t: Tensor, context: Tensor) -> Tensor:
     """Stands for a network: what it predicts depends on neighbours, step and words."""
     if t.shape != (len(zt),) or len(context) != len(zt):
         raise Wrong(f"the network takes one step and one context a latent: got {len(zt)} latents, "
@@ -31,7 +31,7 @@ def wordless(zt: Tensor, t: Tensor) -> Tensor:
     """The same network when it is told nothing."""
     if torch.is_grad_enabled():
         raise Wrong("gradients are being kept for every prediction: `with torch.no_grad():`.")
-    return with_words(zt, t, torch.zeros(len(zt), 4, 6))
+    return toy_with_words(zt, t, torch.zeros(len(zt), 4, 6))
 
 
 def some_latents() -> tuple[Tensor, Tensor]:

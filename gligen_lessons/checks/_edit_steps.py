@@ -39,7 +39,7 @@ def pair() -> tuple:
     return parts, [partial(guided, one) for one in words], torch.cat([zT, zT]), control, local
 
 
-def trajectory(parts, models: list[Callable], zt: Tensor, control, local=None, *, index=int,
+def edit_trajectory(parts, models: list[Callable], zt: Tensor, control, local=None, *, index=int,
                end: float = END, offset: int = 1, chosen=int, kept=lambda seen, new: seen + new,
                first=lambda start: start, order: str = "after", rows: slice | None = None,
                controlled: bool = True) -> list:
@@ -64,10 +64,10 @@ def trajectory(parts, models: list[Callable], zt: Tensor, control, local=None, *
     return yielded
 
 
-def mistakes(given: tuple, local=None) -> dict[str, Tensor]:
+def edit_mistakes(given: tuple, local=None) -> dict[str, Tensor]:
     """Where loops end that get one thing wrong, by their message."""
     def ends(local=local, **one) -> Tensor:
-        return trajectory(*given, local, **one)[-1][1]
+        return edit_trajectory(*given, local, **one)[-1][1]
 
     found = {
         "Nothing is controlled: the network must be called within `replace_attention`.":
@@ -99,11 +99,11 @@ def edit_steps(attempt):
     *given, local = pair()
     largest = 0.
     for blend in (None, local):
-        want = trajectory(*given, blend)
+        want = edit_trajectory(*given, blend)
         got = attempt(*given[:2], given[2].clone(), given[3], blend)
         got = got if got is None else list(got)
         if got and isinstance(got[-1], tuple | list) and len(got[-1]) == 2:
-            looks_like(got[-1][1], mistakes(tuple(given), blend))
+            looks_like(got[-1][1], edit_mistakes(tuple(given), blend))
         if got and got[-1][1].requires_grad:
             raise Wrong("gradients are kept along the way: predict under torch.no_grad().")
         largest = max(largest, expect_trajectory(
@@ -120,8 +120,9 @@ def landing() -> tuple:
     return null, lambda x: torch.tanh(x @ weights), goal, weights
 
 
-def fitted(null: Tensor, land: Callable, goal: Tensor, iterations: int = 5, rate: float = .05, *,
-           kind=torch.optim.Adam, sign: float = 1., piled: bool = False) -> Tensor:
+def null_fitted(null: Tensor, land: Callable, goal: Tensor, iterations: int = 5,
+                rate: float = .05, *, kind=torch.optim.Adam, sign: float = 1.,
+                piled: bool = False) -> Tensor:
     """Null-text optimisation with a mistake in one place."""
     null, total = null.clone().requires_grad_(), 0.
     optimizer = kind([null], lr=rate)
@@ -137,20 +138,20 @@ def fitted(null: Tensor, land: Callable, goal: Tensor, iterations: int = 5, rate
 def fit_null(attempt):
     """Five iterations at another rate, towards a goal that is not reached."""
     null, land, goal, weights = landing()
-    kept, want = null.clone(), fitted(null, land, goal)
+    kept, want = null.clone(), null_fitted(null, land, goal)
     wrong = {
         "This moves AWAY from the goal: step down the gradient, not up.":
-            fitted(null, land, goal, sign=-1.),
+            null_fitted(null, land, goal, sign=-1.),
         "The gradients of all iterations pile up: a fresh one each time, or zero_grad().":
-            fitted(null, land, goal, piled=True),
+            null_fitted(null, land, goal, piled=True),
         "This is plain gradient descent; the paper's optimiser is Adam.":
-            fitted(null, land, goal, kind=torch.optim.SGD),
+            null_fitted(null, land, goal, kind=torch.optim.SGD),
         "Nothing has moved.": kept, "`iterations` is ignored: this is one step.":
-            fitted(null, land, goal, 1),
-        "`iterations` and `rate` are ignored: these are the defaults.": fitted(null, land, goal,
-                                                                           10, .01),
+            null_fitted(null, land, goal, 1),
+        "`iterations` and `rate` are ignored: these are the defaults.":
+            null_fitted(null, land, goal, 10, .01),
         "The null was returned with noise or states of its own: begin from `null`.":
-            fitted(torch.zeros_like(null), land, goal)}
+            null_fitted(torch.zeros_like(null), land, goal)}
     got = attempt(null, land, goal, 5, .05)
     error = expect_close(got, want, "A copy that requires a gradient, Adam, the mean squared "
                          "distance of land(null) and the goal.", mistakes=wrong, tol=1e-4)

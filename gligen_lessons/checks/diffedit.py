@@ -11,7 +11,7 @@ from ._diffedit_levels import (
     decode_masked,
     encode_levels,
     noised_levels,
-    with_words,
+    toy_with_words,
 )
 
 __all__ = ["decode_masked", "difference_map", "encode_levels", "low_pass", "noise_difference",
@@ -29,7 +29,7 @@ def apart(z0: Tensor, query: Tensor, reference: Tensor, t: Tensor, eps: Tensor,
     """The signed difference (b,c,h,w) of two predictions; `other` is the second one's noise."""
     zt = noised(z0, t, eps, MIXED)
     second = zt if other is None else noised(z0, t, other, MIXED)
-    return with_words(zt, t, query) - with_words(second, t, reference)
+    return toy_with_words(zt, t, query) - toy_with_words(second, t, reference)
 
 
 @exercise("gligen_lessons.diffedit:noise_difference")
@@ -51,11 +51,11 @@ def noise_difference(attempt):
         "Noise was added to z0 as it is: q_sample mixes them at the level of t.":
             apart(*told, eps, noised=lambda z, t, e, s: z + e).abs().mean(1),
         "This is the prediction of one text alone. Take the other one's from it.":
-            with_words(q_sample(z0, t, eps, MIXED), t, query).abs().mean(1),
+            toy_with_words(q_sample(z0, t, eps, MIXED), t, query).abs().mean(1),
         "Latents and contexts are paired wrongly: [all latents, all latents] goes with "
         "[queries, references].": crossed(z0, query, reference, t, eps)}
-    got = expect_no_draw(attempt, "eps", with_words, z0.clone(), query, reference, t, eps.clone(),
-                         MIXED)
+    got = expect_no_draw(attempt, "eps", toy_with_words, z0.clone(), query, reference, t,
+                         eps.clone(), MIXED)
     error = expect_close(got, signed.abs().mean(1), "One noisy latent, two predictions, the mean "
                          "over channels of their absolute difference.", mistakes=mistakes)
     if got.requires_grad:
@@ -67,7 +67,7 @@ def crossed(z0: Tensor, query: Tensor, reference: Tensor, t: Tensor, eps: Tensor
     """What comes of interleaved contexts beside latents that are stacked."""
     zt = q_sample(z0, t, eps, MIXED)
     mixed = torch.stack([query, reference], 1).flatten(0, 1)    # q0, r0, q1, r1
-    a, b = with_words(torch.cat([zt, zt]), torch.cat([t, t]), mixed).chunk(2)
+    a, b = toy_with_words(torch.cat([zt, zt]), torch.cat([t, t]), mixed).chunk(2)
     return (a - b).abs().mean(1)
 
 
@@ -91,7 +91,7 @@ def difference_map(attempt):
             absolute.mean((0, 1)),
         "The largest over the noises is taken, not the mean.": absolute.amax(0),
         "The maps are still apart, one a noise: take the mean over the first dimension.": absolute}
-    got = expect_no_draw(attempt, "noises", with_words, z0.clone(), query, reference, t,
+    got = expect_no_draw(attempt, "noises", toy_with_words, z0.clone(), query, reference, t,
                          noises.clone(), MIXED)
     error = expect_close(got, absolute.mean(0), "`noise_difference` for each noise, then the mean.",
                          mistakes=mistakes)

@@ -15,7 +15,7 @@ __all__ = ["EntityNet", "FirstConv", "KeypointNet", "MapNet", "chosen", "concat_
            "forward", "image_features", "reground"]
 
 
-def drawn(net: nn.Module, std: float = .4) -> nn.Module:
+def with_all_weights(net: nn.Module, std: float = .4) -> nn.Module:
     """All weights drawn, so that no zero hides a mistake."""
     for p in net.parameters():
         nn.init.normal_(p, std=std)
@@ -56,7 +56,7 @@ def some_figures() -> tuple[Tensor, Tensor]:
 @exercise("gligen_lessons.grounding_inputs:KeypointNet")
 def KeypointNet(attempt):
     """Two pictures of two figures, some of whose joints are not given."""
-    net, (points, masks) = drawn(reference.KeypointNet(6, persons=2)), some_figures()
+    net, (points, masks) = with_all_weights(reference.KeypointNet(6, persons=2)), some_figures()
     person, joint, used = net.person_embeddings, net.keypoint_embeddings, masks[..., None] > 0
 
     def token(names=None, xy=None, turned=False):
@@ -111,7 +111,7 @@ def some_entities() -> dict[str, Tensor]:
 @exercise("gligen_lessons.grounding_inputs:EntityNet")
 def EntityNet(attempt):
     """Six slots with a phrase, a picture, both or nothing."""
-    net, given = drawn(reference.EntityNet(5, 7)), some_entities()
+    net, given = with_all_weights(reference.EntityNet(5, 7)), some_entities()
 
     def token(which, features, mask, place_mask=None, box=None):
         place_mask = given["masks"] if place_mask is None else place_mask

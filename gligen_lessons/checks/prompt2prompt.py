@@ -63,7 +63,7 @@ def swap_mapper(attempt):
     return f"maps 12 tokens (largest difference {error:.0e})"
 
 
-def score(partner: list[int], source: list, target: list, gap: float, match: float,
+def path_score(partner: list[int], source: list, target: list, gap: float, match: float,
           mismatch: float) -> float:
     """What an alignment is worth: its pairs, and every token without a partner."""
     pairs = [(source[i], target[j]) for j, i in enumerate(partner) if i >= 0]
@@ -98,8 +98,8 @@ def align(attempt):
                         "outside. Are these tokens, or positions from 1?")
         if taken != sorted(set(taken)):
             raise Wrong("partners must rise: two pairs may not cross, nor share a token.")
-        want = score(alignment.align(source, target, *prices), source, target, *prices)
-        worth = score(got, source, target, *prices)
+        want = path_score(alignment.align(source, target, *prices), source, target, *prices)
+        worth = path_score(got, source, target, *prices)
         if not abs(worth - want) < 1e-6:
             raise Wrong(f"{message} {source} and {target} at prices {prices}: this alignment is "
                         f"worth {worth:g}, the best {want:g}.")
@@ -112,7 +112,7 @@ WORDS = [("a", [1]), ("blue", [2, 3]), ("car", [4])]
 CROSS = {"blue": (.5, .95), "default_": (.1, .87)}
 
 
-def table(blue: tuple[int, int], others: tuple[int, int], rows: int = 10,
+def schedule_table(blue: tuple[int, int], others: tuple[int, int], rows: int = 10,
           tokens=(2, 3)) -> Tensor:
     """Ones from and to some rows: in the columns `tokens`, and in the others."""
     made = torch.zeros(rows, 6)
@@ -125,28 +125,29 @@ def table(blue: tuple[int, int], others: tuple[int, int], rows: int = 10,
 @exercise("gligen_lessons.prompt_alignment:word_schedule")
 def word_schedule(attempt):
     """Nine steps: one number for all; a word of two tokens with a window of its own."""
-    want = table((5, 9), (1, 8))
+    want = schedule_table((5, 9), (1, 8))
     mistakes = {
         "The fraction counts steps + 1 rows, as in the official code: .87 of 10 rows are 8.":
-            table((4, 8), (0, 7)),
-        "The table needs steps + 1 rows.": table((5, 9), (1, 8), rows=9),
-        "Rounded: the official code cuts down with int().": table((5, 10), (1, 9)),
-        "The default overwrites the word's own window: set it first.": table((1, 8), (1, 8)),
+            schedule_table((4, 8), (0, 7)),
+        "The table needs steps + 1 rows.": schedule_table((5, 9), (1, 8), rows=9),
+        "Rounded: the official code cuts down with int().": schedule_table((5, 10), (1, 9)),
+        "The default overwrites the word's own window: set it first.":
+            schedule_table((1, 8), (1, 8)),
         "Rows are on from the start. A window (from, to) leaves the steps before it off.":
-            table((0, 9), (0, 8)),
+            schedule_table((0, 9), (0, 8)),
         "Only the word's first token follows its window; it has two.":
-            table((5, 9), (1, 8), tokens=[2]),
+            schedule_table((5, 9), (1, 8), tokens=[2]),
         "The word is on in its window AND where the default is: clear its columns first.":
-            table((1, 9), (1, 8)),
-        "The default is ignored.": table((5, 9), (0, 0)),
+            schedule_table((1, 9), (1, 8)),
+        "The default is ignored.": schedule_table((5, 9), (0, 0)),
         "Rows are steps and columns are tokens.": want.T}
     error = expect_close(attempt(9, dict(CROSS), WORDS, 6), want, "Zeros; for each word "
                          "its rows from and to, for \"default_\" all columns.", mistakes=mistakes)
-    expect_close(attempt(9, .5, WORDS, 6), table((0, 5), (0, 5)), "A single number counts for all "
-                 "tokens, the start token included.")
-    expect_close(attempt(9, {"car": 1.}, WORDS, 6), table((0, 10), (0, 0), tokens=[4]),
+    expect_close(attempt(9, .5, WORDS, 6), schedule_table((0, 5), (0, 5)),
+                 "A single number counts for all tokens, the start token included.")
+    expect_close(attempt(9, {"car": 1.}, WORDS, 6), schedule_table((0, 10), (0, 0), tokens=[4]),
                  "Without \"default_\" the other words are not controlled; 1 reaches every row.")
-    refuses(lambda: attempt(9, 1.5, WORDS, 6), "a fraction of 1.5 came (`window` refuses it)")
+    refuses(lambda: attempt(9, 1.5, WORDS, 6), "a fraction of 1.5 came (`step_window` refuses it)")
     refuses(lambda: attempt(9, {"tree": .5}, WORDS, 6), "a word came that does not occur (`find` "
             "refuses it)")
     return f"fills 3 tables of 10 rows (largest difference {error:.0e})"

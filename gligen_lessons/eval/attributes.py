@@ -23,11 +23,12 @@ def attributes_report(model: AttributeReferee, data: Labelled) -> dict:
     x, vae, report = pictures(data, torch.arange(len(data.category))), load("vae"), {}
     for name, shown in (("renders", x), ("reconstructions", reconstruct(vae, x))):
         found = attributes(model, shown[rows], boxes)
-        report |= {f"{what}, {name}": value for what, value in right(found, told, rows).items()}
+        report |= {f"{what}, {name}": value
+                   for what, value in right_attributes(found, told, rows).items()}
     return report | {"boxes": len(rows)}
 
 
-def right(found: dict[str, Tensor], told: list[dict], rows: Tensor) -> dict:
+def right_attributes(found: dict[str, Tensor], told: list[dict], rows: Tensor) -> dict:
     """Each attribute's share of right answers (`metrics.share`), and the amount's mean error."""
     report = {}
     for name, answers in found.items():

@@ -150,10 +150,10 @@ def scheduler(count=lambda steps: steps + 1, cut=int, from_=True, cleared=True, 
 def by_rows(steps, cross, words, n):
     """Row by row, asking each token for its window."""
     given = cross if isinstance(cross, dict) else {"default_": cross}
-    windows = [alignment.window(given.get("default_", 0.), steps + 1)] * n
+    windows = [alignment.step_window(given.get("default_", 0.), steps + 1)] * n
     for name in given.keys() - {"default_"}:
         for token in alignment.find(words, name):
-            windows[token] = alignment.window(given[name], steps + 1)
+            windows[token] = alignment.step_window(given[name], steps + 1)
     return torch.tensor([[float(a <= i < b) for a, b in windows] for i in range(steps + 1)])
 
 

@@ -70,7 +70,7 @@ def clip_score(clip: CLIP, read: Callable, x: Tensor, texts: list[str]) -> Tenso
     return 100 * torch.nn.functional.cosine_similarity(images, said).cpu()
 
 
-def judged(judges: Judges, x: Tensor, some: list[EditCase]) -> dict[str, Tensor]:
+def edit_figures(judges: Judges, x: Tensor, some: list[EditCase]) -> dict[str, Tensor]:
     """Every figure of edited pictures x (b,3,128,128), a number (b,) or a vector (b,d) each."""
     before, after, changed = (torch.stack([getattr(case, name) for case in some])
                               for name in ("before", "after", "changed"))

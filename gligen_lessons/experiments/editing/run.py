@@ -23,7 +23,7 @@ from .. import result_file
 from ..detector_grounding.judges import Referee
 from ..detector_grounding.run import batches
 from .methods import BOUNDS, METHODS, Batch
-from .metrics import Judges, compared, judged, summary, together
+from .metrics import Judges, compared, edit_figures, summary, together
 
 COUNTS = {"small": 12, "normal": 300, "full": 1200}       # edits, by the compute budget
 SIZE = 8
@@ -68,7 +68,7 @@ def all_judged(parts, judges: Judges, found: list[EditCase], steps: int, methods
         made |= {(name, strength): edited(one, strength)
                  for name, (strengths, edited) in methods.items() for strength in strengths}
         for key, x in made.items():
-            figures.setdefault(key, []).append(judged(judges, x, some))
+            figures.setdefault(key, []).append(edit_figures(judges, x, some))
         for name, values in mask_ious(one).items():
             ious.setdefault(name, []).append(values)
     return ({key: together(rows) for key, rows in figures.items()},
