@@ -178,7 +178,8 @@ def add_edit(add) -> None:
     add("query", type=words_of, help='what it should show, such as "a blue car"')
     add("--from", dest="source", type=words_of, default="", metavar="CAPTION",
         help='what it shows now, such as "a red car"; without it the mask is less sharp')
-    add("--out", type=file_of, required=True, help="the picture to write, .png or .jpg")
+    add("--out", type=file_of, help="the picture to write, .png or .jpg (default: beside the "
+        "photo, NAME-edited.png)")
     add("--sheet", type=file_of, help="also write source, heat map of the mask and edit, in a row")
     add("--strength", type=part_of, default=.8,
         help="the part of the steps that is encoded: 0 keeps the picture (default: 0.8)")

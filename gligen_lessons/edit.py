@@ -18,11 +18,12 @@ from .images import SIDE, heat_over, to_model
 def edit_file(args: Namespace) -> None:
     """Edit one picture; with `sheet` also source, heat map of the mask and edit side by side.
 
-    Nothing is written before the edit is done.
+    Without `out` the edit goes beside the photo. Nothing is written before the edit is done.
     """
-    targets = [picture_files(path, 1)[0] for path in (args.out, args.sheet) if path]
+    out = args.out or args.photo.with_name(f"{args.photo.stem}-edited.png")
+    targets = [picture_files(path, 1)[0] for path in (out, args.sheet) if path]
     if len({path.absolute() for path in targets}) < len(targets):
-        raise ValueError(f"--out and --sheet are both {args.out}: name two files.")
+        raise ValueError(f"--out and --sheet are both {out}: name two files.")
     check_texts([args.source], [args.query], 1)
     x = source_picture(args.photo)
     parts = weights.text_to_image(device.pick())

@@ -42,6 +42,14 @@ def test_an_edit_is_what_the_library_makes_and_the_sheet_shows_three(photo, tmp_
     assert abs(shown[:, 256:] - want).max() <= 1
 
 
+def test_without_a_name_the_edit_lies_beside_the_photo(photo, capsys):
+    before = photo.read_bytes()
+    assert cli.main(["edit", str(photo), "a blue car", "--from", "a red car", "--steps", "1",
+                     "--noises", "1"]) == 0
+    assert Image.open(photo.with_name("photo-edited.png")).size == (128, 128)
+    assert photo.read_bytes() == before and "photo-edited.png" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("size, mode", [((300, 200), "RGB"), ((64, 64), "RGBA"), ((128, 128), "L")])
 def test_pictures_of_other_sizes_and_modes_are_taken(size, mode, tmp_path, capsys):
     path, out = tmp_path / "photo.png", tmp_path / "out.png"
@@ -62,7 +70,7 @@ def test_pictures_of_other_sizes_and_modes_are_taken(size, mode, tmp_path, capsy
     (["a blue car", "--out", "x.png", "--threshold", "nan"], "must be a number from 0 to 1"),
     (["a blue car", "--out", "x.png", "--noises", "0"], "whole number of at least 1"),
     (["a blue car", "--out", "x.png", "--sheet", "x.png"], "name two files"),
-    (["a blue car"], "--out"),
+    (["a blue car", "--sheet", "photo-edited.png"], "name two files"),
 ])
 def test_what_cannot_be_done_is_refused_before_anything_is_loaded(
         photo, tmp_path, monkeypatch, capsys, words, says):
