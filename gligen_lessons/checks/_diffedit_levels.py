@@ -9,6 +9,7 @@ from ..ddim import ddim_ascend, ddim_step, timesteps
 from ..ddpm import q_sample
 from ..schedule import Schedule
 from . import Wrong, exercise, expect_close, looks_like
+from ._fixtures import yielded
 
 MIXED = Schedule.linear(40, .01, .15)                     # forty steps that differ a lot
 END = float(MIXED.alpha_bar[0])
@@ -185,13 +186,7 @@ def decode_masked(attempt):
     z0, _ = some_latents()
     levels, mask = list(climbed(z0)), a_mask()
     kept = [level.clone() for level in levels]
-    made = attempt(wordless, levels, mask.clone(), MIXED, STEPS)
-    try:
-        made = list(made)
-    except TypeError:
-        raise Wrong("it is no generator: `yield step, zt` after each step.") from None
-    if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in made):
-        raise Wrong("yield two things: the step that was left, and zt.")
+    made = yielded(attempt(wordless, levels, mask.clone(), MIXED, STEPS))
     steps = [int(step) for step, _ in made]
     if steps == timesteps(MIXED.T, STEPS, offset=1):
         raise Wrong("it walks all steps. The latent stands midway: only the last len(levels) - 1.")

@@ -101,3 +101,14 @@ def loss_mistakes(prediction: Callable, z0: Tensor, zt: Tensor, eps: Tensor) -> 
             (right - eps).square().mean((1, 2, 3)),
         "This is the mean of absolute differences; the loss squares them.":
             (right - eps).abs().mean()}
+
+
+def yielded(made) -> list:
+    """What a sampling loop yields, a list of (step, zt); Wrong where it is no such loop."""
+    try:
+        made = list(made)
+    except TypeError:
+        raise Wrong("it is no generator: `yield step, zt` after each step.") from None
+    if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in made):
+        raise Wrong("yield two things: the step that was left, and zt.")
+    return made

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..ddim import ddim_step, timesteps
 from ..ddpm import q_sample
 from . import Wrong, exercise, expect_close, looks_like
-from ._fixtures import END, NOISE
+from ._fixtures import END, NOISE, yielded
 
 VISITED = timesteps(NOISE.T, 5, offset=1)                       # steps of a short loop, in 40
 
@@ -126,13 +126,7 @@ def inpaint_steps(attempt):
     """Two latents with a hole each, five steps, and again with another seed."""
     (z0, mask), largest = a_hole(), 0.
     for seed in (3, 11):
-        made = attempt(a_prediction, z0.clone(), mask.clone(), NOISE, list(VISITED), seed)
-        try:
-            made = list(made)
-        except TypeError:
-            raise Wrong("it is no generator: `yield step, zt` after each step.") from None
-        if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in made):
-            raise Wrong("yield two things: the step that was left, and zt.")
+        made = yielded(attempt(a_prediction, z0.clone(), mask.clone(), NOISE, list(VISITED), seed))
         if len(made) != len(VISITED):
             raise Wrong(f"it yielded {len(made)} times for {len(VISITED)} steps: once after each.")
         if [int(step) for step, _ in made] != VISITED:
