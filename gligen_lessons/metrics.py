@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+ENOUGH = 200                                              # pictures for a distance of features
+
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
     """Frechet distance of two sets of features (n,d), as Gaussians (Heusel et al. 2017, eq. 6).
@@ -46,7 +48,7 @@ def unbiased_mmd(a: Tensor, b: Tensor) -> float:
     return float(within_a + within_b - 2 * ab.mean())
 
 
-def feature_distances(a: Tensor, b: Tensor, least: int = 200) -> dict[str, float]:
+def feature_distances(a: Tensor, b: Tensor, least: int = ENOUGH) -> dict[str, float]:
     """Frechet and kernel distance of two sets of features; none where one has too few pictures.
 
     With few pictures both say more of their number than of what they show.

@@ -146,7 +146,7 @@ def publish(recipe: recipes.Recipe, target: Path, folder: Path, minutes: float,
     how = {"optimizer": recipe.options.get("optimizer", "adamw"), "helper losses": recipe.helpers,
            "precision": "bfloat16" if device.bf16(where) else "float32"}
     if where.type == "cpu":
-        how["cores"] = torch.get_num_threads()
+        how["cores"] = torch.get_num_threads() * int(os.environ.get("WORLD_SIZE", 1))
     card = files.make_card(recipe.name, command, recipe.steps, recipe.data, str(where), minutes,
                            recipe.report(model), recipe.config | recipe.learned(model),
                            how) | origin

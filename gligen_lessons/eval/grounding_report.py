@@ -8,7 +8,7 @@ from torch import Tensor
 from .. import device, weights
 from ..detr import detect
 from ..latent import TextToImage
-from ..metrics import detection_precision, share
+from ..metrics import ENOUGH, detection_precision, share
 from ..world.vocabulary import BASE, CATEGORIES, COLOURS, CONTROL, HELD_OUT, NOVEL
 from .grounding import Held, figures, three_sets
 from .inpainting import inpainting_report
@@ -25,7 +25,8 @@ def grounding_report(parts: TextToImage, inpainter: TextToImage, count: int = 10
                      steps: int = 30, guidance_scale: float = 5.) -> dict:
     """All figures of lesson 9 and the holes of lesson 10, on held-out layouts.
 
-    The first set has `count` layouts; tau, the open-set words and the holes have a fifth each.
+    The first set has `count` layouts; the open-set words and the holes have a fifth each, and so
+    has each tau, or as many as a distance needs.
     """
     options, few = {"steps": steps, "guidance_scale": guidance_scale}, min(
         count, max(8, count // 5))
@@ -33,7 +34,8 @@ def grounding_report(parts: TextToImage, inpainter: TextToImage, count: int = 10
     made, others = three_sets(parts, held, **options)
     report = {f"{what}, {name}": value for name, x in made.items()
               for what, value in (figures(held, x, others) | more(held, x)).items()}
-    rows = tau_rows(parts, made, others, few, **options)
+    many = min(count, max(few, ENOUGH))
+    rows = tau_rows(parts, made, others, many, **options)
     best = min(rows[1:], key=lambda row: row.get("kid", -row["boxes right"]))
     report |= {"tau": rows, "best tau": best["tau"], "boxes right, best tau": best["boxes right"]}
     if "kid" in best:
@@ -45,8 +47,8 @@ def grounding_report(parts: TextToImage, inpainter: TextToImage, count: int = 10
     hits = bare.hits(bare.generated(parts, True, **options))
     report |= share("boxes right, without captions", hits.all(0), bare.pictures())
     report["inpainted"] = inpainting_report(inpainter, few, **options)
-    return report | {"layouts": count, "layouts of tau, words and holes": few, "steps": steps,
-                     "guidance scale": guidance_scale}
+    return report | {"layouts": count, "layouts of tau": many, "layouts of words and holes": few,
+                     "steps": steps, "guidance scale": guidance_scale}
 
 
 def more(held: Held, x: Tensor) -> dict:

@@ -1,17 +1,11 @@
-"""The four diagrams of the course, drawn by hand in pixels: x to the right, y down."""
-
-from dataclasses import replace
+"""The two diagrams of the course, drawn by hand in pixels: x to the right, y down."""
 
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Polygon, Rectangle
 
-from gligen_lessons.ddpm import q_sample
-from gligen_lessons.images import to_model, to_shown
-from gligen_lessons.schedule import Schedule
 from gligen_lessons.show import COLOURS, INK, Picture
 from gligen_lessons.world import Scene, Thing, boxes, named, render
 
@@ -19,9 +13,7 @@ BLUE, ORANGE, GREEN, PURPLE, GOLD = COLOURS[:5]
 HOUSE = Thing("house", "blue", x=.74, y=.745, size=.42)
 CAR = Thing("car", "red", x=.27, y=.905, size=.25)
 BALLOON = Thing("balloon", "yellow", x=.27, y=.42, size=.3)
-MUSHROOM = Thing("mushroom", "purple", x=.27, y=.93, size=.3)
 SCENE = Scene(horizon=.55, hills=((.29, .58, .1),), things=(HOUSE, CAR, BALLOON))
-HOLE = (.07, .625, .47, .945)                             # xyxy in 0..1: wider than the mushroom
 
 
 def canvas(width: int, height: int, palette: int = 0) -> tuple[Figure, Axes]:
@@ -230,75 +222,3 @@ def _block(ax: Axes) -> None:
     label(ax, 821, 165, "$c$", 13, PURPLE)
     arrow(ax, (781, 335), (884, 335), colour=ORANGE, width=2.3)
     label(ax, 838, 316, "$h^e$", 13, ORANGE)
-
-
-def scheduled_sampling() -> Figure:
-    """Scheduled sampling: boxes count in the first steps, the caption alone in the rest."""
-    figure, ax = canvas(1204, 462, palette=256)
-    label(ax, 22, 23, "eight steps of sampling (drawn with a scene of the world, not generated)",
-          10.5, ha="left", style="italic")
-    label(ax, 235, 70, r"gates open, $\beta=1$", 13, ORANGE, weight="bold")
-    label(ax, 819, 70, r"gates closed, $\beta=0$", 13, BLUE, weight="bold")
-    label(ax, 455, 70, r"$\tau$", 16)
-    ax.add_patch(Rectangle((15, 105), 440, 110, fc=tint(ORANGE, .16), lw=0))
-    for path, colour in (((15, 105, 455, 105), ORANGE), ((455, 215, 1192, 215), BLUE)):
-        ax.plot(path[::2], path[1::2], color=colour, lw=3, solid_capstyle="butt")
-    ax.plot((455, 455), (105, 213), color=INK, lw=1.4, ls="--")
-    label(ax, 235, 160, "caption, phrases and boxes:\nwhat goes where", 11.5)
-    label(ax, 823, 160, "the old network, undisturbed, with the caption alone:\nhow it looks",
-          11.5)
-    _frames(ax)
-    arrow(ax, (22, 425), (1182, 425), width=1.5)
-    label(ax, 22, 450, "noise", ha="left")
-    label(ax, 1182, 450, "picture", ha="right")
-    return figure
-
-
-def _frames(ax: Axes) -> None:
-    """The eight pictures with their boxes: whole while the boxes count, dotted on the last."""
-    drawn = render(SCENE, 128)
-    colours, y, side = (GREEN, GOLD, PURPLE), 264, 128
-    for k, image in enumerate(_noised(drawn.image, 8)):
-        x = 24 + 146.7 * k
-        photo(ax, image, x, y, side, interpolation="nearest")
-        frame(ax, (0, 0, 1, 1), x - 1, y - 1, side + 2, ORANGE if k < 3 else BLUE)
-        for xyxy, colour in zip(boxes(SCENE, drawn.ids), colours, strict=True):
-            if k in (0, 1, 2, 7):
-                frame(ax, xyxy, x, y, side, colour, ls=":" if k == 7 else "-",
-                      lw=1.2 if k == 7 else 2)
-    for x, thing, colour in zip((370, 711, 540), SCENE.things, colours, strict=True):
-        ax.add_patch(Rectangle((x, 445), 12, 12, fc=colour, lw=0))
-        label(ax, x + 18, 450, named(thing), 11, colour, ha="left")
-
-
-def _noised(image: np.ndarray, steps: int) -> np.ndarray:
-    """The picture (s,s,3) at even steps from the noisiest to none; the noise is weakened to .3."""
-    schedule = Schedule.linear()
-    t = torch.linspace(schedule.T - 1, 0, steps).round().long()
-    x0 = to_model(torch.tensor(image)[None]).repeat(steps, 1, 1, 1)
-    noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0))
-    return to_shown(q_sample(x0, t, .3 * noise, schedule)).numpy()
-
-
-def inpainting() -> Figure:
-    """A picture with a hole, what belongs where, and the picture with a new thing in the hole."""
-    figure, ax = canvas(1204, 434)
-    titles = ("an old picture, and a hole", "what belongs where", "a new thing, an old picture")
-    for x, colour, title in zip((16, 423, 830), (PURPLE, GREEN, BLUE), titles, strict=True):
-        panel(ax, (x, 16, x + 358, 418), colour, title)
-    arrow(ax, (378, 252), (420, 252), width=2.6)
-    arrow(ax, (785, 252), (827, 252), width=2.6)
-    old = replace(SCENE, things=(HOUSE, BALLOON))
-    drawn, y, side = render(old, 384), 84, 313
-    photo(ax, drawn.image, 39, y, side)
-    x0, y0, x1, y1 = np.array(HOLE) * side + (39, y, 39, y)
-    ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fc=tint(INK, .14), ec=INK, lw=1.6, ls="--"))
-    label(ax, (x0 + x1) / 2, (y0 + y1) / 2, "?", 30)
-    ax.add_patch(Rectangle((446, y), side, side, fc=tint(INK, .04), lw=0))
-    for thing, xyxy, colour in zip(old.things, boxes(old, drawn.ids), (BLUE, GOLD), strict=True):
-        frame(ax, xyxy, 446, y, side, colour, named(thing), ls="--")
-    frame(ax, HOLE, 446, y, side, ORANGE, named(MUSHROOM))
-    label(ax, x0 / 2 + x1 / 2 + 407, (y0 + y1) / 2, "asked for", 11, ORANGE)
-    label(ax, 692, 331, "seen by DETR", 10.5)
-    photo(ax, render(replace(SCENE, things=(HOUSE, BALLOON, MUSHROOM)), 384).image, 853, y, side)
-    return figure
