@@ -13,6 +13,7 @@ from .arguments import OneLineParser, compared_of, folder_of
 from .datasets.labelled import labelled, small_pictures
 from .eval.autoencoder import vae_report
 from .eval.detection import backbone_report, detr_report
+from .eval.editing_report import editing_report
 from .eval.grounding import Held
 from .eval.grounding_report import grounding_report
 from .eval.image_text import clip_report
@@ -107,10 +108,16 @@ def gligen_figures(count: int) -> dict:
         "device": str(where), "threads": torch.get_num_threads()}
 
 
+def editing_figures(count: int) -> dict:
+    """Masks of DiffEdit, maps of nouns, and edits by Prompt-to-Prompt."""
+    return editing_report(weights.text_to_image(device.pick()), count)
+
+
 SECTIONS = {"referee": (referee_figures, 2000), "ddpm": (ddpm_figures, 500),
             "ddim": (ddim_figures, 200), "vae": (vae_figures, 1000), "clip": (clip_figures, 1000),
             "guidance": (guidance_figures, 200), "ldm": (ldm_figures, 1000),
-            "detr": (detr_figures, 1000), "gligen": (gligen_figures, 1000)}
+            "detr": (detr_figures, 1000), "gligen": (gligen_figures, 1000),
+            "editing": (editing_figures, 160)}
 # what the course aims at: at least this much, or at most where it is below zero
 BARS = {("vae", "psnr"): 28, ("vae", "found, relative"): .95, ("clip", "category"): .97,
         ("clip", "colour"): .98, ("clip", "category, novel"): .90,
@@ -123,7 +130,11 @@ BARS = {("vae", "psnr"): 28, ("vae", "found, relative"): .95, ("clip", "category
         ("gligen", "kid, grounded over ungrounded"): -1.1,
         ("gligen", "open set, held-out pairs"): .70, ("gligen", "open set, novel"): .50,
         ("gligen", "inpainted, right"): .80,
-        ("gligen", "seconds for 8 grounded pictures in 30 guided steps"): -10}
+        ("gligen", "seconds for 8 grounded pictures in 30 guided steps"): -10,
+        ("editing", "mask IoU, reference, recolour"): .5,
+        ("editing", "mask IoU, reference, replace"): .5,
+        ("editing", "success, Prompt-to-Prompt"): .6,
+        ("editing", "psnr gain, Prompt-to-Prompt"): 6}
 
 
 def shipped(section: str, folder: Path = FOLDER) -> dict:

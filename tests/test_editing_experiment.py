@@ -10,6 +10,7 @@ import torch
 from gligen_lessons import weights
 from gligen_lessons.attribute_referee import AttributeReferee, attributes, truth_of
 from gligen_lessons.datasets.edits import KEEPING, MOVING, EditCase, of_all_kinds, removed
+from gligen_lessons.eval.editing import psnr_in, succeeded
 from gligen_lessons.experiments.detector_grounding.judges import Referee
 from gligen_lessons.experiments.editing import methods, metrics, run
 from gligen_lessons.world.edits import edit
@@ -70,8 +71,8 @@ def perfect(some: list[EditCase], which: str) -> dict[str, torch.Tensor]:
 
 def test_a_faultless_judge_calls_every_answer_right_and_no_picture_before(keeping, moving):
     some = keeping + [one for one in moving if one.edit.kind != "move"]
-    assert metrics.succeeded(perfect(some, "after"), some).all()
-    assert not metrics.succeeded(perfect(some, "before"), some).any()
+    assert succeeded(perfect(some, "after"), some).all()
+    assert not succeeded(perfect(some, "before"), some).any()
 
 
 def test_weather_must_come_nearer_to_the_wished_amount():
@@ -81,7 +82,7 @@ def test_weather_must_come_nearer_to_the_wished_amount():
     says = {name: torch.tensor([float(v)]) for name, v in truth_of(one.edit.after).items()}
     for amount, right in ((one.edit.after.amount, True), (.25, False), (.2, False)):
         says["amount"] = torch.tensor([amount])
-        assert bool(metrics.succeeded(says, [one])[0]) is right
+        assert bool(succeeded(says, [one])[0]) is right
 
 
 def test_psnr_of_a_region_counts_that_region_alone():
@@ -90,9 +91,9 @@ def test_psnr_of_a_region_counts_that_region_alone():
     region[:, :, :2] = 1
     b[:, :, :2] += .2                                     # of 2: 20 dB
     b[1, :, 3] += 1.                                      # outside: not looked at
-    assert metrics.psnr_in(a, b, region).tolist() == pytest.approx([20., 20.])
-    assert metrics.psnr_in(a, a, region).isinf().all()
-    assert metrics.psnr_in(a, b, 0 * region).isnan().all()
+    assert psnr_in(a, b, region).tolist() == pytest.approx([20., 20.])
+    assert psnr_in(a, a, region).isinf().all()
+    assert psnr_in(a, b, 0 * region).isnan().all()
 
 
 def curve(success, cost, n=400, seed=0):

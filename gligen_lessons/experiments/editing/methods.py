@@ -23,11 +23,12 @@ from ...diffedit import (
     query_map,
     steps_at,
 )
+from ...eval.editing import repaint
 from ...flexit import flexit
 from ...guidance import classifier_free
 from ...latent import TextToImage, to_pictures
 from ...null_text import pivots
-from ...prompt2prompt import edit_latents, make_control
+from ...prompt2prompt import make_control
 from ...sdedit import decode, ilvr, noised_levels
 
 RATIOS = (.2, .4, .6, .8, 1.)
@@ -119,15 +120,11 @@ class Batch:
                       self.steps)[-1]
 
     def controlled(self, part: float) -> Tensor:
-        """Prompt-to-Prompt on the given picture: both attentions of the source for a part of the
-        steps. Guidance leads away from the source caption (negative-prompt inversion).
-        """
+        """Prompt-to-Prompt: both attentions of the source for a part of the steps."""
         sources, queries = [case.reference for case in self.some], [c.query for c in self.some]
         control = make_control(self.parts, sources, queries, self.steps, cross=part, self_=part)
-        nulls = self.parts.context(sources).expand(self.steps, -1, -1, -1)
-        *_, (_, z) = edit_latents(self.parts, sources, queries, self.code, control, GUIDANCE,
-                                  nulls=nulls)
-        return self.shown(z.chunk(2)[1])
+        _, z = repaint(self.parts, self.some, self.code, control, GUIDANCE).chunk(2)
+        return self.shown(z)
 
 
 # each method: its strengths, and what it makes of a batch at one of them

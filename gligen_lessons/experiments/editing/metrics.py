@@ -7,16 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...attribute_referee import AttributeReferee, attributes, truth_of
+from ...attribute_referee import AttributeReferee, attributes
 from ...clip import CLIP
-from ...datasets.edits import EditCase, removed
+from ...datasets.edits import EditCase
+from ...eval.editing import psnr_in, succeeded
 from ...images import resized
 from ...metrics import share
 from ..detector_grounding.judges import Referee
 
-ASKED = {"recolour": ("category", "colour"), "retexture": ("category", "pattern"),
-         "replace": ("category",), "time": ("time",), "weather": ("weather",),
-         "restyle": ("style",), "add": ("category", "colour"), "move": ("category", "colour")}
 DRAWS = 1000                                              # of scenes, for an interval
 
 
@@ -28,38 +26,6 @@ class Judges:
     referee: Referee
     clip: CLIP
     read: Callable
-
-
-def succeeded(found: dict[str, Tensor], some: list[EditCase]) -> Tensor:
-    """Whether each picture shows what its edit asks for, (b,) bool.
-
-    `found` is what the referee of attributes says of pictures and of the edits' boxes. A weather
-    must also be nearer to the amount after the edit than to that before; where a thing was
-    removed, none of its category may be left in the box.
-    """
-    done = []
-    for i, case in enumerate(some):
-        one, says = case.edit, {name: values[i].item() for name, values in found.items()}
-        if one.kind == "remove":
-            done.append(says["category"] != truth_of(one.before, removed(one))["category"])
-            continue
-        wanted = truth_of(one.after, one.index)
-        right = all(says[name] == wanted[name] for name in ASKED[one.kind])
-        if one.kind == "weather":
-            was = truth_of(one.before)["amount"]
-            right &= abs(says["amount"] - wanted["amount"]) < abs(says["amount"] - was)
-        done.append(right)
-    return torch.tensor(done)
-
-
-def psnr_in(a: Tensor, b: Tensor, region: Tensor) -> Tensor:
-    """PSNR in dB of each picture (b,3,h,w) over a region (b,1,h,w) of ones, by its own size.
-
-    Infinite where nothing differs, NaN where the region is empty.
-    """
-    size = 3 * region.flatten(1).sum(1)                                     # (b,)
-    square = ((a - b).square() * region).flatten(1).sum(1) / size
-    return 10 * torch.log10(4 / square)
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from ... import device, files, weights
 from ...arguments import OneLineParser, compared_of, count_of, file_of
 from ...datasets.edits import KEEPING, MOVING, EditCase, of_all_kinds
 from ...diffedit import NOISE_LEVEL, NOISES, THRESHOLD
-from ...eval.editing import cells_of, mask_iou
+from ...eval.editing import REGIONS, cells_of, mask_iou
 from ...metrics import bootstrap
 from .. import result_file
 from ..detector_grounding.judges import Referee
@@ -27,7 +27,6 @@ from .metrics import Judges, compared, edit_figures, summary, together
 
 COUNTS = {"small": 12, "normal": 300, "full": 1200}       # edits, by the compute budget
 SIZE = 8
-REGIONS = ("recolour", "replace")                         # edits whose true change is a place
 # variants of the mask: how it differs from DiffEdit's own, one thing at a time
 MASKS = {"as it is": {}, "empty reference": {"reference": False}, "one noise": {"noises": 1},
          "threshold .25": {"threshold": .25}, "threshold .75": {"threshold": .75},

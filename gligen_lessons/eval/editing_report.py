@@ -1,0 +1,170 @@
+"""What lessons 12 and 13 achieve where the true answer is known: masks, noun maps, edits."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import device, weights
+from ..attribute_referee import attributes
+from ..datasets.edits import LEAST_AREA, EditCase, of_all_kinds
+from ..diffedit import clean_latents, edit_mask, query_map
+from ..guidance import classifier_free
+from ..latent import TextToImage, to_pictures
+from ..metrics import bootstrap, share
+from ..null_text import pivots
+from ..prompt2prompt import Blend, make_control
+from ..sdedit import decode
+from .editing import REGIONS, cells_of, edit_obeyed, mask_iou, psnr_in, repaint, succeeded
+from .noun_maps import noun_report
+
+SIZE = 8                                                  # edits at once
+WAYS = ("Prompt-to-Prompt", "with local blend", "same seed")
+Judge = Callable[[Tensor, list[EditCase]], Tensor]
+
+
+def editing_report(parts: TextToImage, count: int = 160, steps: int = 30,
+                   guidance_scale: float = 5.) -> dict:
+    """All figures of lessons 12 and 13, on held-out scenes.
+
+    Masks of `count` edits, noun maps of as many scenes, Prompt-to-Prompt on half of the edits.
+    """
+    some, few = (of_all_kinds(n, REGIONS) for n in (count, max(2, count // 2)))
+    name, judge = judge_of(device.pick())
+    return (mask_report(parts, some) | noun_report(parts, count)
+            | control_report(parts, judge, few, steps, guidance_scale)
+            | {"judge": name, "edits": count, "edits of Prompt-to-Prompt": len(few),
+               "steps": steps, "guidance scale": guidance_scale})
+
+
+def judge_of(where: torch.device) -> tuple[str, Judge]:
+    """Who says whether edits succeeded, by name: a referee, which made no picture.
+
+    That of attributes; where its weights are not there that of crops, which must hold category
+    and colour for more likely than not.
+    """
+    if weights.path("referee-attributes").exists():
+        judge = weights.load("referee-attributes", where)
+        return "referee-attributes", lambda x, some: succeeded(
+            attributes(judge, x, torch.stack([case.box for case in some])), some)
+    crop = weights.load("referee-crop")
+    return "referee-crop", lambda x, some: edit_obeyed(crop, x, some) > .5
+
+
+def averaged(name: str, values: Tensor) -> dict[str, float | int | None]:
+    """The mean of a figure of edits, (n,), as `metrics.share` has it: with its interval and n.
+
+    What is not finite (nothing to measure) is left out.
+    """
+    known = values[values.isfinite()].double().numpy()
+    if len(known) == 0:
+        return {name: None, f"{name}, n": 0}
+    low, high = bootstrap(known)
+    return {name: float(known.mean()), f"{name}, low": low, f"{name}, high": high,
+            f"{name}, n": len(known)}
+
+
+def shared(name: str, hits: Tensor) -> dict[str, float | int | None]:
+    """The part of edits (n,) that succeed, each of a scene of its own."""
+    return share(name, hits, torch.arange(len(hits)))
+
+
+def by_kind(name: str, values: Tensor, some: list[EditCase], figure: Callable) -> dict:
+    """A figure of all edits, and of those of each kind: "NAME, KIND"."""
+    kinds = np.array([case.edit.kind for case in some])
+    return figure(name, values) | {key: value for kind in REGIONS for key, value in figure(
+        f"{name}, {kind}", values[torch.from_numpy(kinds == kind)]).items()}
+
+
+def figures_in_batches(measure: Callable[[list[EditCase], int], dict[str, Tensor]],
+                       some: list[EditCase]) -> dict[str, Tensor]:
+    """What `measure` says of SIZE edits at a time, rows joined; its second argument is a seed."""
+    found = [measure(some[i:i + SIZE], i) for i in range(0, len(some), SIZE)]
+    return {name: torch.cat([part[name] for part in found]) for name in found[0]}
+
+
+def mask_report(parts: TextToImage, some: list[EditCase]) -> dict:
+    """DiffEdit's masks: their IoU with what truly changes, found with the source caption as
+    reference and with "". A ceiling is the best mask on the grid, a floor a mask of everything;
+    "large" are changes of at least LEAST_AREA of the picture, which a grid of 16 x 16 can show.
+    """
+    large = torch.tensor([float(case.changed.mean()) >= LEAST_AREA for case in some])
+    rows = figures_in_batches(lambda few, seed: masks_against_truth(parts, few, seed), some)
+    report = averaged("mask IoU, reference over empty", rows["reference"] - rows["empty reference"])
+    for name, values in rows.items():
+        report |= by_kind(f"mask IoU, {name}", values, some, averaged)
+        report |= averaged(f"mask IoU, {name}, large", values[large])
+    return report
+
+
+def masks_against_truth(parts: TextToImage, some: list[EditCase], seed: int) -> dict[str, Tensor]:
+    """The IoU (b,) of each of the masks of some edits."""
+    z0 = clean_latents(parts, torch.stack([case.before for case in some]))
+    queries, sources = [case.query for case in some], [case.reference for case in some]
+    changed = torch.stack([case.changed for case in some])              # (b,128,128)
+    made = {name: edit_mask(query_map(parts, z0, texts, queries, seed)).cpu()
+            for name, texts in (("reference", sources), ("empty reference", [""] * len(some)))}
+    made |= {"best on the grid": cells_of(changed, z0.shape[-1]),
+             "everything": torch.ones_like(made["reference"])}
+    return {name: mask_iou(mask, changed) for name, mask in made.items()}
+
+
+def control_report(parts: TextToImage, judge: Judge, some: list[EditCase], steps: int,
+                   guidance_scale: float) -> dict:
+    """Prompt-to-Prompt on given pictures: does it obey, and what is kept outside the true change?
+
+    Beside it the same noise without control, and what the judge says of source and true answer.
+    """
+    rows = figures_in_batches(
+        lambda few, _: control_rows(parts, judge, few, steps, guidance_scale), some)
+    report = {}
+    for name, values in rows.items():
+        report |= by_kind(name, values, some,
+                          shared if name.startswith("success") else averaged)
+    for way in WAYS[:2]:
+        gain = rows[f"psnr outside, {way}"] - rows["psnr outside, same seed"]
+        report |= averaged(f"psnr gain, {way}", gain)
+    return report
+
+
+def control_rows(parts: TextToImage, judge: Judge, some: list[EditCase], steps: int,
+                 guidance_scale: float) -> dict[str, Tensor]:
+    """Figures (b,) of some edits, each in three ways: success, PSNR outside the true change.
+
+    What is kept is measured against the base, which is painted from the same noise, and against
+    the given picture.
+    """
+    with torch.no_grad():
+        x = {name: to_pictures(parts.vae, z).cpu()
+             for name, z in three_ways(parts, some, steps, guidance_scale).items()}
+    before, after, changed = (torch.stack([getattr(case, name) for case in some])
+                              for name in ("before", "after", "changed"))
+    outside, base = 1 - changed[:, None], x.pop("base")
+    return ({f"success, {name}": judge(made, some) for name, made in
+             (x | {"the answer": after, "the source": before}).items()}
+            | {f"psnr outside, {name}": psnr_in(made, base, outside) for name, made in x.items()}
+            | {f"psnr outside to the source, {name}": psnr_in(made, before, outside)
+               for name, made in (x | {"base": base}).items()})
+
+
+def three_ways(parts: TextToImage, some: list[EditCase], steps: int,
+               guidance_scale: float) -> dict[str, Tensor]:
+    """Latents (b,4,h,w) of the base, and of edits with control, local blend, or neither of both.
+
+    All begin with the DDIM code of the given picture, and are led away from its caption.
+    """
+    sources, queries = [case.reference for case in some], [case.query for case in some]
+    way = pivots(parts, sources, clean_latents(
+        parts, torch.stack([case.before for case in some])), steps)
+    nouns = [one.things[case.edit.index].category for scenes in (
+        [case.edit.before for case in some], [case.edit.after for case in some])
+        for case, one in zip(some, scenes, strict=True)]
+    local = Blend.of(parts, [*sources, *queries], nouns)
+    control = make_control(parts, sources, queries, steps)
+    base, edited = repaint(parts, some, way[-1], control, guidance_scale).chunk(2)
+    _, blended = repaint(parts, some, way[-1], control, guidance_scale, local).chunk(2)
+    plain = classifier_free(parts.unet, parts.context(queries), parts.context(sources),
+                            guidance_scale)
+    return {"base": base} | dict(zip(WAYS, (edited, blended, decode(
+        plain, way, parts.schedule, steps)), strict=True))
