@@ -1,8 +1,5 @@
 """An edit with a slider for its strength: source, heat map of the mask, and the edited picture."""
 
-import base64
-
-import ipywidgets
 import torch
 from torch import Tensor
 
@@ -19,8 +16,9 @@ from ..diffedit import (
     steps_at,
 )
 from ..guidance import classifier_free
-from ..images import heat_over, png, to_shown
+from ..images import heat_over
 from ..latent import TextToImage, check_steps, to_pictures
+from .picture_sliders import PictureSliders, steps_of
 
 RATIOS = (0., .2, .4, .6, .8, 1.)
 THRESHOLDS = (.25, .5, .75)
@@ -42,30 +40,24 @@ def edit_slider(parts: TextToImage, x: Tensor, reference: str, query: str, steps
     return EditSlider(parts, x, query, maps, levels)
 
 
-class EditSlider(ipywidgets.VBox):
+class EditSlider(PictureSliders):
     """A picture, where two texts disagree about it, and the edit at the sliders' values.
 
-    `controls` are the sliders by name, `edited` (1,3,h,w) the edit at their values. For scripts
-    the whole carries the CSS class "edit-slider" and the edited picture "edit-picture".
+    `edited` (1,3,h,w) is the edit at their values. For scripts the whole carries the CSS class
+    "edit-slider" and the edited picture "edit-picture".
     """
+
+    told = "An edit with a slider for its strength"
 
     def __init__(self, parts: TextToImage, x: Tensor, query: str, maps: Tensor,
                  levels: list[Tensor]):
         self.parts, self.x, self.maps, self.levels = parts, x.cpu(), maps, levels
         self.model = classifier_free(parts.unet, parts.context([query]), parts.context([""]), 5.)
         self.made: dict[tuple[float, float], Tensor] = {}
-        self.controls = {
-            "strength": ipywidgets.SelectionSlider(description="strength", options=RATIOS,
-                                                   value=RATIOS[-2], continuous_update=False),
-            "threshold": ipywidgets.SelectionSlider(description="threshold", options=THRESHOLDS,
-                                                    value=THRESHOLDS[1], continuous_update=False)}
-        self.images = [ipywidgets.Image(format="png", width=256, height=256) for _ in range(3)]
+        super().__init__({"strength": steps_of("strength", RATIOS, RATIOS[-2]),
+                          "threshold": steps_of("threshold", THRESHOLDS, THRESHOLDS[1])}, 3,
+                         "edit-slider")
         self.images[2].add_class("edit-picture")
-        super().__init__([ipywidgets.HBox(self.images), *self.controls.values()])
-        self.add_class("edit-slider")
-        for slider in self.controls.values():
-            slider.observe(lambda change: self.redraw(), "value")
-        self.redraw()
 
     @property
     def edited(self) -> Tensor:
@@ -88,10 +80,9 @@ class EditSlider(ipywidgets.VBox):
         """The source in grey, with the map in red."""
         return heat_over(self.x, rescaled(self.maps).cpu())
 
-    def redraw(self) -> None:
-        """Show source, heat map and edit at the sliders' values."""
-        for widget, picture in zip(self.images, (self.x, self.heat(), self.edited), strict=True):
-            widget.value = png((to_shown(picture)[0] * 255).round().byte().numpy())
+    def pictures(self) -> list[Tensor]:
+        """Source, heat map and edit."""
+        return [self.x, self.heat(), self.edited]
 
     def still(self) -> show.Picture:
         """Source, heat map, and the edit at every strength that was asked for."""
@@ -100,10 +91,3 @@ class EditSlider(ipywidgets.VBox):
         titles = ["source", "map", *(f"strength {ratio}" for ratio in done)]
         edits = [self.edit(ratio, self.controls["threshold"].value) for ratio in done]
         return show.strip(torch.cat([self.x, self.heat(), *edits]), titles, size=1.7)
-
-    def _repr_mimebundle_(self, **named):
-        """The live sliders, and for pages without them a strip of what they did."""
-        still = base64.b64encode(self.still()._repr_png_()).decode()
-        return super()._repr_mimebundle_(**named) | {
-            "text/plain": "An edit with a slider for its strength (it moves where a kernel runs).",
-            "image/png": still}
