@@ -186,17 +186,22 @@ def posed(images, keypoints: Sequence, bones: Sequence[tuple[int, int]], columns
     """
     figure = grid(images, columns, size=size)
     for ax, figures in zip(figure.axes, keypoints, strict=False):
-        height, width = ax.images[0].get_array().shape[:2]
-        for i, points in enumerate(np.asarray(figures, float)):
-            x, y, seen = points[:, 0] * width - .5, points[:, 1] * height - .5, points[:, 2]
-            for bone in bones:
-                ends = np.array(bone) - 1
-                if seen[ends].all():
-                    ax.plot(x[ends], y[ends], color=COLOURS[i % len(COLOURS)], lw=1.5)
-            for level, face in ((1, "white"), (2, COLOURS[i % len(COLOURS)])):
-                ax.plot(x[seen == level], y[seen == level], "o", ms=5, mfc=face, mec="white",
-                        mew=.8, ls="")
+        add_figures(ax, figures, bones)
     return figure
+
+
+def add_figures(ax, figures, bones: Sequence[tuple[int, int]]) -> None:
+    """Draw key points (n,k,3) and their bones, as `posed` has them, over an axis' picture."""
+    height, width = ax.images[0].get_array().shape[:2]
+    for i, points in enumerate(np.asarray(figures, float)):
+        x, y, seen = points[:, 0] * width - .5, points[:, 1] * height - .5, points[:, 2]
+        for bone in bones:
+            ends = np.array(bone) - 1
+            if seen[ends].all():
+                ax.plot(x[ends], y[ends], color=COLOURS[i % len(COLOURS)], lw=1.5)
+        for level, face in ((1, "white"), (2, COLOURS[i % len(COLOURS)])):
+            ax.plot(x[seen == level], y[seen == level], "o", ms=5, mfc=face, mec="white",
+                    mew=.8, ls="")
 
 def segments(ids) -> np.ndarray:
     """Panoptic ids (h,w) as a picture (h,w,3): one colour an id."""

@@ -142,25 +142,31 @@ class BoxView {
 
   /** While the pointer drags the element, box which() becomes change(box at first, dx, dy). */
   draggable(element, which, change) {
+    this.pull(element, () => {
+      this.elements[which()].focus({ preventScroll: true });
+      return this.boxes[which()];
+    }, (box, dx, dy) => this.put(which(), change(box, dx, dy)), () => this.told(which()));
+  }
+
+  /** While the pointer drags the element, move(what begin() gave, dx, dy); then say told(). */
+  pull(element, begin, move, told) {
     let start = null;
     element.addEventListener("pointerdown", (event) => {
       if (event.button) return;
       event.preventDefault();
       element.setPointerCapture(event.pointerId);
-      this.elements[which()].focus({ preventScroll: true });
-      start = { x: event.clientX, y: event.clientY, box: this.boxes[which()] };
+      start = { x: event.clientX, y: event.clientY, what: begin() };
       this.held = true;
     });
     element.addEventListener("pointermove", (event) => {
       if (!start) return;
       const { width, height } = this.layer.getBoundingClientRect();
-      this.put(which(), change(start.box, (event.clientX - start.x) / width,
-        (event.clientY - start.y) / height));
+      move(start.what, (event.clientX - start.x) / width, (event.clientY - start.y) / height);
     });
     element.addEventListener("lostpointercapture", () => {
       start = null;
       this.held = false;
-      this.status.textContent = this.told(which());
+      this.status.textContent = told();
     });
   }
 

@@ -13,17 +13,23 @@ const erased = (list, i) => list.filter((_, k) => k !== i);
 const shared = (a, b) => Math.max(0, Math.min(a[2], b[2]) - Math.max(a[0], b[0]))
   * Math.max(0, Math.min(a[3], b[3]) - Math.max(a[1], b[1]));
 
+/** Leave the keys that it gets to it: Lab must not read them as its shortcuts. */
+function ours(element) {
+  element.dataset.lmSuppressShortcuts = "true";
+  return element;
+}
+
 /** A control behind its label. */
 function field(parent, text, attributes, kind = "grounding-field") {
   const label = add(parent, "label", kind);
   add(label, "span", "", text);
-  const control = add(label, "input", "");
+  const control = ours(add(label, "input", ""));
   control.setAttribute("aria-label", text);
   return Object.assign(control, attributes);
 }
 
 function button(parent, name, text, press) {
-  const made = add(parent, "button", `grounding-button ${name}`, text);
+  const made = ours(add(parent, "button", `grounding-button ${name}`, text));
   made.type = "button";
   made.addEventListener("click", press);
   return made;
@@ -31,7 +37,7 @@ function button(parent, name, text, press) {
 
 class PaintView extends BoxView {
   make(el) {
-    el.dataset.lmSuppressShortcuts = "true";          // keys are ours, not Lab's
+    ours(el);
     const parts = add(el, "div", "grounding-parts");
     const [paper, panel, result] = ["paper", "panel", "result"].map(
       (name) => add(parts, "div", `grounding-${name}`));
@@ -39,6 +45,7 @@ class PaintView extends BoxView {
     this.drawing();
     this.makeWords(panel);
     this.makeControls(panel);
+    this.makePress(panel);
     this.makeResult(result);
     el.addEventListener("focusout", () => this.timer !== null && !this.held && this.send());
     this.model.on("change:phrases", () => this.reword());
@@ -53,22 +60,35 @@ class PaintView extends BoxView {
       + "resize, Enter goes to its phrase, Delete removes.";
   }
 
+  /** What the fields and buttons say. */
+  texts() {
+    return { caption: "the whole picture", list: "a phrase for each box", more: "add a box",
+      over: "show the boxes it was painted for" };
+  }
+
   makeWords(panel) {
+    const { caption, list, more } = this.texts();
     this.bind("caption", "value", field(panel, "caption", { type: "text", spellcheck: false,
-      className: "grounding-caption", placeholder: "the whole picture" },
-    "grounding-field grounding-wide"));
+      className: "grounding-caption", placeholder: caption }, "grounding-field grounding-wide"));
     this.list = add(panel, "div", "grounding-phrases");
     this.list.setAttribute("role", "group");
-    this.list.setAttribute("aria-label", "a phrase for each box");
-    this.more = button(panel, "grounding-add", "add a box", () => this.grow(this.free()));
+    this.list.setAttribute("aria-label", list);
+    this.more = button(panel, "grounding-add", more, () => this.grow(this.free()));
   }
 
   makeControls(panel) {
-    const most = Math.max(99, this.model.get("seed"));
-    this.slide("seed", field(panel, "seed", { type: "range", min: 0, max: most, step: 1 }));
+    this.makeSeed(panel);
     this.slide("tau", field(panel, "tau", { type: "range", min: 0, max: 1, step: .05 }));
     this.bind("repaint", "checked", field(panel, "paint again when a box is moved",
       { type: "checkbox" }, "grounding-check"));
+  }
+
+  makeSeed(panel) {
+    const most = Math.max(99, this.model.get("seed"));
+    this.slide("seed", field(panel, "seed", { type: "range", min: 0, max: most, step: 1 }));
+  }
+
+  makePress(panel) {
     this.press = button(panel, "grounding-paint", "paint", () => this.ask());
     const note = add(panel, "div", "grounding-message");
     note.setAttribute("role", "status");
@@ -82,8 +102,8 @@ class PaintView extends BoxView {
     this.result.draggable = false;
     this.over = add(this.frame, "div", "grounding-boxes");
     this.over.setAttribute("aria-hidden", "true");
-    this.bind("over", "checked", field(result, "show the boxes it was painted for",
-      { type: "checkbox" }, "grounding-check"), () => this.showPainted());
+    this.bind("over", "checked", field(result, this.texts().over, { type: "checkbox" },
+      "grounding-check"), () => this.showPainted());
   }
 
   /** Let a control and a trait follow each other. */
