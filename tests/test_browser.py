@@ -17,6 +17,7 @@ import pytest
 import course
 from gligen_lessons.widgets.box_canvas import BoxCanvas
 from gligen_lessons.widgets.grounding_canvas import grounding_canvas
+from gligen_lessons.widgets.pose_canvas import pose_canvas, start_pose
 
 ROOT = Path(__file__).resolve().parent.parent
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -35,7 +36,21 @@ def paint(caption, phrases, boxes_xyxy, seed, tau):
         picture[y0:y1, x0:x1] = (255, 0, 0) if "red" in phrase else (0, 0, 255)
     return picture
 
-grounding_canvas(paint)"""}
+grounding_canvas(paint)""",
+       "pose.ipynb": """\
+import numpy as np
+from gligen_lessons.widgets.pose_canvas import pose_canvas
+
+def generate_picture(caption, keypoints, words, seed):
+    picture = np.full((100, 100, 3), 255, np.uint8)
+    for word, figure in zip(words, keypoints.tolist()):
+        for x, y, visible in figure:
+            left, top = max(round(99 * x) - 2, 0), max(round(99 * y) - 2, 0)
+            if visible == 2:
+                picture[top:top + 5, left:left + 5] = [0, 0, 255] if "rob" in word else [255, 0, 0]
+    return picture
+
+pose_canvas(generate_picture)"""}
 
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="no chromium on this machine (Debian: apt-get install chromium)")
@@ -308,6 +323,87 @@ def test_boxes_are_drawn_by_mouse_and_by_keys_and_painted(lab, browser):
     wait_for_colours(page, {(.65, .3): WHITE, (.8, .8): BLUE}, "the box was not removed")
     assert page.locator(".grounding-phrase").count() == 1
     assert page.locator(CELLS).count() == 1 and outside == []
+    page.close()
+
+
+def joint(page, name: str, skeleton: int = 0):
+    return page.locator(f"[aria-label^='{name} of skeleton {skeleton},']")
+
+
+def joint_at(page, name: str, skeleton: int = 0) -> tuple[float, float]:
+    """Where a joint is, x and y in 0..1, as a screen reader says it."""
+    words = joint(page, name, skeleton).get_attribute("aria-label").split(":")[1]
+    x, y = (int(number) / 100 for number in re.findall(r"\d+", words))
+    return x, y
+
+
+def away(place: tuple[float, float], dx: float, dy: float):
+    return pytest.approx((place[0] + dx, place[1] + dy), abs=.011)
+
+
+def test_a_skeleton_is_bent_by_mouse_and_by_keys_and_painted(lab, browser):
+    page, outside = run_all(browser, lab, "pose.ipynb")
+    page.locator(".grounding-paper .box-layer").scroll_into_view_if_needed()
+    wrist, ankle = joint_at(page, "left wrist"), joint_at(page, "left ankle")
+    drag(page, joint(page, "left wrist"), .2, -.3)
+    assert joint_at(page, "left wrist") == away(wrist, .2, -.3)
+    assert joint_at(page, "left ankle") == ankle
+    torso = [sum(start_pose("standing")[j][k] for j in (5, 6, 11, 12)) / 4 for k in (0, 1)]
+    pull(page, torso, (torso[0] - .1, torso[1] + .05))   # by its torso the whole of it
+    assert joint_at(page, "left wrist") == away(wrist, .1, -.25)
+    assert joint_at(page, "left ankle") == away(ankle, -.1, .05)
+    page.click(".grounding-paint")
+    wait_for_colours(page, {joint_at(page, "left wrist"): RED, joint_at(page, "left ankle"): RED,
+                            wrist: WHITE}, "the bent skeleton was not painted")
+
+    tab_to(page, "[aria-label^='right wrist']", "Shift+Tab")     # from here on without the mouse
+    before = {name: joint_at(page, name) for name in ("left wrist", "right wrist", "nose")}
+    for key in ["ArrowRight"] * 5 + ["ArrowUp"] * 2 + ["Shift+ArrowLeft"] * 3:
+        page.keyboard.press(key)
+    assert joint_at(page, "right wrist") == away(before["right wrist"], .02, -.02)
+    assert joint_at(page, "nose") == away(before["nose"], -.03, 0)
+    before = {name: joint_at(page, name) for name in before}
+    page.keyboard.press("m")
+    assert joint_at(page, "right wrist")[1] == before["left wrist"][1]
+    assert joint_at(page, "right wrist")[0] < joint_at(page, "left wrist")[0]
+    page.keyboard.press("Delete")
+    assert joint(page, "right wrist").get_attribute("aria-label").endswith("hidden")
+    page.keyboard.press("b")                             # in Lab: a new cell below
+    page.keyboard.press("Enter")
+    page.keyboard.press("Enter")
+    wait_for_colours(page, {joint_at(page, "left wrist"): RED, joint_at(page, "right ankle"): RED,
+                            joint_at(page, "right wrist"): WHITE}, "it was not painted mirrored")
+
+    tab_to(page, ".grounding-add", "Shift+Tab")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Enter")                         # from a joint past all the others
+    tab_to(page, ".grounding-row:nth-child(2) .pose-word", "Shift+Tab")
+    page.keyboard.press("ArrowDown")
+    tab_to(page, ".grounding-paint")
+    page.keyboard.press("Enter")
+    wait_for_colours(page, {joint_at(page, "left wrist", 1): BLUE,
+                            joint_at(page, "right ankle"): RED}, "the robot was not painted")
+    assert page.locator(CELLS).count() == 1 and outside == []
+    page.close()
+
+
+def test_the_last_visible_joint_cannot_be_hidden_and_nothing_leaves_the_paper(browser):
+    page = browser.new_page()
+    body = [[x, y, 2 if i == 9 else 1] for i, (x, y, _) in enumerate(start_pose("standing"))]
+    widget = pose_canvas(print, figures=[body])
+    page.add_style_tag(content=str(widget._css))
+    page.evaluate(STUB, [str(widget._esm), {**widget.get_state(), "picture": ""}])
+    joint(page, "left wrist").focus()
+    page.keyboard.press("Delete")
+    assert page.evaluate("sent.at(-1).message") == "One joint at least must stay visible."
+    page.keyboard.press("ArrowUp")
+    for key in ["Shift+ArrowRight"] * 99 + ["ArrowDown"] * 99:
+        page.keyboard.press(key)
+    page.wait_for_timeout(900)
+    (points,) = page.evaluate("sent.at(-1).keypoints")
+    assert max(x for x, _, _ in points) == 1 and points[9][1] == 1
+    assert points[10][0] - points[9][0] == pytest.approx(body[10][0] - body[9][0])
+    assert page.evaluate("sent.at(-1).message") == ""
     page.close()
 
 
