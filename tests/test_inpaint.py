@@ -79,7 +79,7 @@ def parts():
     open_gates(made.unet)
     with torch.no_grad():
         g = torch.Generator().manual_seed(0)
-        made.unet.conv_in.weight[:, 4:] = .05 * torch.randn(64, 5, 3, 3, generator=g)
+        made.unet.conv_in.weight[:, 4:] = .3 * torch.randn(64, 5, 3, 3, generator=g)
     return made
 
 
