@@ -52,7 +52,7 @@ def judge_of(where: torch.device) -> tuple[str, Judge]:
     return "referee-crop", lambda x, some: edit_obeyed(crop, x, some) > .5
 
 
-def averaged(name: str, values: Tensor) -> dict[str, float | int | None]:
+def mean_figure(name: str, values: Tensor) -> dict[str, float | int | None]:
     """The mean of a figure of edits, (n,), as `metrics.share` has it: with its interval and n.
 
     What is not finite (nothing to measure) is left out.
@@ -91,10 +91,11 @@ def mask_report(parts: TextToImage, some: list[EditCase]) -> dict:
     """
     large = torch.tensor([float(case.changed.mean()) >= LEAST_AREA for case in some])
     rows = figures_in_batches(lambda few, seed: masks_against_truth(parts, few, seed), some)
-    report = averaged("mask IoU, reference over empty", rows["reference"] - rows["empty reference"])
+    gain = rows["reference"] - rows["empty reference"]
+    report = mean_figure("mask IoU, reference over empty", gain)
     for name, values in rows.items():
-        report |= by_kind(f"mask IoU, {name}", values, some, averaged)
-        report |= averaged(f"mask IoU, {name}, large", values[large])
+        report |= by_kind(f"mask IoU, {name}", values, some, mean_figure)
+        report |= mean_figure(f"mask IoU, {name}, large", values[large])
     return report
 
 
@@ -121,10 +122,10 @@ def control_report(parts: TextToImage, judge: Judge, some: list[EditCase], steps
     report = {}
     for name, values in rows.items():
         report |= by_kind(name, values, some,
-                          shared if name.startswith("success") else averaged)
+                          shared if name.startswith("success") else mean_figure)
     for way in WAYS[:2]:
         gain = rows[f"psnr outside, {way}"] - rows["psnr outside, same seed"]
-        report |= averaged(f"psnr gain, {way}", gain)
+        report |= mean_figure(f"psnr gain, {way}", gain)
     return report
 
 
