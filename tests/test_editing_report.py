@@ -74,10 +74,10 @@ def test_maps_that_are_the_truth_win_every_point(monkeypatch):
 
 def test_figures_by_kind(some):
     many = some * 2
-    made = report.by_kind("x", torch.tensor([1., 0., 3., torch.inf]), many, report.averaged)
+    made = report.by_kind("x", torch.tensor([1., 0., 3., torch.inf]), many, report.mean_figure)
     assert made["x, recolour"] == 2 and made["x, replace"] == 0 and made["x, replace, n"] == 1
     assert made["x"] == pytest.approx(4 / 3) and made["x, low"] < made["x"] < made["x, high"]
-    assert report.averaged("x", torch.tensor([torch.inf])) == {"x": None, "x, n": 0}
+    assert report.mean_figure("x", torch.tensor([torch.inf])) == {"x": None, "x, n": 0}
 
 
 def test_without_control_the_edit_is_the_same_noise_told_otherwise(parts, some):
