@@ -35,8 +35,8 @@ class Keypoints:
 class KeypointNet(nn.Module):
     """A token for each key point: MLP(which figure + which joint, Fourier(x, y)).
 
-    Figures and joints are told apart by learned embeddings that start at zero. Where a point is
-    not given, learned null features stand in for both.
+    Figures and joints are told apart by learned embeddings that start at zero. Where a
+    point is not given, learned null features stand in for both.
     """
 
     def __init__(self, d_objs: int, persons: int = PERSONS):
@@ -53,7 +53,7 @@ class KeypointNet(nn.Module):
         names = names.flatten(0, 1).expand(len(points), -1, -1)             # (b,17p,d)
         both = [chosen(names, masks, self.null_person_feature),
                 chosen(fourier(points), masks, self.null_xy_feature)]
-        return self.linears(torch.cat(both, dim=-1))                        # (b,17p,d_objs)
+        return self.linears(torch.cat(both, dim=-1))                    # (b,17p,d_objs)
 
 
 @dataclass(frozen=True)
@@ -91,13 +91,15 @@ class EntityNet(nn.Module):
         self.null_image_feature = nn.Parameter(torch.zeros(d_feature))
         self.null_position_feature = nn.Parameter(torch.zeros(d_box))
 
-    def forward(self, boxes: Tensor, masks: Tensor, phrases_masks: Tensor, image_masks: Tensor,
-                phrases_embeddings: Tensor, image_embeddings: Tensor) -> Tensor:
+    def forward(self, boxes: Tensor, masks: Tensor, phrases_masks: Tensor,
+                image_masks: Tensor, phrases_embeddings: Tensor,
+                image_embeddings: Tensor) -> Tensor:
         places = chosen(fourier(boxes), masks, self.null_position_feature)  # (b,n,64)
         phrases = chosen(phrases_embeddings, phrases_masks, self.null_text_feature)
         pictures = chosen(image_embeddings, image_masks, self.null_image_feature)
-        return torch.cat([self.linears_text(torch.cat([phrases, places], -1)),
-                          self.linears_image(torch.cat([pictures, places], -1))], 1)  # (b,2n,d)
+        tokens = [self.linears_text(torch.cat([phrases, places], -1)),
+                  self.linears_image(torch.cat([pictures, places], -1))]
+        return torch.cat(tokens, dim=1)                                     # (b,2n,d)
 
 
 def add_keypoint_gates(unet: UNet) -> UNet:
@@ -111,7 +113,7 @@ def add_entity_gates(unet: UNet) -> UNet:
 
 
 def chosen(x: Tensor, masks: Tensor, null: Tensor) -> Tensor:
-    """x (b,n,d) where masks (b,n) are 1, elsewhere the null feature (d,), whatever x holds."""
+    """x (b,n,d) where masks (b,n) are 1, else `null` (d,), whatever x holds there."""
     return torch.where(masks[..., None] > 0, x, null)
 
 
@@ -122,10 +124,11 @@ def token_mlp(d_in: int, d_objs: int) -> nn.Sequential:
 
 
 def image_features(embeddings: Tensor, text_projection: Tensor) -> Tensor:
-    """Pictures as entities, (m,d): CLIP's image embedding, led back to where phrases' states lie.
+    """Pictures as entities, (m,d): CLIP's embeddings, led back to where phrases lie.
 
-    embeddings (m,e) as CLIP projects them, text_projection (e,d) its text tower's last weight.
-    The original divides by the norm, multiplies by the projection, and sets the norm to 28.7.
+    embeddings (m,e) as CLIP projects them, text_projection (e,d) its text tower's last
+    weight. The original divides by the norm, multiplies by the projection, and sets the
+    norm to 28.7.
     """
     unit = embeddings / embeddings.norm(dim=-1, keepdim=True)
     back = unit @ text_projection                                           # (m,d)

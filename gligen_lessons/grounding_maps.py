@@ -102,8 +102,8 @@ class ConvNeXt(nn.Module):
 class MapNet(nn.Module):
     """A token for each of 8 x 8 parts of a map: MLP(ConvNeXt(map) + where it lies).
 
-    A picture without a map gets the null feature in every part; the part's place is told
-    all the same.
+    A picture without a map gets the null feature in every part; the part's place is
+    told all the same.
     """
 
     def __init__(self, classes: int, d_objs: int):
@@ -145,7 +145,8 @@ class FirstConv(nn.Conv2d):
     def __init__(self, old: nn.Conv2d, extra: int):
         super().__init__(old.in_channels + extra, old.out_channels, 3, padding=1)
         self.parts, self.restored = [old.in_channels, extra], False
-        self.register_buffer("old_weight", old.weight.detach().clone(), persistent=False)
+        kept = old.weight.detach().clone()
+        self.register_buffer("old_weight", kept, persistent=False)
         with torch.no_grad():
             self.weight.zero_()[:, :old.in_channels].copy_(old.weight)
             self.bias.copy_(old.bias)
@@ -156,7 +157,8 @@ class FirstConv(nn.Conv2d):
         if self.restored:
             return F.conv2d(zt, self.old_weight, self.bias, padding=1)
         old, new = self.weight.split(self.parts, dim=1)
-        return F.conv2d(zt, old, self.bias, padding=1) + F.conv2d(extra, new, padding=1)
+        y = F.conv2d(zt, old, self.bias, padding=1)
+        return y + F.conv2d(extra, new, padding=1)
 
 
 def add_map_gates(unet: UNet) -> UNet:

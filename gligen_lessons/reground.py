@@ -17,7 +17,7 @@ from .unet import UNet
 def reground(unet: UNet, parallel: bool = True) -> Iterator[None]:
     """Within this context gate and cross-attention stand in parallel, in every block.
 
-    Afterwards each block is wired as it was before, also where an error ended the context.
+    Afterwards each block is wired as it was before, also where an error ended it.
     """
     blocks = transformer_blocks(unet)
     before = [block.parallel for block in blocks]
