@@ -18,21 +18,22 @@ from .eval.grounding import Held
 from .eval.grounding_report import grounding_report
 from .eval.image_text import clip_report
 from .eval.pixels import classifier_report, ddpm_report, labelled_report, sample_pixels
-from .eval.referees import crop_report, scene_report
+from .eval.referees import crop_report, pose_report, scene_report
 from .eval.text_to_image import SHOWN, ldm_report
 from .metrics import frechet_distance, kernel_distance
 from .reading import json_object
 from .referee import judge_scenes
 
 FOLDER = Path(__file__).resolve().parent.parent / "data" / "report"
-DDIM_STEPS = (5, 10, 20, 50, 100, 250, 1000)
+DDIM_STEPS = (5, 10, 20, 50, 100, 250)
 
 
 def referee_figures(count: int) -> dict:
-    """How well the two judges do on `count` held-out renders."""
+    """How well the judges do on `count` held-out renders, that of poses on an eighth as many."""
     data = labelled("referee-test", count)
     return {"crop": crop_report(weights.load("referee-crop"), data),
-            "scene": scene_report(weights.load("referee-scene"), data)}
+            "scene": scene_report(weights.load("referee-scene"), data),
+            "pose": pose_report(weights.load("referee-pose"), max(1, count // 8))}
 
 
 def ddpm_figures(count: int) -> dict:

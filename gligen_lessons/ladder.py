@@ -36,6 +36,7 @@ LOOK = 5.                                                 # seconds between two 
 SHIPPED = ((("referee-scene", "referee-crop"),
             (("referee", "scene, mean average precision of pairs"),
              ("referee", "crop, category, clean"))),
+           (("referee-pose",), (("referee", "pose, PCK, reconstructions"),)),
            (("ddpm", "labelled", "noisy-classifier"), (("ddpm", "-frechet"),)),
            (("detr-backbone", "detr"), (("detr", "AP50"),)),
            (("vae", "clip", "ldm", "gligen", "gligen-inpaint"),

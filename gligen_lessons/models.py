@@ -63,7 +63,7 @@ MODELS = {
     "detr": Model(build=DETR, recipe="detr", needs=("detr-backbone",), metric="AP50"),
     "referee-attributes": Model(build=AttributeReferee, recipe="attributes", needs=("vae",),
                                 shipped=False, metric="pattern, renders"),
-    "referee-pose": Model(build=PoseReferee, recipe="referee", needs=("vae",), shipped=False,
+    "referee-pose": Model(build=PoseReferee, recipe="referee", needs=("vae",),
                           metric="PCK, renders"),
     "gligen-keypoints": Model(build=add_keypoint_gates, recipe="grounding_inputs", shipped=False,
                               needs=("ldm", "referee-pose"), base="ldm", added=gate_names,
