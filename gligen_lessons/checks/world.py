@@ -121,7 +121,7 @@ def _slip(got, thing: Thing, named: dict[str, bool], want: str) -> str:
 
 @exercise("gligen_lessons.boxes:iou")
 def iou(attempt):
-    """Three boxes against four: overlapping, one inside the other, apart in one and both ways."""
+    """Three boxes against four, overlapping, nested and apart; then two boxes of no area."""
     a = torch.tensor([[.1, .2, .5, .6], [.55, .1, .95, .3], [.0, .7, .2, .95]])
     b = torch.tensor([[.3, .3, .7, .9], [.2, .3, .4, .5], [.6, .15, .8, .25], [.25, .1, .6, .2]])
     low = torch.maximum(a[:, None, :2], b[:, :2])
@@ -148,4 +148,7 @@ def iou(attempt):
     error = expect_close(got, (shared / union, union), "Shared: from the later left and top to "
                          "the earlier right and bottom. Joint: both areas, less the shared one.",
                          mistakes=mistakes)
-    return f"compares 12 pairs of boxes (largest difference {error:.0e})"
+    if float(attempt(torch.zeros(1, 4), torch.zeros(1, 4))[0]) != 0:
+        raise Wrong("two boxes of no area, such as those of hidden things, have IoU 0, not 0/0: "
+                    "keep the joint area above zero where you divide by it.")
+    return f"compares 13 pairs of boxes (largest difference {error:.0e})"

@@ -240,6 +240,12 @@ def wrong_way_round(a, b):
     return tuple(part.T for part in pair_by_pair(a, b))
 
 
+def nothing_by_nothing(a, b):
+    shared = shared_area(a, b)
+    union = area(a)[:, None] + area(b) - shared
+    return shared / union, union
+
+
 def pair_by_pair(a, b):
     found, union = torch.zeros(len(a), len(b)), torch.zeros(len(a), len(b))
     for i, p in enumerate(a):
@@ -248,14 +254,14 @@ def pair_by_pair(a, b):
             h = min(p[3], q[3]) - max(p[1], q[1])
             shared = max(w, torch.tensor(0.)) * max(h, torch.tensor(0.))
             union[i, j] = area(p) + area(q) - shared
-            found[i, j] = shared / union[i, j]
+            found[i, j] = shared / union[i, j] if union[i, j] > 0 else 0
     return found, union
 
 
 def broadcast(a, b):
     shared = shared_area(a, b)
     union = area(a).unsqueeze(1) + area(b).unsqueeze(0) - shared
-    return shared / union, union
+    return (shared / union).nan_to_num(), union
 
 
 WRONG = {
@@ -279,7 +285,7 @@ WRONG = {
         (no_clamp, "share nothing"), (clamp_after_the_product, "before you multiply: two"),
         (shared_twice, "counted twice"), (frame_for_union, "frame around both"),
         (smaller_for_union, "smaller area"), (only_iou, "return two"),
-        (wrong_way_round, "shape (4, 3)")],
+        (wrong_way_round, "shape (4, 3)"), (nothing_by_nothing, "boxes of no area")],
 }
 RIGHT = {
     "xyxy_from_cxcywh": [corners_by_slices, corners_by_a_matrix, corners_in_place],
