@@ -22,7 +22,8 @@ class EMA:
     def update(self, step: int) -> None:
         """Move the average towards the weights made by step 0, 1, 2, ..."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_([*self.average.values()], [*self.weights.values()], 1 - decay)
+        for name, weight in self.weights.items():
+            self.average[name].lerp_(weight, 1 - decay)
 
     def keep(self) -> None:
         """Give the model the average for good."""
