@@ -136,7 +136,7 @@ def cross_attentions(unet: nn.Module) -> dict[str, Attention]:
 def token_maps(maps: dict[str, list[Tensor]], side: int) -> Tensor:
     """One map a token, (b,n,side,side): the mean over layers of that size and calls.
 
-    ValueError where no layer has side x side pixels.
+    ValueError, which names the sizes there are, where no layer has side x side pixels.
     """
     found = [m for calls in maps.values() for m in calls if m.shape[1] == side * side]
     if not found:

@@ -192,6 +192,7 @@ def attention_map(layer: Attention, x: Tensor, context: Tensor | None = None) ->
     """How much each pixel attends to each token, (b,k,n_pixels,n_tokens).
 
     Rows sum to one: softmax(q k^T / sqrt(d)) of section 3.3, for each of k heads.
+    Without a context a sequence attends to itself.
     """
     q, k = layer.to_q(x), layer.to_k(x if context is None else context)
     q, k = split_heads(q, layer.heads), split_heads(k, layer.heads)
