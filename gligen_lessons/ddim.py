@@ -99,7 +99,7 @@ def ddim_ascend(eps_hat: Tensor, xt: Tensor, t: Tensor, t_next: Tensor,
     """One step up, from t (below 0 means x0) to a noisier t_next: eq. 12, backwards.
 
     The predicted x0 at level t is noised to level t_next with the same eps_hat, so that
-    ddim_step with that eps_hat returns. `clip` clamps it (and breaks the law).
+    ddim_step with that eps_hat leads back. `clip` clamps it (and breaks the law).
     """
     alpha_bar = alpha_bar_at(t, schedule, end)                     # (b,)
     signal = expand_like(alpha_bar.sqrt(), xt)
