@@ -196,8 +196,8 @@ def edit_steps(parts: TextToImage, models: list[Callable], zt: Tensor, control: 
 
 
 def edit_prompts(parts: TextToImage, bases: list[str], edits: list[str], seed: int = 0,
-                  guidance_scale: float = 5., local: list[str] | None = None,
-                  **options) -> tuple[Tensor, Tensor]:
+                 guidance_scale: float = 5., local: list[str] | None = None,
+                 **options) -> tuple[Tensor, Tensor]:
     """Pairs of captions to pictures before and after, (b,3,h,w) in [-1, 1], on the CPU.
 
     Pair i starts from the noise of seed + i. `local` names the words of the local
