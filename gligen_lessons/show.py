@@ -167,15 +167,20 @@ def boxed(images, boxes_xyxy: Sequence, phrases: Sequence[Sequence[str]] | None 
     """Pictures with their boxes (n,4) in 0..1 and a phrase at each box."""
     figure = grid(images, columns, size=size)
     for i, (ax, found) in enumerate(zip(figure.axes, boxes_xyxy, strict=False)):
-        side = ax.images[0].get_array().shape[:2]
-        for k, (x0, y0, x1, y1) in enumerate(np.asarray(found, float)):
-            x, y, w, h = x0 * side[1], y0 * side[0], (x1 - x0) * side[1], (y1 - y0) * side[0]
-            colour = COLOURS[k % len(COLOURS)]
-            ax.add_patch(Rectangle((x - .5, y - .5), w, h, fill=False, ec=colour, lw=2))
-            if phrases is not None:
-                ax.text(x, max(y, 7), phrases[i][k], fontsize=7, color="white",
-                        bbox={"facecolor": colour, "pad": 1.2, "lw": 0}, va="bottom")
+        add_boxes(ax, found, None if phrases is None else phrases[i])
     return figure
+
+
+def add_boxes(ax, boxes_xyxy, phrases: Sequence[str] | None = None, width: float = 2) -> None:
+    """Draw boxes (n,4) in 0..1, as `boxed` has them, over an axis' picture, and their phrases."""
+    side = ax.images[0].get_array().shape[:2]
+    for k, (x0, y0, x1, y1) in enumerate(np.asarray(boxes_xyxy, float)):
+        x, y, w, h = x0 * side[1], y0 * side[0], (x1 - x0) * side[1], (y1 - y0) * side[0]
+        colour = COLOURS[k % len(COLOURS)]
+        ax.add_patch(Rectangle((x - .5, y - .5), w, h, fill=False, ec=colour, lw=width))
+        if phrases is not None:
+            ax.text(x, max(y, 7), phrases[k], fontsize=7, color="white",
+                    bbox={"facecolor": colour, "pad": 1.2, "lw": 0}, va="bottom")
 
 
 def posed(images, keypoints: Sequence, bones: Sequence[tuple[int, int]], columns: int = 4,

@@ -108,6 +108,16 @@ def test_key_points_stand_on_their_pixels():
     assert [bone.get_xydata().tolist() for bone in bones] == [[[9.5, 9.5], [29.5, 9.5]]]
 
 
+def test_boxes_stand_around_their_pixels_in_pictures_and_over_a_sheet():
+    """A box that starts with column 10 has its edge at 9.5, before the middle of that pixel."""
+    figure = show.boxed(np.zeros((1, 20, 40, 3), np.uint8), [[[.25, .5, .75, 1.]]], [["a car"]])
+    assert [text.get_text() for text in figure.axes[0].texts] == ["a car"]
+    show.add_boxes(figure.axes[0], torch.tensor([[0., 0., .5, .5]]), width=1)
+    drawn = [(one.get_bbox().bounds, one.get_linewidth()) for one in figure.axes[0].patches]
+    assert drawn == [((9.5, 9.5, 20., 10.), 2), ((-.5, -.5, 20., 10.), 1)]
+    assert len(figure.axes[0].texts) == 1
+
+
 # ---------------------------------------------------------------------------- what a cell shows
 
 def test_a_cell_shows_what_a_saved_file_holds():
