@@ -144,7 +144,7 @@ def timesteps(attempt):
         mistakes = {m: torch.tensor(value) for m, value in misplaced(*case, want).items()}
         expect_close(torch.tensor(got), torch.tensor(want).float(), f"timesteps{case} is {want}, "
                      f"and this gives {got}.", 1e-9, mistakes)
-    return f"visits the steps that diffusers visits in all {len(cases)} cases"
+    return f"visits the library's steps, which are those of diffusers, in all {len(cases)} cases"
 
 
 def bent(xt, t):
