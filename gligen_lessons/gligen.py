@@ -151,7 +151,8 @@ def drop_conditions(caption: Tensor, phrases: Tensor, empty: Tensor, p_caption: 
 
     caption (b,n) are ids, `empty` (n,) those of the empty one; phrases (b,k) number a
     table's rows, -1 in a free slot. A picture that loses its grounding loses all of it
-    (GLIGEN, section 4.2: 10 % each; its code drops half of the captions).
+    (GLIGEN, section 4.2: 10 % each; its code drops half of the captions, and the
+    groundings of a whole batch at once).
     """
     no_caption = torch.rand(len(caption), generator=g) < p_caption      # (b,)
     no_grounding = torch.rand(len(phrases), generator=g) < p_grounding
