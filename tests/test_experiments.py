@@ -298,11 +298,21 @@ def command(home, data, out, *more: str) -> list[str]:
             "--count", "3", "--steps", "2", "--draws", "5", "--out", str(out), *more]
 
 
+def test_a_line_on_two_arms_has_a_distance_where_there_are_enough_scenes():
+    figure = {"mean": .25, "low": .1, "high": .4}
+    facts = {"right": figure, "frechet": figure}
+    few, many = (run.told("B-A", facts | {"scenes": n}) for n in (199, 200))
+    assert few == "B-A, 199 scenes; boxes right +0.2500, 95 % of resamplings +0.1000 to +0.4000"
+    assert many.count("+0.2500") == 2 and "; Frechet distance" in many
+    assert run.told("A-N", {"scenes": 0}) == "A-N, 0 scenes"
+
+
 def test_the_path_to_coco_with_published_weights(folders, coco, tmp_path, capsys):  # noqa: F811
     out = tmp_path / "deep" / "detector_grounding.json"
     assert cli.main(command(folders, coco, out, "--clip", str(folders / "clip"))) == 0
     said = capsys.readouterr().out
-    assert str(out) in said and "B-A: Frechet distance" in said
+    assert str(out) in said and "B-A, 3 scenes" in said
+    assert "Frechet" not in said, "three pictures have no distance worth printing"
     made = json.loads(out.read_text("utf-8"))
     assert made["judge"] == "referee" and made["count"] == 3 == len(made["scenes"])
     assert made["command"].startswith("python course.py experiment detector-grounding --data")

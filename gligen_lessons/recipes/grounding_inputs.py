@@ -203,7 +203,7 @@ def gate_recipe(name: str, unet: UNet, parts: TextToImage, data: str, loss: Call
     return Recipe(
         name=name, model=unet, config=LATENT_UNET, data=data, sample_batch=sample_batch, loss=loss,
         steps=steps, lr=RATE, helpers=HELPERS, sample=log_sample, milestones=MILESTONES, kept=kept,
-        report=lambda model: report(parts_with(parts, model), min(64, 1 + steps),
+        report=lambda model: report(parts_with(parts, model), min(200, 1 + steps),
                                     steps=sample_steps),
         options={"ema": .995, "optimizer": "muon", "groups": groups},
         learned=lambda model: {"_on": weights.fingerprint("ldm")})

@@ -27,6 +27,7 @@ from ...inpaint import inpaint_grounded, inpaint_steps, masks_from_boxes, paste
 from ...interop import import_pretrained
 from ...interop.preprocess import ClipClassifier, Detector, ImageTransform
 from ...latent import TextToImage, to_pictures
+from ...metrics import ENOUGH
 from ...world import coco_in
 from ...world.vocabulary import BASE, COLOURS
 from .. import result_file
@@ -259,11 +260,20 @@ def main(arguments: list[str] | None = None) -> int:
             "device": str(where)}
     files.atomic_write(args.out, one_scene_a_line(head | made))
     for pair, facts in made["paired"].items():
-        if found := facts.get("frechet"):
-            print(f"{pair}: Frechet distance {found['mean']:+.4f}, 95 % of resamplings "
-                  f"{found['low']:+.4f} to {found['high']:+.4f}, {facts['scenes']} scenes")
+        print(told(pair, facts))
     print(f"The result is in {args.out}")
     return 0
+
+
+def told(pair: str, facts: dict) -> str:
+    """A line on two arms: boxes right, and the Frechet distance where there are enough scenes."""
+    line = f"{pair}, {facts['scenes']} scenes"
+    names = {"right": "boxes right", "frechet": "Frechet distance"}
+    for name in names if facts["scenes"] >= ENOUGH else ("right",):
+        if found := facts.get(name):
+            line += (f"; {names[name]} {found['mean']:+.4f}, 95 % of resamplings "
+                     f"{found['low']:+.4f} to {found['high']:+.4f}")
+    return line
 
 
 def one_scene_a_line(result: dict) -> str:
