@@ -66,7 +66,7 @@ MODELS = {
     "referee-pose": Model(build=PoseReferee, recipe="referee", needs=("vae",),
                           metric="PCK, renders"),
     "gligen-keypoints": Model(build=add_keypoint_gates, recipe="grounding_inputs", shipped=False,
-                              needs=("ldm", "referee-pose"), base="ldm", added=gate_names,
+                              needs=("gligen", "referee-pose"), base="ldm", added=gate_names,
                               metric="PCK, grounded"),
     "gligen-entities": Model(build=add_entity_gates, recipe="grounding_inputs", shipped=False,
                              needs=("gligen",), base="ldm", added=gate_names,

@@ -7,6 +7,7 @@ import torch
 
 from gligen_lessons import files, train, weights
 from gligen_lessons.models import MODELS
+from gligen_lessons.recipes.grounding_inputs import keypoints_from_boxes
 from gligen_lessons.referee import PoseReferee
 
 
@@ -37,6 +38,18 @@ def test_a_recipe_trains_saves_what_it_adds_and_reports(out, name, metrics):
     assert any(float(own[key].abs()) > 0 for key in own if key.endswith("alpha_attn"))
     shown = [line["milestone"] for line in weights.log(name, out) if "milestone" in line]
     assert shown and len(shown[-1]["png"]) > 1000 and 0 <= shown[-1]["held"] <= 1
+
+
+def test_a_joint_begins_as_a_box_without_extent_and_without_a_phrase():
+    unet = weights.load("gligen")
+    old, g = unet.position_net, torch.Generator().manual_seed(0)
+    points, given = torch.rand(2, 136, 2, generator=g), torch.ones(2, 136)
+    nothing = torch.zeros(2, 136, unet.context_width)
+    with torch.no_grad():
+        want = old(torch.cat([points, points], -1), given, nothing)
+        tokens = keypoints_from_boxes(unet).position_net(points, given)
+    assert float(want.std(1).mean()) > .1, "tokens of different places must differ"
+    torch.testing.assert_close(tokens, want, rtol=1e-4, atol=1e-4)
 
 
 def test_the_pose_judge_trains_and_is_reported_on_renders_reconstructions_and_noise(tmp_path):

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import device, weights
 from ..datasets.instructions import KINDS, Layouts, phrase_table, phrase_table_features, slots
@@ -97,12 +97,12 @@ def grounding_loss(parts: TextToImage, attention: Callable = gate_attention,
     def loss(model, z0, t, eps, caption, phrases, boxes_xyxy, help_weight, mask=None):
         grounding = slots(table, phrases, boxes_xyxy)
         shown = model if mask is None else concat_inpainting_inputs(model, z0, mask)
-        n = phrases.shape[1]                                                # slots in use
+        n, strength = phrases.shape[1], float(help_weight[0])
         few = grounding.each(lambda x: x[:, :n])
-        with record_attention(gates(model), attention) as maps:
+        with record_attention(watched(model, strength), attention) as maps:
             painting = weighted_loss(shown, z0, t, eps, states(parts, caption), grounding,
-                                     parts.schedule, float(help_weight[0]))
-        return painting + aligned(maps, torch.arange(n), few, float(help_weight[0]))
+                                     parts.schedule, strength)
+        return painting + aligned(maps, torch.arange(n), few, strength)
 
     return loss
 
@@ -113,11 +113,16 @@ def states(parts: TextToImage, ids: Tensor) -> Tensor:
         return parts.text(ids).float()
 
 
+def watched(model: UNet, strength: float) -> dict[str, nn.Module]:
+    """The gates whose attention the second loss needs: none of them once it counts nothing."""
+    return gates(model) if strength else {}
+
+
 def aligned(maps: dict[str, list[Tensor]], tokens: Tensor, places: Grounding,
             strength: float) -> Tensor:
     """What the second loss adds: how far pixels miss the tokens (n,) whose `places` they lie in."""
     used = [one.mean(1)[..., tokens] for calls in maps.values() for one in calls]
-    return strength * ALIGN * box_alignment_loss(used, places)
+    return strength * ALIGN * box_alignment_loss(used, places) if used else torch.zeros(())
 
 
 def sample_kind(data: Layouts, rows: Tensor, empty: Tensor,

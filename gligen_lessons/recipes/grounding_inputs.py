@@ -26,8 +26,8 @@ from ..eval.grounding_inputs import (
     map_report,
 )
 from ..gligen import LIMIT, Grounding, drop_conditions, freeze, gate_names, phrase_features
-from ..grounded import gate_attention, gates
-from ..grounding_inputs import EntityNet, add_keypoint_gates
+from ..grounded import gate_attention
+from ..grounding_inputs import EntityNet, KeypointNet
 from ..grounding_maps import (
     add_map_gates,
     concat_map_channels,
@@ -54,6 +54,7 @@ from .gligen import (
     sample_kind,
     slowed,
     states,
+    watched,
 )
 from .latent import LATENT_UNET, parts_with
 
@@ -71,9 +72,9 @@ def budget(steps: int | None, batch: int | None, cpu: int, cuda: int) -> tuple[i
 def gligen_keypoints(steps: int | None = None, batch: int | None = None) -> Recipe:
     """The gates with the net of key points, on scenes of `grounding-train` that show a figure."""
     steps, batch, most = budget(steps, batch, 2_000, 8_000)
-    parts = weights.text_to_image(device.pick())
+    parts = weights.text_to_image(device.pick(), weights.load("gligen"))
     weights.load("referee-pose")                # the report needs it: say now if it is missing
-    unet = initialise_gates(freeze(seeded(add_keypoint_gates, parts.unet)))
+    unet = freeze(keypoints_from_boxes(parts.unet))
     data = figure_scenes(parts, scenes("grounding-train", steps, max(batch, 16), most))
     empty = parts.tokenizer([""])[0]
 
@@ -83,16 +84,34 @@ def gligen_keypoints(steps: int | None = None, batch: int | None = None) -> Reci
 
     def loss(model, z0, t, eps, caption, points, help_weight):
         places, strength = joint_places(points), float(help_weight[0])
-        with record_attention(gates(model), gate_attention) as maps:
+        with record_attention(watched(model, strength), gate_attention) as maps:
             painting = weighted_loss(model, z0, t, eps, states(parts, caption),
                                      as_keypoints(points), parts.schedule, strength, places)
         return painting + aligned(maps, torch.arange(places.masks.shape[1]), places, strength)
 
     return gate_recipe(
         "gligen-keypoints", unet, parts, f"latents of {len(data.z)} scenes of grounding-train that "
-        "show a person or a robot, on top of ldm", loss, steps,
+        "show a person or a robot, on top of ldm, from the gates of gligen", loss, steps,
         latent_sampler(data.z, parts.schedule.T, steps, batch, 15, read),
         keypoint_report, HeldFigures.of(SHOWN if steps > 8 else 4))
+
+
+def keypoints_from_boxes(unet: UNet) -> UNet:
+    """Exchange the position net for one of key points, whose tokens start as those of boxes.
+
+    A joint begins as a thing without a phrase, in a box without extent: where `fourier` says a
+    box's corners, both are the point, so the weights of both are added.
+    """
+    old, d = unet.position_net, unet.context_width
+    net = unet.position_net = seeded(KeypointNet, d).to(unet.conv_in.weight)
+    first, *rest = old.linears.state_dict().items()
+    names, boxes = first[1][:, :d], first[1][:, d:].unflatten(1, (-1, 4))   # x0, y0, x1, y1
+    places = (boxes[..., :2] + boxes[..., 2:]).flatten(1)
+    net.linears.load_state_dict({first[0]: torch.cat([names, places], 1), **dict(rest)})
+    with torch.no_grad():
+        net.null_person_feature.copy_(old.null_positive_feature)
+        net.null_xy_feature.copy_(old.null_position_feature.view(-1, 2, 2).mean(1).flatten())
+    return unet
 
 
 def gligen_entities(steps: int | None = None, batch: int | None = None) -> Recipe:
@@ -116,7 +135,7 @@ def gligen_entities(steps: int | None = None, batch: int | None = None) -> Recip
         places = Grounding(torch.cat([boxes_xyxy, boxes_xyxy], 1), torch.cat([text, picture], 1),
                            boxes_xyxy[..., :0])
         strength = float(help_weight[0])
-        with record_attention(gates(model), gate_attention) as maps:
+        with record_attention(watched(model, strength), gate_attention) as maps:
             painting = weighted_loss(model, z0, t, eps, states(parts, caption), entities,
                                      parts.schedule, strength, places)
         return painting + aligned(maps, tokens, places, strength)
@@ -203,7 +222,7 @@ def gate_recipe(name: str, unet: UNet, parts: TextToImage, data: str, loss: Call
     return Recipe(
         name=name, model=unet, config=LATENT_UNET, data=data, sample_batch=sample_batch, loss=loss,
         steps=steps, lr=RATE, helpers=HELPERS, sample=log_sample, milestones=MILESTONES, kept=kept,
-        report=lambda model: report(parts_with(parts, model), min(200, 1 + steps),
+        report=lambda model: report(parts_with(parts, model), min(100, 1 + steps),
                                     steps=sample_steps),
         options={"ema": .995, "optimizer": "muon", "groups": groups},
         learned=lambda model: {"_on": weights.fingerprint("ldm")})
