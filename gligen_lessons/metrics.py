@@ -151,17 +151,19 @@ def _measured(value: float) -> float | None:
     return None if value < 0 else float(value)
 
 
-def right_points(found: Tensor, true: Tensor, part: float = .2) -> Tensor:
+def right_points(found: Tensor, true: Tensor, part: float = .2,
+                 joints: list[int] | slice = slice(None)) -> Tensor:
     """PCK of each figure, (m,): visible points no further off than a part of the figure's height.
 
     found (m,17,2), true (m,17,3) with COCO's visibility, all in 0..1. The height is that of the
-    box around the visible points (Yang and Ramanan 2013 take the larger side of the box).
+    box around the visible points (Yang and Ramanan 2013 take the larger side of the box). Only
+    some `joints` may be counted; NaN for a figure that shows none of them.
     """
     seen = true[..., 2] == 2                                        # (m,17)
     y = true[..., 1]
     height = (torch.where(seen, y, -torch.inf).amax(1) - torch.where(seen, y, torch.inf).amin(1))
     hit = (found - true[..., :2]).norm(dim=-1) <= part * height[:, None]
-    return (hit & seen).sum(1) / seen.sum(1)
+    return (hit & seen)[:, joints].sum(1) / seen[:, joints].sum(1)
 
 
 def keypoint_precision(found: list[tuple[Tensor, Tensor]], true: list[Tensor],
@@ -242,8 +244,8 @@ def share(name: str, hits: Tensor, pictures: Tensor) -> dict[str, float | None]:
     """The part of hits (n,) that are true, as figures of a report: NAME, its interval, and n.
 
     What is in one picture (n,) succeeds and fails together: for the 95 % interval whole pictures
-    are drawn again with replacement (Efron and Tibshirani's bootstrap, by clusters). The part of
-    nothing is None.
+    are drawn again with replacement (Efron and Tibshirani's bootstrap, by clusters). Numbers in
+    place of hits give their mean. The part of nothing is None.
     """
     if len(hits) == 0:
         return {name: None, f"{name}, n": 0}

@@ -1,6 +1,7 @@
 """What judges poses and maps: hand-worked values, pycocotools, and judges that see one dot."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from pycocotools.cocoeval import Params
 
 from gligen_lessons import metrics, referee
+from gligen_lessons.eval.grounding_inputs import ARMS, HeldFigures, seen_box
 from gligen_lessons.recipes import referee as recipe
 
 SIGMAS = torch.tensor(Params("keypoints").kpt_oks_sigmas, dtype=torch.float32)
@@ -66,6 +68,22 @@ def test_a_point_is_right_within_a_part_of_the_figure_s_height():
     assert metrics.right_points(found, true)[1] == 0.
     found[1, :, 0] -= .004
     assert metrics.right_points(found, true)[1] == 1.
+    assert metrics.right_points(found, true, .1, [3, 4, 7, 8])[0] == .5
+    assert metrics.right_points(found, true, .1, [0, 2]).isnan().tolist() == [False, True]
+
+
+def test_another_pose_stands_where_the_figure_stood_and_holds_its_limbs_elsewhere():
+    held = HeldFigures.of(6)
+    other = held.another_pose()
+    rows, k = torch.nonzero((held.points[..., 2] == 2).any(-1), as_tuple=True)
+    own, moved = held.points[rows, k], other.points[rows, k]
+    for mine, theirs in zip(seen_box(own), seen_box(moved), strict=True):
+        torch.testing.assert_close(mine, theirs)
+    exact, arms = (metrics.right_points(own[..., :2], moved, .1, joints)
+                   for joints in (slice(None), ARMS))
+    assert float(exact.mean()) < 1 and float(arms[arms.isfinite()].mean()) < .7
+    one = replace(held, points=own[:1, None])
+    torch.testing.assert_close(one.another_pose().points, one.points)   # its own next
 
 
 def test_mean_iou_by_hand_leaves_out_what_is_nowhere():

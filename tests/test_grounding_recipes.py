@@ -23,9 +23,10 @@ def out(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name, metrics", [
-    ("gligen-keypoints", ["PCK, renders", "PCK, exchanged", "PCK, grounded, novel", "n, grounded"]),
+    ("gligen-keypoints", ["PCK, renders", "PCK, exchanged", "PCK, n, grounded, novel",
+                          "arms, low, grounded", "arms, another pose"]),
     ("gligen-entities", ["colour, renders", "colour, low, grounded", "colour, text alone"]),
-    ("gligen-map", ["mIoU, renders", "mIoU, low, grounded", "mIoU, exchanged"])])
+    ("gligen-map", ["mIoU, renders", "mIoU, low, grounded", "mIoU, grounded over exchanged"])])
 def test_a_recipe_trains_saves_what_it_adds_and_reports(out, name, metrics):
     made = train.train(name, 1, out=out, batch=4)
     card, row = files.card(made), MODELS[name]

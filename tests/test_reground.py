@@ -9,10 +9,18 @@ from oracles import relative_error
 from test_gligen import inputs, pair, unet_keys
 
 from gligen_lessons import grounded
-from gligen_lessons.eval.reground import UNBOXED, alternatives, clip_scores, worded
+from gligen_lessons.eval.grounding import Held
+from gligen_lessons.eval.reground import (
+    UNBOXED,
+    alternatives,
+    clip_scores,
+    says,
+    with_full_captions,
+    worded,
+)
 from gligen_lessons.gligen import transformer_blocks
 from gligen_lessons.reground import reground
-from gligen_lessons.world import scene
+from gligen_lessons.world import named, scene
 from gligen_lessons.world.vocabulary import WEATHERS
 
 
@@ -89,6 +97,23 @@ def test_words_that_no_box_names_are_told_apart_in_captions_that_else_agree():
         assert texts[values.index(getattr(one, attribute))] == worded(one)
     rain = replace(one, weather="rain", amount=.9)
     assert alternatives(rain, "weather")[WEATHERS.index("rain")] == worded(rain)
+
+
+def test_a_word_counts_where_the_caption_says_it():
+    """Without its word a caption is the same for the first of all values."""
+    for one in map(scene, range(31_000_000, 31_000_040)):
+        for attribute, silent in (("style", "flat"), ("weather", "clear")):
+            bare = replace(one, **{attribute: silent})
+            assert says(one, attribute) == (worded(one) != worded(bare))
+        assert says(one, "time") and says(one, "ground")
+
+
+def test_full_captions_belong_to_their_layouts():
+    held, scenes = with_full_captions(Held.of(6))
+    for asked, one in zip(held.requested, scenes, strict=True):
+        assert asked.caption == worded(one)
+        assert all(named(thing) in asked.caption for thing in one.things)
+        assert all(phrase in asked.caption for phrase in asked.phrases)
 
 
 def test_a_score_is_a_hundred_times_the_cosine_and_never_negative():

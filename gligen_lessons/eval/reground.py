@@ -13,13 +13,13 @@ from ..bpe import Tokenizer
 from ..clip import CLIP
 from ..images import resized
 from ..latent import TextToImage
+from ..metrics import share
 from ..reground import reground
 from ..world import scene, seeds
 from ..world.language import STYLE_WORDS, listing, named, place_words
 from ..world.scene import Scene
 from ..world.vocabulary import GROUNDS, STYLES, TIMES, WEATHERS
 from .grounding import Held
-from .grounding_inputs import with_interval
 
 GAMMAS = (.1, .3, .6, 1.)                                 # the grounded fraction of the steps
 UNBOXED = {"style": STYLES, "time": TIMES, "ground": GROUNDS, "weather": WEATHERS}
@@ -59,33 +59,60 @@ def alternatives(one: Scene, attribute: str) -> list[str]:
     return made
 
 
-def words_kept(clip: CLIP, read: Tokenizer, x: Tensor, scenes: list[Scene]) -> dict[str, float]:
-    """How often CLIP picks a picture's own style, time, ground and weather among all values."""
+def words_kept(clip: CLIP, read: Tokenizer, x: Tensor, scenes: list[Scene]) -> dict:
+    """How often CLIP picks a picture's own style, time, ground and weather among all values.
+
+    Of the pictures whose captions say it: nobody says that a style is flat or the weather clear.
+    """
     kept = {}
     for attribute, values in UNBOXED.items():
-        hits = [int(similarities(clip, read, x[i:i + 1], alternatives(one, attribute))[0].argmax())
-                == values.index(getattr(one, attribute)) for i, one in enumerate(scenes)]
-        kept[attribute] = sum(hits) / len(hits)
+        rows = torch.tensor([i for i, one in enumerate(scenes) if says(one, attribute)],
+                            dtype=torch.long)
+        hits = torch.tensor([
+            values[int(similarities(clip, read, x[i:i + 1],
+                                    alternatives(scenes[i], attribute))[0].argmax())]
+            == getattr(scenes[i], attribute) for i in rows.tolist()])
+        kept |= share(attribute, hits, rows)
     return kept
+
+
+def says(one: Scene, attribute: str) -> bool:
+    """Whether the caption of a scene (`worded`) has a word for an attribute."""
+    if attribute == "weather":
+        return one.weather != "clear" and one.amount > 0
+    return attribute != "style" or bool(STYLE_WORDS[one.style])
 
 
 def reground_report(parts: TextToImage, count: int, gammas: tuple[float, ...] = GAMMAS,
                     **options) -> list[dict]:
     """A row for each grounded fraction and wiring: boxes right, CLIP score, unboxed words.
 
-    From the same seeds; intervals over boxes and over pictures.
+    Captions say all that no box can. Both wirings begin at the same noise, so ReGround's rows have
+    what it gains, box by box and picture by picture; intervals draw whole pictures again.
     """
-    held, clip = Held.of(count), weights.load("clip", parts.device)
-    scenes = [scene(seed) for seed in seeds(held.split, count)]
-    texts, rows = [one.caption for one in held.requested], []
+    clip, rows = weights.load("clip", parts.device), []
+    held, scenes = with_full_captions(Held.of(count))
+    texts, pictured = [one.caption for one in held.requested], torch.arange(count)
     for gamma in gammas:
+        before = {}
         for name, parallel in (("GLIGEN", False), ("ReGround", True)):
             with reground(parts.unet, parallel):
                 x = held.generated(parts, True, tau=gamma, **options)
-            boxes = with_interval(held.hits(x).all(0).float(), "boxes right")
-            score = with_interval(clip_scores(clip, parts.tokenizer, x, texts), "CLIP score")
-            rows.append({"row": f"{name}, gamma {gamma:g}", "boxes": boxes.pop("n"),
-                         "pictures": score.pop("n"), **boxes, **score,
-                         **words_kept(clip, parts.tokenizer, x, scenes)})
+            now = {"boxes right": (held.hits(x).all(0).double(), held.pictures()),
+                   "CLIP score": (clip_scores(clip, parts.tokenizer, x, texts), pictured)}
+            rows.append({"row": f"{name}, gamma {gamma:g}"})
+            for what, (values, of) in now.items():
+                rows[-1] |= share(what, values, of)
+                if before:
+                    rows[-1] |= share(f"{what}, gain", values - before[what][0], of)
+            rows[-1] |= words_kept(clip, parts.tokenizer, x, scenes)
+            before = now
             print(rows[-1], flush=True)
     return rows
+
+
+def with_full_captions(held: Held) -> tuple[Held, list[Scene]]:
+    """The same layouts, whose captions say everything, and their scenes."""
+    scenes = [scene(seed) for seed in seeds(held.split, len(held.requested))]
+    return replace(held, requested=[replace(asked, caption=worded(one)) for asked, one in
+                                    zip(held.requested, scenes, strict=True)]), scenes
