@@ -301,10 +301,10 @@ def command(home, data, out, *more: str) -> list[str]:
 def test_a_line_on_two_arms_has_a_distance_where_there_are_enough_scenes():
     figure = {"mean": .25, "low": .1, "high": .4}
     facts = {"right": figure, "frechet": figure}
-    few, many = (run.told("B-A", facts | {"scenes": n}) for n in (199, 200))
+    few, many = (run.pair_line("B-A", facts | {"scenes": n}) for n in (199, 200))
     assert few == "B-A, 199 scenes; boxes right +0.2500, 95 % of resamplings +0.1000 to +0.4000"
     assert many.count("+0.2500") == 2 and "; Frechet distance" in many
-    assert run.told("A-N", {"scenes": 0}) == "A-N, 0 scenes"
+    assert run.pair_line("A-N", {"scenes": 0}) == "A-N, 0 scenes"
 
 
 def test_the_path_to_coco_with_published_weights(folders, coco, tmp_path, capsys):  # noqa: F811

@@ -260,12 +260,12 @@ def main(arguments: list[str] | None = None) -> int:
             "device": str(where)}
     files.atomic_write(args.out, one_scene_a_line(head | made))
     for pair, facts in made["paired"].items():
-        print(told(pair, facts))
+        print(pair_line(pair, facts))
     print(f"The result is in {args.out}")
     return 0
 
 
-def told(pair: str, facts: dict) -> str:
+def pair_line(pair: str, facts: dict) -> str:
     """A line on two arms: boxes right, and the Frechet distance where there are enough scenes."""
     line = f"{pair}, {facts['scenes']} scenes"
     names = {"right": "boxes right", "frechet": "Frechet distance"}
