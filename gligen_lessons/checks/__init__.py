@@ -121,6 +121,16 @@ def expect_no_draw(attempt: Callable, noise: str, *args, **named):
     return told
 
 
+def expect_unchanged(attempt: Callable, **given: torch.Tensor):
+    """Call an attempt with copies of tensors, in this order; refuse one that changes any."""
+    copies = {name: value.clone() for name, value in given.items()}
+    told = attempt(*copies.values())
+    for name, value in given.items():
+        if not torch.equal(copies[name], value):
+            raise Wrong(f"`{name}` itself was changed: others still read it. Return a new tensor.")
+    return told
+
+
 def expect_close(got, want, message: str, tol: float = 1e-5, mistakes: dict | None = None) -> float:
     """Refuse `got` unless it equals `want` to `tol`; returns the largest difference.
 

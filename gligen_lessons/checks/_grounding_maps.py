@@ -1,5 +1,8 @@
 """Checks of lesson 11 on maps: tokens, and channels that begin at zero."""
 
+from collections.abc import Callable
+from contextlib import suppress
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -31,6 +34,9 @@ def MapNet(attempt):
         "The position is not told: add `pos_embedding`.": net.linears(torch.where(used, x, null)),
         "Parts go column by column. Rows come first, as `flatten` has them.":
             net.linears(torch.where(used, turned, null) + place),
+        "`reshape(b, 64, 128)` mixes parts and channels; `flatten(2).transpose(1, 2)` makes one "
+        "token of each part.":
+            net.linears(torch.where(used, features.reshape(4, 64, 128), null) + place),
         "The mask is upside down: 1 is a picture with a map.":
             net.linears(torch.where(used, null, x) + place)}
     learner = attempt(5, 7)
@@ -59,8 +65,9 @@ def FirstConv(attempt):
     expect_close(layer(x), want, "With zeros in the new channels the result must be the old one. "
                  "Weight, bias, padding 1?", mistakes=mistakes)
     if not torch.equal(layer(x), want):
-        raise Wrong("the result differs in its last digits: one sum over all channels rounds "
-                    "differently. Add the new channels' part, which is exactly zero, afterwards.")
+        raise Wrong("the result differs in its last digits. Compute the old channels WITH the "
+                    "bias, then add the new channels' part.")
+    in_two_parts(attempt)
     if not (layer.weight.requires_grad and layer.bias.requires_grad):
         raise Wrong("the new layer cannot learn: leave weight and bias parameters.")
     layer.requires_grad_(False)
@@ -75,15 +82,26 @@ def FirstConv(attempt):
     return f"adds 4 channels without notice, then with it (largest difference {error:.0e})"
 
 
+def in_two_parts(attempt) -> None:
+    """Refuse one sum over all channels, whose rounding shows at 64 cells a side."""
+    old, x = nn.Conv2d(4, 16, 3, padding=1).requires_grad_(False), torch.randn(1, 12, 64, 64)
+    if not torch.equal(attempt(old, 8)(x), old(x[:, :4])):
+        raise Wrong("at 64 cells a side the last digits differ: this is one sum over all "
+                    "channels. Add the new channels' part, which is exactly zero.")
+
+
 def restored(layer: nn.Module, x: Tensor, want: Tensor) -> None:
-    """Restored, the layer must be the old one again, and its file hold no second copy."""
-    layer.restored = True
+    """Restored, the layer must be the old one again, and only then; its file holds no copy."""
+    learnt, layer.restored = layer(x), True
     mistakes = {"`restored` makes no difference: then the OLD weights count, and no new channel.":
                 F.conv2d(x, layer.weight, layer.bias, padding=1),
                 "`restored` leaves out the new channels, and keeps what the old ones have learnt "
                 "since. The weights of before count.":
                 F.conv2d(x[:, :3], layer.weight[:, :3], layer.bias, padding=1)}
     expect_close(layer(x), want, "Restored it must be the old layer.", mistakes=mistakes)
+    layer.restored = False
+    expect_close(layer(x), learnt, "After `restored` the layer has lost what it had learnt: leave "
+                 "its weight alone, and compute with the old one.")
     if extra := set(layer.state_dict()) - {"weight", "bias"}:
         raise Wrong(f"{extra.pop()} would be saved with the layer: the base has it already. "
                     "`register_buffer(..., persistent=False)` keeps it out.")
@@ -137,13 +155,21 @@ def concat_map_channels(attempt):
             raise Wrong("it returned no function: return one that takes zt and the rest.")
         largest = max(largest, expect_close(network(zt[:b].clone(), *rest, few), shown(again),
                                             "Show [zt, downsample_net(maps)].", mistakes=mistakes))
+    closed(attempt(unet, maps.clone()), unet, zt[:2], extra, t[:2], context[:2])
+    return f"shows 2 pictures, also twice over and restored (largest difference {largest:.0e})"
+
+
+def closed(network: Callable, unet: Eared, zt: Tensor, extra: Tensor, *rest: Tensor) -> None:
+    """Without grounding the call must be restored, and only it, also where it fails."""
     unet.conv_in.restored = True
-    want = unet(torch.cat([zt[:2], extra], 1), t[:2], context[:2])
+    want = unet(torch.cat([zt, extra], 1), *rest)
     unet.conv_in.restored = False
-    network = attempt(unet, maps.clone())
-    closed = network(zt[:2].clone(), t[:2], context[:2])
-    expect_close(closed, want, "Without grounding the gates are closed: set `unet.conv_in."
-                 "restored`, so that the plain model paints.")
+    expect_close(network(zt.clone(), *rest), want, "Without grounding the gates are closed: set "
+                 "`unet.conv_in.restored`, so that the plain model paints.")
     if unet.conv_in.restored:
         raise Wrong("`restored` is still set after the call: put it back, in a `finally`.")
-    return f"shows 2 pictures, also twice over and restored (largest difference {largest:.0e})"
+    with suppress(Exception):
+        network(zt[:, :2].clone(), *rest)                       # a channel too few
+    if unet.conv_in.restored:
+        raise Wrong("after an error inside the call `restored` is still set: put it back in a "
+                    "`finally`.")

@@ -1,11 +1,14 @@
 """Checks of lesson 11 on ReGround: the rewired block, and the switch for a whole network."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
 from .. import gligen
 from ..nets import BasicTransformerBlock
-from . import Wrong, exercise, expect_close
+from . import Wrong, exercise, expect_close, expect_unchanged
 
 
 def open_block() -> BasicTransformerBlock:
@@ -46,30 +49,34 @@ def rewired(block: BasicTransformerBlock, x: Tensor, context: Tensor, objs: Tens
 
 @exercise("gligen_lessons.nets:BasicTransformerBlock.forward")
 def forward(attempt):
-    """A block with its gate open: in parallel, in sequence, and without grounding."""
+    """A block with its gate open: in parallel, in sequence, without grounding, without a gate."""
     block, x = open_block(), torch.randn(2, 9, 12)
     context, objs = torch.randn(2, 4, 7), torch.randn(2, 3, 5)
     mistakes = rewired(block, x, context, objs)
-    want, kept = mistakes.pop(""), x.clone()
-    block.parallel = True
-    error = expect_close(attempt(block, x, context, objs), want, "F = GSA(F_SA) + CA(F_SA) + F_SA, "
-                         "then the feed-forward part.", mistakes=mistakes)
-    if not torch.equal(x, kept):
-        raise Wrong("the pixels that were handed in are changed: write `x = x + ...`.")
+    want, block.parallel = mistakes.pop(""), True
+
+    def asked(**objs):
+        return expect_unchanged(partial(attempt, block), x=x, context=context, **objs)
+
+    error = expect_close(asked(objs=objs), want, "F = GSA(F_SA) + CA(F_SA) + F_SA, then the "
+                         "feed-forward part.", mistakes=mistakes)
     block.parallel = False
     sequence = BasicTransformerBlock.forward(block, x, context, objs)
-    expect_close(attempt(block, x, context, objs), sequence, "Without `parallel` the block is "
-                 "GLIGEN's: cross-attention reads what the gate gave.",
+    expect_close(asked(objs=objs), sequence, "Without `parallel` the block is GLIGEN's: "
+                 "cross-attention reads what the gate gave.",
                  mistakes={"It is in parallel although `parallel` is off.": want})
+    plain = BasicTransformerBlock.forward(block, x, context)
     for block.parallel in (True, False):
-        plain = BasicTransformerBlock.forward(block, x, context)
-        expect_close(attempt(block, x, context), plain, "Without grounding the gate is not asked.")
+        expect_close(asked(), plain, "Without grounding the gate is not asked.")
+    block.fuser = None
+    expect_close(asked(objs=objs), plain, "A block without a fuser has no gate to ask, whatever "
+                 "`objs` are.")
     return f"rewires a block (largest difference {error:.0e})"
 
 
 @exercise("gligen_lessons.reground:reground")
 def reground(attempt):
-    """Three blocks, one of them rewired before; an error inside; the switch turned off."""
+    """Three blocks, one of them rewired before; the switch turned off; errors; two switches."""
     unet = nn.ModuleList(BasicTransformerBlock(12, 3, 7) for _ in range(3))
     unet[1].parallel = True
 
@@ -86,15 +93,34 @@ def reground(attempt):
     if wiring() != [False, True, False]:
         raise Wrong("afterwards a block that had been in parallel is not any more: put back what "
                     "was there, not False.")
-    try:
-        with attempt(unet):
-            raise KeyError
-    except KeyError:
-        pass
-    if wiring() != [False, True, False]:
-        raise Wrong("after an error inside the context the blocks stay rewired: put them back in "
-                    "a `finally`.")
     with attempt(unet, parallel=False):
         if any(wiring()):
             raise Wrong("`parallel=False` must put the blocks in sequence.")
+    if wiring() != [False, True, False]:
+        raise Wrong("after `parallel=False` the blocks are not wired as before: put back what was "
+                    "there, whatever `parallel` is.")
+    after_errors(attempt, unet, wiring)
+    with attempt(unet):
+        with attempt(unet, parallel=False):
+            pass
+        inside = wiring()
+    if inside != [True] * 3 or wiring() != [False, True, False]:
+        raise Wrong("one context in another: each must put back what it found itself. Keep that "
+                    "in a variable of the call, not on the blocks.")
     return "rewires 3 blocks and puts them back"
+
+
+def after_errors(attempt, unet: nn.ModuleList, wiring: Callable) -> None:
+    """An error inside the context must leave it, and leave the blocks as they were."""
+    for parallel in (True, False):
+        try:
+            with attempt(unet, parallel=parallel):
+                raise KeyError
+        except KeyError:
+            pass
+        else:
+            raise Wrong("an error inside the context is swallowed: use `finally`, or `raise` it "
+                        "again.")
+        if wiring() != [False, True, False]:
+            raise Wrong("after an error inside the context the blocks stay rewired: put them back "
+                        "in a `finally`.")

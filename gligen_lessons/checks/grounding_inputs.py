@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from .. import grounding_inputs as reference
 from ..gligen import fourier
-from . import Wrong, exercise, expect_close
+from . import Wrong, exercise, expect_close, expect_unchanged
 from ._grounding_maps import FirstConv, MapNet, concat_map_channels
 from ._reground import forward, reground
 
@@ -37,7 +37,7 @@ def chosen(attempt):
         "The null feature is added to every slot; it takes the place of free ones.":
             x * masks[..., None] + null,
         "Every slot got the null feature.": null.expand(2, 3, 5)}
-    error = expect_close(attempt(x.clone(), masks.clone(), null.clone()), want,
+    error = expect_close(expect_unchanged(attempt, x=x, masks=masks, null=null), want,
                          "x where the mask is 1, the null feature elsewhere.", mistakes=mistakes)
     spoilt = torch.where(masks[..., None] > 0, x, torch.nan)
     got = attempt(spoilt, masks.clone(), null.clone())
@@ -59,14 +59,14 @@ def KeypointNet(attempt):
     net, (points, masks) = with_all_weights(reference.KeypointNet(6, persons=2)), some_figures()
     person, joint, used = net.person_embeddings, net.keypoint_embeddings, masks[..., None] > 0
 
-    def token(names=None, xy=None, turned=False):
-        names = (person[:, None] + joint).flatten(0, 1) if names is None else names
-        names = torch.where(used, names.expand(2, 34, -1), net.null_person_feature)
+    by_joint = (joint[:, None] + person).flatten(0, 1)
+    whole = (person[:, None] + joint).flatten(0, 1).expand(2, 34, -1)
+
+    def token(names=whole, xy=None, null=net.null_person_feature, turned=False):
+        names = torch.where(used, names.expand(2, 34, -1), null)
         places = torch.where(used, fourier(points), net.null_xy_feature) if xy is None else xy
         return net.linears(torch.cat([places, names] if turned else [names, places], -1))
 
-    by_joint = (joint[:, None] + person).flatten(0, 1)
-    whole = (person[:, None] + joint).flatten(0, 1).expand(2, 34, -1)
     open_ = net.linears(torch.cat([whole, fourier(points)], -1))
     mistakes = {
         "The masks are ignored: joints that nobody gave show what lies in their slot.": open_,
@@ -81,6 +81,8 @@ def KeypointNet(attempt):
         "The place comes before the name. Names are first.": token(turned=True),
         "Where no point is given its PLACE leaks: `null_xy_feature` stands for the sinusoids.":
             token(xy=fourier(points)),
+        "Where no point is given its NAME stays: `null_person_feature` stands there.":
+            token(null=whole),
         "Where no point is given the point is set to (0, 0), and its sinusoids are those of a "
         "corner. `null_xy_feature` stands there.": token(xy=fourier(points * used))}
     learner = attempt(6, persons=2)
@@ -108,25 +110,29 @@ def some_entities() -> dict[str, Tensor]:
             "phrases_embeddings": torch.randn(2, 3, 5), "image_embeddings": torch.randn(2, 3, 5)}
 
 
+def entity_tokens(net: nn.Module, given: dict[str, Tensor], turned: bool = False, mlps: str = "",
+                  **masks: Tensor) -> Tensor:
+    """Tokens (2,6,7), with other masks, the place first, or one of the two MLPs for both."""
+    given, made = given | masks, []
+    place = torch.where(given["masks"][..., None] > 0, fourier(given["boxes"]),
+                        net.null_position_feature)
+    for kind, field in ("text", "phrases"), ("image", "image"):
+        says = torch.where(given[f"{field}_masks"][..., None] > 0, given[f"{field}_embeddings"],
+                           getattr(net, f"null_{kind}_feature"))
+        mlp = getattr(net, f"linears_{mlps or kind}")
+        made.append(mlp(torch.cat([place, says] if turned else [says, place], -1)))
+    return torch.cat(made, 1)
+
+
 @exercise("gligen_lessons.grounding_inputs:EntityNet")
 def EntityNet(attempt):
     """Six slots with a phrase, a picture, both or nothing."""
     net, given = with_all_weights(reference.EntityNet(5, 7)), some_entities()
-
-    def token(which, features, mask, place_mask=None, box=None):
-        place_mask = given["masks"] if place_mask is None else place_mask
-        null = net.null_text_feature if which == "text" else net.null_image_feature
-        says = torch.where(given[mask][..., None] > 0, given[features], null)
-        sinusoids = fourier(given["boxes"])
-        place = torch.where(place_mask[..., None] > 0, sinusoids, net.null_position_feature)
-        linears = net.linears_text if which == "text" else net.linears_image
-        return linears(torch.cat([says, place if box is None else box], -1))
-
-    text = token("text", "phrases_embeddings", "phrases_masks")
-    image = token("image", "image_embeddings", "image_masks")
-    every = ("phrases_embeddings", "masks"), ("image_embeddings", "masks")
-    own = (token("text", "phrases_embeddings", "phrases_masks", given["phrases_masks"]),
-           token("image", "image_embeddings", "image_masks", given["image_masks"]))
+    used, phrased, pictured = (given[k] for k in ("masks", "phrases_masks", "image_masks"))
+    want = entity_tokens(net, given)
+    text, image = want.chunk(2, 1)
+    own = [entity_tokens(net, given, masks=phrased)[:, :3],
+           entity_tokens(net, given, masks=pictured)[:, 3:]]
     mistakes = {
         "The tokens of pictures stand first; phrases come first.": torch.cat([image, text], 1),
         "Each box's two tokens stand side by side. All phrases come first, then all pictures.":
@@ -134,16 +140,23 @@ def EntityNet(attempt):
         "The two tokens are added: a box gets one of its phrase AND one of its picture.":
             text + image,
         "`masks` decides of phrase and picture. They have masks of their own; a slot may have "
-        "one of both.": torch.cat([token("text", *every[0]), token("image", *every[1])], 1),
+        "one of both.": entity_tokens(net, given, phrases_masks=used, image_masks=used),
         "The place follows the masks of phrase and picture. It has its own, `masks`: both tokens "
         "of a box know where it is.": torch.cat(own, 1),
+        "Where no box is given its PLACE leaks: `null_position_feature` stands for the sinusoids.":
+            entity_tokens(net, given, masks=torch.ones(2, 3)),
+        "The place comes before the feature. Features are first.":
+            entity_tokens(net, given, turned=True),
+        "Pictures go through the phrases' MLP. They have their own, `linears_image`.":
+            entity_tokens(net, given, mlps="text"),
+        "Phrases go through the pictures' MLP. They have their own, `linears_text`.":
+            entity_tokens(net, given, mlps="image"),
         "Only the phrases' tokens are there.": text, "Only the pictures' tokens are there.": image}
     learner = attempt(5, 7)
     zero_start(learner)
     learner.load_state_dict(net.state_dict())
-    error = expect_close(learner(**{k: v.clone() for k, v in given.items()}),
-                         torch.cat([text, image], 1), "Each half by its own mask, then the two "
-                         "MLPs, phrases first.", mistakes=mistakes)
+    error = expect_close(learner(**{k: v.clone() for k, v in given.items()}), want, "Each half by "
+                         "its own mask, then the two MLPs, phrases first.", mistakes=mistakes)
     return f"makes 12 tokens of 6 slots (largest difference {error:.0e})"
 
 
@@ -160,10 +173,12 @@ def image_features(attempt):
         "The norm is 1. The original sets it to 28.7, about that of a phrase.": want / 28.7,
         "Each embedding keeps its own norm times 28.7: divide by the norm AFTER the projection "
         "too.": 28.7 * back,
-        "This leads back by the inverse. The original multiplies by the projection itself.":
-            28.7 * inverse / inverse.norm(dim=1, keepdim=True),
+        "This leads back by the inverse. The original takes the transpose: `unit @ "
+        "text_projection`.": 28.7 * inverse / inverse.norm(dim=1, keepdim=True),
         "All rows are divided by one norm: each has its own, `dim=-1, keepdim=True`.":
             28.7 * (e @ p) / (e @ p).norm(),
+        "After the projection all rows are divided by one norm: each has its own, `dim=-1, "
+        "keepdim=True`.": 28.7 * back / back.norm(),
         "28.7 is the squared norm here.": want / math.sqrt(28.7)}
     error = expect_close(attempt(e.clone(), p.clone()), want, "Unit norm, times the projection, "
                          "norm 28.7.", mistakes=mistakes)

@@ -34,19 +34,28 @@ def by_index(x, masks, null):
     return made
 
 
+def in_place(x, masks, null):
+    x[masks == 0] = null
+    return x
+
+
+def on_a_copy(x, masks, null):
+    return in_place(x.clone(), masks, null)
+
+
 # KeypointNet
 
 def keypoint_net(names=lambda net: (net.person_embeddings[:, None] + net.keypoint_embeddings
                                     ).flatten(0, 1),
                  place=lambda net, points, used: torch.where(used, fourier(points),
                                                              net.null_xy_feature),
-                 masked=True, turned=False, zeros=False):
+                 masked=True, turned=False, zeros=False, named=True):
     """A KeypointNet with a mistake in one place."""
     def forward(net, points, masks):
         used = masks[..., None] > 0
         name = names(net).expand(len(points), -1, -1)
         xy = place(net, points, used) if masked else fourier(points)
-        name = torch.where(used, name, net.null_person_feature) if masked else name
+        name = torch.where(used, name, net.null_person_feature) if masked and named else name
         tokens = net.linears(torch.cat([xy, name] if turned else [name, xy], -1))
         return used * tokens if zeros else tokens
     return with_forward(reference.KeypointNet, forward)
@@ -71,17 +80,18 @@ def figure_by_figure(net, points, masks):
 # EntityNet
 
 def entity_net(join=lambda text, image: torch.cat([text, image], 1), masks=("phrases_masks",
-               "image_masks"), place=("masks", "masks")):
+               "image_masks"), place=("masks", "masks"), turned=False, mlps=("text", "image")):
     """An EntityNet with a mistake in one place."""
     def forward(net, **given):
         made = []
-        for i, (kind, linears, null) in enumerate((
-                ("phrases", net.linears_text, net.null_text_feature),
-                ("image", net.linears_image, net.null_image_feature))):
+        for i, (kind, null) in enumerate((("phrases", net.null_text_feature),
+                                          ("image", net.null_image_feature))):
             says = reference.chosen(given[f"{kind}_embeddings"], given[masks[i]], null)
-            where = reference.chosen(fourier(given["boxes"]), given[place[i]],
-                                     net.null_position_feature)
-            made.append(linears(torch.cat([says, where], -1)))
+            where = fourier(given["boxes"])
+            if place:
+                where = reference.chosen(where, given[place[i]], net.null_position_feature)
+            both = [where, says] if turned else [says, where]
+            made.append(getattr(net, f"linears_{mlps[i]}")(torch.cat(both, -1)))
         return join(*made)
     return with_forward(reference.EntityNet, forward)
 
@@ -104,7 +114,7 @@ def led_back(norm=28.7, first=True, last=True, inverse=False, together=False):
         x = F.normalize(e, dim=-1) if first else e
         x = x @ (torch.linalg.pinv(p).T if inverse else p)
         if together:
-            return norm * (e @ p) / (e @ p).norm()
+            return norm * x / x.norm()
         return norm * F.normalize(x, dim=-1) if last else norm * x
     return features
 
@@ -128,6 +138,19 @@ def map_net(state=lambda x, used, net: torch.where(used, x, net.null_feature),
     return with_forward(maps_.MapNet, forward)
 
 
+def reshaped(net, maps, masks):
+    x = net.convnext_tiny_backbone(net.in_conv(maps))
+    x = torch.where(masks[:, None, None] > 0, x.reshape(len(x), 64, 128), net.null_feature)
+    return net.linears(x + net.pos_embedding)
+
+
+def moved(net, maps, masks):
+    x = net.convnext_tiny_backbone(net.in_conv(maps)).movedim(1, -1)
+    x = x.reshape(len(x), 64, 128).clone()
+    x[masks == 0] = net.null_feature
+    return net.linears(x + net.pos_embedding)
+
+
 def null_instead_of_place(net, maps, masks):
     x = net.convnext_tiny_backbone(net.in_conv(maps)).flatten(2).transpose(1, 2)
     return net.linears(torch.where(masks[:, None, None] > 0, x + net.pos_embedding,
@@ -146,8 +169,32 @@ def map_by_map(net, maps, masks):
 # FirstConv
 
 class InOneSum(maps_.FirstConv):
+    """As a product of matrices, so that its rounding is no library's choice of the day."""
     def forward(self, x):
-        return F.conv2d(x, self.weight + 1e-8, self.bias, padding=1)
+        if self.restored:
+            return super().forward(x)
+        seen = F.unfold(x, 3, padding=1)                        # (b,9c,h*w)
+        return (self.weight.flatten(1) @ seen).unflatten(2, x.shape[2:]) + self.bias.view(-1, 1, 1)
+
+
+def first_conv(join):
+    """A FirstConv that joins two convolutions, old channels and new, and the bias by `join`."""
+    def forward(self, x):
+        zt, extra = x.split(self.parts, 1)
+        old, new = self.weight.split(self.parts, 1)
+        if self.restored:
+            return F.conv2d(zt, self.old_weight, self.bias, padding=1)
+        return join(lambda bias=None: F.conv2d(zt, old, bias, padding=1),
+                    lambda bias=None: F.conv2d(extra, new, bias, padding=1), self.bias)
+    return with_forward(maps_.FirstConv, forward)
+
+
+class Overwritten(maps_.FirstConv):
+    """Restores the weight itself, for good."""
+    def forward(self, x):
+        if self.restored:
+            self.weight.zero_()[:, :self.parts[0]].copy_(self.old_weight)
+        return super().forward(x)
 
 
 class Fresh(maps_.FirstConv):
@@ -207,16 +254,20 @@ class WithAnOldLayer(nn.Conv2d):
 # concat_map_channels
 
 def shower(again=lambda x, n: x.repeat(n, 1, 1, 1), told=True, extra=lambda x: x, closed=True,
-           back=True):
+           back=True, safe=True):
     """A concat_map_channels with a mistake in one place."""
     def concat(unet, maps):
         def shown(zt, t, context, grounding=None):
             made = extra(unet.downsample_net(maps))
             unet.conv_in.restored = closed and grounding is None
-            y = unet(torch.cat([zt, again(made, len(zt) // len(made))], 1), t, context,
-                     grounding if told else grounding and grounding.none())
-            unet.conv_in.restored = unet.conv_in.restored and not back
-            return y
+            both, done = torch.cat([zt, again(made, len(zt) // len(made))], 1), False
+            try:
+                y = unet(both, t, context, grounding if told else grounding and grounding.none())
+                done = True
+                return y
+            finally:
+                if back and (done or safe):
+                    unet.conv_in.restored = False
         return shown
     return concat
 
@@ -249,7 +300,7 @@ def block_of(join):
     """A block whose middle is `join(block, x after self-attention, context, objs)`."""
     def forward(block, x, context, objs=None):
         x = x + block.attn1(block.norm1(x))
-        if objs is None:
+        if objs is None or block.fuser is None:
             x = x + block.attn2(block.norm2(x), context)
         else:
             x = join(block, x, context, objs) if block.parallel else in_sequence(
@@ -282,9 +333,27 @@ def always_parallel(block, x, context, objs=None):
     return x + block.ff(block.norm3(x))
 
 
+def without_asking_for_a_gate(block, x, context, objs=None):
+    x = x + block.attn1(block.norm1(x))
+    grounded = x if objs is None else block.fuser(x, objs)
+    x = grounded + words(block, x if block.parallel else grounded, context)
+    return x + block.ff(block.norm3(x))
+
+
+def pixels_in_place(when):
+    """The library's, save that x itself is changed where `when(block, objs)`."""
+    def forward(block, x, context, objs=None):
+        y = BasicTransformerBlock.forward(block, x, context, objs)
+        if when(block, objs):
+            x += block.attn1(block.norm1(x))
+        return y
+    return forward
+
+
 # reground
 
-def switch(blocks=transformer_blocks, after=lambda was: was, safe=True, obey=True):
+def switch(blocks=transformer_blocks, after=lambda was: was, safe=True, obey=True, swallow=False,
+           always=True):
     """A reground with a mistake in one place."""
     @contextlib.contextmanager
     def reground(unet, parallel=True):
@@ -296,11 +365,32 @@ def switch(blocks=transformer_blocks, after=lambda was: was, safe=True, obey=Tru
         except Exception:
             if not safe:
                 before = []
-            raise
+            if not swallow:
+                raise
         finally:
-            for block, was in before:
+            for block, was in before if parallel or always else ():
                 block.parallel = after(was)
     return reground
+
+
+@contextlib.contextmanager
+def kept_on_blocks(unet, parallel=True):
+    for block in transformer_blocks(unet):
+        block.was, block.parallel = block.parallel, parallel
+    try:
+        yield
+    finally:
+        for block in transformer_blocks(unet):
+            block.parallel = block.was
+
+
+@contextlib.contextmanager
+def by_a_stack(unet, parallel=True):
+    with contextlib.ExitStack() as stack:
+        for block in transformer_blocks(unet):
+            stack.callback(setattr, block, "parallel", block.parallel)
+            block.parallel = parallel
+        yield
 
 
 class Wired:
@@ -325,7 +415,8 @@ WRONG = {
         (lambda x, masks, null: torch.where(masks[..., None] > 0, null, x), "upside down"),
         (lambda x, masks, null: x * masks[..., None], "free slots are zero"),
         (lambda x, masks, null: x * masks[..., None] + null, "added to every slot"),
-        (lambda x, masks, null: null.expand_as(x), "every slot got"), (by_lerp, "held NaN")],
+        (lambda x, masks, null: null.expand_as(x), "every slot got"), (by_lerp, "held NaN"),
+        (in_place, "`x` itself was changed")],
     "KeypointNet": [
         (keypoint_net(masked=False), "masks are ignored"),
         (keypoint_net(zeros=True), "has a token too"),
@@ -336,6 +427,7 @@ WRONG = {
         (keypoint_net(turned=True), "names are first"),
         (keypoint_net(place=lambda net, points, used: fourier(points)), "place leaks"),
         (keypoint_net(place=lambda net, points, used: fourier(points * used)), "a corner"),
+        (keypoint_net(named=False), "name stays"),
         (Drawn, "person_embeddings does not begin at zero")],
     "EntityNet": [
         (entity_net(lambda text, image: torch.cat([image, text], 1)), "phrases come first"),
@@ -344,49 +436,68 @@ WRONG = {
         (entity_net(lambda text, image: text + image), "are added"),
         (entity_net(masks=("masks", "masks")), "masks of their own"),
         (entity_net(place=("phrases_masks", "image_masks")), "has its own, `masks`"),
+        (entity_net(place=()), "place leaks"),
+        (entity_net(turned=True), "features are first"),
+        (entity_net(mlps=("text", "text")), "their own, `linears_image`"),
+        (entity_net(mlps=("image", "image")), "their own, `linears_text`"),
         (entity_net(lambda text, image: text), "only the phrases'"),
         (entity_net(lambda text, image: image), "only the pictures'")],
     "image_features": [
         (led_back(1.), "the norm is 1"), (led_back(1., last=False), "left as it comes"),
-        (led_back(last=False), "after the projection"), (led_back(inverse=True), "the inverse"),
-        (led_back(together=True), "one norm"), (led_back(28.7**.5), "squared norm")],
+        (led_back(last=False), "after the projection too"),
+        (led_back(inverse=True), "takes the transpose"),
+        (led_back(together=True), "after the projection all rows are divided by one norm"),
+        (led_back(first=False, together=True), "all rows are divided by one norm"),
+        (led_back(28.7**.5), "squared norm")],
     "MapNet": [
         (map_net(lambda x, used, net: x), "masks are ignored"),
         (map_net(zeros=True), "tokens of zeros"),
         (with_forward(maps_.MapNet, null_instead_of_place), "in place of the position"),
         (map_net(place=lambda net: 0), "position is not told"),
         (map_net(turned=True), "column by column"),
+        (with_forward(maps_.MapNet, reshaped), "mixes parts and channels"),
         (map_net(lambda x, used, net: torch.where(used, net.null_feature, x)), "upside down")],
     "FirstConv": [
-        (InOneSum, "last digits"), (Fresh, "do not begin at zero"), (Deaf, "are not seen"),
+        (InOneSum, "last digits"), (Overwritten, "leave its weight alone"),
+        (first_conv(lambda old, new, bias: old() + new(bias)), "with the bias"),
+        (first_conv(lambda old, new, bias: old() + new() + bias.view(1, -1, 1, 1)),
+         "with the bias"), (Fresh, "do not begin at zero"), (Deaf, "are not seen"),
         (TwiceBiased, "added twice"), (NeverRestored, "makes no difference"),
         (HalfRestored, "have learnt since"), (SavedTwice, "keeps it out")],
     "concat_map_channels": [
         (shower(lambda x, n: x.repeat_interleave(n, 0)), "not `repeat_interleave`"),
         (shower(half_without), "on both sides"), (shower(told=False), "hand it on"),
         (shower(extra=torch.zeros_like), "are left out"), (shower(closed=False), "plain model"),
-        (shower(back=False), "put it back"), (called_at_once, "no function")],
+        (shower(back=False), "after the call"), (shower(safe=False), "after an error"),
+        (called_at_once, "no function")],
     "forward": [
         (block_of(in_sequence), "this is gligen's"),
         (block_of(lambda b, x, c, o: x + side_by_side(b, x, c, o)), "counted twice"),
         (block_of(lambda b, x, c, o: b.fuser(x + words(b, x, c), o)), "read the same state"),
         (block_of(lambda b, x, c, o: b.fuser(x, o)), "words are gone"),
         (block_of(lambda b, x, c, o: x + words(b, x, c)), "gate is left out"),
-        (always_parallel, "although `parallel` is off")],
+        (always_parallel, "although `parallel` is off"),
+        (without_asking_for_a_gate, "'NoneType' object is not callable"),
+        (pixels_in_place(lambda block, objs: True), "`x` itself was changed"),
+        (pixels_in_place(lambda block, objs: not block.parallel), "`x` itself was changed"),
+        (pixels_in_place(lambda block, objs: objs is None), "`x` itself was changed")],
     "reground": [
         (switch(lambda unet: transformer_blocks(unet)[:1]), "all of"),
         (switch(after=lambda was: True), "still in parallel"),
         (switch(after=lambda was: False), "not False"), (switch(safe=False), "after an error"),
-        (switch(obey=False), "in sequence")],
+        (switch(obey=False), "in sequence"), (switch(swallow=True), "is swallowed"),
+        (switch(always=False), "whatever `parallel` is"), (kept_on_blocks, "not on the blocks")],
 }
 RIGHT = {
-    "chosen": [by_loops, by_index],
+    "chosen": [by_loops, by_index, on_a_copy],
     "KeypointNet": [with_forward(reference.KeypointNet, figure_by_figure), keypoint_net()],
     "EntityNet": [entity_net(), with_forward(reference.EntityNet, entities_by_lerp)],
     "image_features": [led_back(), row_by_row],
-    "MapNet": [map_net(), with_forward(maps_.MapNet, map_by_map)],
-    "FirstConv": [WithAnOldLayer, with_forward(maps_.FirstConv, maps_.FirstConv.forward)],
+    "MapNet": [map_net(), with_forward(maps_.MapNet, map_by_map),
+               with_forward(maps_.MapNet, moved)],
+    "FirstConv": [WithAnOldLayer, with_forward(maps_.FirstConv, maps_.FirstConv.forward),
+                  first_conv(lambda old, new, bias: new() + old(bias))],
     "concat_map_channels": [channels_once, shower()],
     "forward": [block_of(side_by_side), block_of(by_differences)],
-    "reground": [switch(), Wired],
+    "reground": [switch(), Wired, by_a_stack],
 }
