@@ -49,7 +49,9 @@ LESSONS = {
     "10": Lesson(6, 4, 1, "inpainting", "new things, old picture", ("07", "09"),
                  "masks, nine channels that begin at zero, the outside kept exactly; does it help "
                  "when DETR tells GLIGEN what is there?"),
-    "11": Lesson(6, 3, 1, "more grounding", "poses, edges, examples", ("09",)),
+    "11": Lesson(6, 3, 1, "more grounding", "poses, pictures, maps", ("09",),
+                 "key points, pictures and maps as tokens for the same gates, each measured; "
+                 "ReGround beside GLIGEN; a canvas with skeletons to bend"),
     "12": Lesson(4, 2, 3, "DiffEdit", "masks for nothing", ("06",),
                  "a mask from two sentences, encoding with every level kept, decoding inside the "
                  "mask; SDEdit, ILVR and FlexIT beside it, measured on known answers"),

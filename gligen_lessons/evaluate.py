@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
 
@@ -15,10 +15,12 @@ from .eval.autoencoder import vae_report
 from .eval.detection import backbone_report, detr_report
 from .eval.editing_report import editing_report
 from .eval.grounding import Held
+from .eval.grounding_inputs import entity_report, keypoint_report, map_report
 from .eval.grounding_report import grounding_report
 from .eval.image_text import clip_report
 from .eval.pixels import classifier_report, ddpm_report, labelled_report, sample_pixels
 from .eval.referees import crop_report, pose_report, scene_report
+from .eval.reground import reground_report
 from .eval.text_to_image import SHOWN, ldm_report
 from .metrics import frechet_distance, kernel_distance
 from .reading import json_object
@@ -106,6 +108,15 @@ def gligen_figures(count: int) -> dict:
         "device": str(where), "threads": torch.get_num_threads()}
 
 
+def grounded_by(name: str, report: Callable) -> Callable:
+    """The figures of a report whose pictures one set of gates paints, as a function of a count."""
+    def figures(count: int):
+        where = device.pick()
+        return report(weights.text_to_image(where, weights.load(name, where)), count, steps=30)
+
+    return figures
+
+
 def editing_figures(count: int) -> dict:
     """Masks of DiffEdit, maps of nouns, and edits by Prompt-to-Prompt."""
     return editing_report(weights.text_to_image(device.pick()), count)
@@ -115,6 +126,10 @@ SECTIONS = {"referee": (referee_figures, 2000), "ddpm": (ddpm_figures, 500),
             "ddim": (ddim_figures, 200), "vae": (vae_figures, 1000), "clip": (clip_figures, 1000),
             "guidance": (guidance_figures, 200), "ldm": (ldm_figures, 1000),
             "detr": (detr_figures, 1000), "gligen": (gligen_figures, 1000),
+            "keypoints": (grounded_by("gligen-keypoints", keypoint_report), 100),
+            "entities": (grounded_by("gligen-entities", entity_report), 100),
+            "maps": (grounded_by("gligen-map", map_report), 100),
+            "reground": (grounded_by("gligen", reground_report), 100),
             "editing": (editing_figures, 160)}
 # what the course aims at: at least this much, or at most where it is below zero
 BARS = {("vae", "psnr"): 28, ("vae", "found, relative"): .95, ("clip", "category"): .97,
@@ -129,6 +144,8 @@ BARS = {("vae", "psnr"): 28, ("vae", "found, relative"): .95, ("clip", "category
         ("gligen", "open set, held-out pairs"): .70, ("gligen", "open set, novel"): .50,
         ("gligen", "inpainted, right"): .80,
         ("gligen", "seconds for 8 grounded pictures in 30 guided steps"): -10,
+        ("keypoints", "PCK, grounded"): .6, ("entities", "colour, picture alone"): .6,
+        ("maps", "mIoU, grounded over exchanged"): 2,
         ("editing", "mask IoU, reference, recolour"): .5,
         ("editing", "mask IoU, reference, replace"): .5,
         ("editing", "success, Prompt-to-Prompt"): .6,

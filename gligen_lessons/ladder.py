@@ -39,7 +39,8 @@ SHIPPED = ((("referee-scene", "referee-crop"),
            (("referee-pose",), (("referee", "pose, PCK, reconstructions"),)),
            (("ddpm", "labelled", "noisy-classifier"), (("ddpm", "-frechet"),)),
            (("detr-backbone", "detr"), (("detr", "AP50"),)),
-           (("vae", "clip", "ldm", "gligen", "gligen-inpaint"),
+           (("vae", "clip", "ldm", "gligen", "gligen-inpaint", "gligen-keypoints",
+             "gligen-entities", "gligen-map"),
             (("vae", "psnr"), ("clip", "category"), ("ldm", "named, found, painted"),
              ("gligen", "boxes right, grounded"))))
 

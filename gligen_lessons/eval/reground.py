@@ -21,7 +21,7 @@ from ..world.scene import Scene
 from ..world.vocabulary import GROUNDS, STYLES, TIMES, WEATHERS
 from .grounding import Held
 
-GAMMAS = (.1, .3, .6, 1.)                                 # the grounded fraction of the steps
+GAMMAS = (.3, .6, 1.)                                     # the grounded fraction of the steps
 UNBOXED = {"style": STYLES, "time": TIMES, "ground": GROUNDS, "weather": WEATHERS}
 AMOUNT = .5                                               # of a weather that a scene lacks
 
