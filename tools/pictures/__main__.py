@@ -17,7 +17,7 @@ from typing import NamedTuple
 from gligen_lessons import course_map, curriculum, files, weights
 from gligen_lessons.world import cache
 
-from . import diagrams, generated, grounded, prompts
+from . import diagrams, forms, generated, grounded, prompts
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks" / "pictures"
 RECORD = FOLDER / "inputs.json"                           # what each picture was made from
@@ -45,6 +45,7 @@ PICTURES = {
     "09_boxes": Made(grounded.boxes_and_pictures, ("vae", "clip", "ldm", "gligen")),
     "09_schedule": Made(grounded.scheduled_sampling, ("vae", "clip", "ldm", "gligen")),
     "10_hole": Made(grounded.inpainting, ("vae", "clip", "ldm", "gligen-inpaint", "detr")),
+    "11_forms": Made(forms.spatial_forms),
     "12_edit": Made(generated.edit, ("vae", "clip", "ldm")),
     "13_prompts": Made(prompts.edited_prompts, ("vae", "clip", "ldm")),
 }
