@@ -151,6 +151,12 @@ def _measured(value: float) -> float | None:
     return None if value < 0 else float(value)
 
 
+def seen_box(points: Tensor) -> tuple[Tensor, Tensor]:
+    """Two corners (m,2) of the box around the visible points of figures (m,17,3)."""
+    seen, xy = points[..., 2:] == 2, points[..., :2]
+    return torch.where(seen, xy, torch.inf).amin(1), torch.where(seen, xy, -torch.inf).amax(1)
+
+
 def right_points(found: Tensor, true: Tensor, part: float = .2,
                  joints: list[int] | slice = slice(None)) -> Tensor:
     """PCK of each figure, (m,): visible points no further off than a part of the figure's height.
@@ -159,10 +165,8 @@ def right_points(found: Tensor, true: Tensor, part: float = .2,
     box around the visible points (Yang and Ramanan 2013 take the larger side of the box). Only
     some `joints` may be counted; NaN for a figure that shows none of them.
     """
-    seen = true[..., 2] == 2                                        # (m,17)
-    y = true[..., 1]
-    height = (torch.where(seen, y, -torch.inf).amax(1) - torch.where(seen, y, torch.inf).amin(1))
-    hit = (found - true[..., :2]).norm(dim=-1) <= part * height[:, None]
+    seen, (low, high) = true[..., 2] == 2, seen_box(true)           # (m,17)
+    hit = (found - true[..., :2]).norm(dim=-1) <= part * (high - low)[:, 1:]
     return (hit & seen)[:, joints].sum(1) / seen[:, joints].sum(1)
 
 

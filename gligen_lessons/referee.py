@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .images import crops, resized
-from .metrics import share
+from .metrics import seen_box, share
 from .world.vocabulary import CATEGORIES, COLOURS, KEYPOINTS
 
 CROP = 40                                                 # pixels of a crop
@@ -105,9 +105,7 @@ def expected_points(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 def point_boxes(points: Tensor) -> Tensor:
     """The box (m,4) xyxy around the visible points of figures (m,17,3), and a margin."""
-    seen = points[..., 2:] == 2
-    low = torch.where(seen, points[..., :2], torch.inf).amin(1)
-    high = torch.where(seen, points[..., :2], -torch.inf).amax(1)
+    low, high = seen_box(points)
     room = MARGIN * (high - low).amax(1, keepdim=True).clamp(min=.05)
     return torch.cat([low - room, high + room], 1)
 

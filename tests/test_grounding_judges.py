@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pycocotools.cocoeval import Params
 
 from gligen_lessons import metrics, referee
-from gligen_lessons.eval.grounding_inputs import ARMS, HeldFigures, seen_box
+from gligen_lessons.eval.grounding_inputs import ARMS, HeldFigures
 from gligen_lessons.recipes import referee as recipe
 
 SIGMAS = torch.tensor(Params("keypoints").kpt_oks_sigmas, dtype=torch.float32)
@@ -77,7 +77,7 @@ def test_another_pose_stands_where_the_figure_stood_and_holds_its_limbs_elsewher
     other = held.another_pose()
     rows, k = torch.nonzero((held.points[..., 2] == 2).any(-1), as_tuple=True)
     own, moved = held.points[rows, k], other.points[rows, k]
-    for mine, theirs in zip(seen_box(own), seen_box(moved), strict=True):
+    for mine, theirs in zip(metrics.seen_box(own), metrics.seen_box(moved), strict=True):
         torch.testing.assert_close(mine, theirs)
     exact, arms = (metrics.right_points(own[..., :2], moved, .1, joints)
                    for joints in (slice(None), ARMS))

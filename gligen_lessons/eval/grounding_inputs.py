@@ -31,6 +31,7 @@ from ..metrics import (
     mean_iou,
     overlap_counts,
     right_points,
+    seen_box,
     share,
 )
 from ..referee import BACKGROUND, judge_poses, judge_positions
@@ -108,8 +109,10 @@ class HeldFigures:
         rows, k = torch.nonzero((self.points[..., 2] == 2).any(-1), as_tuple=True)
         own = self.points[rows, k]                                          # (m,17,3)
         other = own.roll(-1, 0)
-        (low, size), (start, length) = (seen_box(figures) for figures in (own, other))
-        moved = low + (other[..., :2] - start) / length * size
+        (low, high), (start, end) = ([corner[:, None] for corner in seen_box(figures)]
+                                     for figures in (own, other))
+        part = (other[..., :2] - start) / (end - start).clamp(min=1e-6)     # of the other's box
+        moved = low + part * (high - low)
         points = self.points.clone()
         points[rows, k] = torch.cat([moved, other[..., 2:]], -1)
         return replace(self, points=points)
@@ -134,14 +137,6 @@ class HeldFigures:
         """PCK at .2 of the figure's height, the mean over figures."""
         _, true, found, _ = self.seen(x)
         return float(right_points(found, true).mean())
-
-
-def seen_box(points: Tensor) -> tuple[Tensor, Tensor]:
-    """Corner and size (m,1,2) of the box around the visible points of figures (m,17,3)."""
-    seen, xy = points[..., 2:] == 2, points[..., :2]
-    low = torch.where(seen, xy, torch.inf).amin(1, keepdim=True)
-    high = torch.where(seen, xy, -torch.inf).amax(1, keepdim=True)
-    return low, (high - low).clamp(min=1e-6)
 
 
 def pose_figures(x: Tensor, held: HeldFigures) -> dict:

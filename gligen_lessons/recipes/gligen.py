@@ -26,9 +26,10 @@ SHARES = (.6, .2, .2)                                     # of a batch, for each
 P_CAPTION, P_GROUNDING = .5, .1                           # how often each is dropped
 GATE_RATE, RATE = 2e-2, 1e-3                              # of the two scalars; of the rest
 MATRIX_RATE = 3e-3                                        # of what is left to Muon
-HELPERS = ("gates begin at weights that tell things apart; places in boxes count "
-           f"{1 + INSIDE:g} times, steps as min-SNR times 1 / alpha_bar; pixels attend to "
-           f"their box's token, weight {ALIGN}; all but those first weights off after 75 %")
+SECOND_LOSS = (f"places in boxes count {1 + INSIDE:g} times, steps as min-SNR times "
+               f"1 / alpha_bar; pixels attend to their box's token, weight {ALIGN}")
+HELPERS = (f"gates begin at weights that tell things apart; {SECOND_LOSS}; all but those first "
+           "weights off after 75 %")
 AS_ADAMW = ("null_", "linears.0", "linears_text.0", "linears_image.0", "embedding", "conv_in",
             "in_conv", "backbone", "downsample_net")      # what Muon leaves to it
 MILESTONES = tuple((i + 1) / 12 for i in range(12))       # parts of the run, for the log

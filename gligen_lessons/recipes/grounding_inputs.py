@@ -42,11 +42,11 @@ from ..unet import UNet
 from . import Recipe, scenes, seeded
 from .alignment import initialise_gates, weighted_loss
 from .gligen import (
-    HELPERS,
     MILESTONES,
     P_CAPTION,
     P_GROUNDING,
     RATE,
+    SECOND_LOSS,
     aligned,
     gate_groups,
     gates_of,
@@ -62,16 +62,17 @@ SCENES = 24_000                                           # at most; more with a
 SHOWN = 24                                                # pictures of a milestone
 
 
-def budget(steps: int | None, batch: int | None, cpu: int, cuda: int) -> tuple[int, int, int]:
-    """Steps, batch and scenes of a run: on two cores, or on a GPU."""
+def budget(steps: int | None, batch: int | None, cpu: tuple[int, int],
+           cuda: int) -> tuple[int, int, int]:
+    """Steps, batch and scenes of a run: on a CPU both are given, on a GPU the steps."""
     big = device.compute_budget() == "full"
-    return (steps or (cuda if big else cpu), batch or (256 if big else 32),
+    return (steps or (cuda if big else cpu[0]), batch or (256 if big else cpu[1]),
             80_000 if big else SCENES)
 
 
 def gligen_keypoints(steps: int | None = None, batch: int | None = None) -> Recipe:
     """The gates with the net of key points, on scenes of `grounding-train` that show a figure."""
-    steps, batch, most = budget(steps, batch, 2_000, 8_000)
+    steps, batch, most = budget(steps, batch, (600, 24), 8_000)
     parts = weights.text_to_image(device.pick(), weights.load("gligen"))
     weights.load("referee-pose")                # the report needs it: say now if it is missing
     unet = freeze(keypoints_from_boxes(parts.unet))
@@ -116,7 +117,7 @@ def keypoints_from_boxes(unet: UNet) -> UNet:
 
 def gligen_entities(steps: int | None = None, batch: int | None = None) -> Recipe:
     """Lesson 9's gates learn to read pictures beside phrases; one of both is often dropped."""
-    steps, batch, most = budget(steps, batch, 2_000, 6_000)
+    steps, batch, most = budget(steps, batch, (500, 20), 6_000)
     parts = weights.text_to_image(device.pick(), weights.load("gligen"))
     unet = freeze(entities_from_phrases(parts.unet))
     data = crop_scenes(parts, scenes("grounding-train", steps, batch, most // 2))
@@ -166,7 +167,7 @@ def entities_from_phrases(unet: UNet) -> UNet:
 
 def gligen_map(steps: int | None = None, batch: int | None = None) -> Recipe:
     """The gates with the net of semantic maps, and the channels that a map adds."""
-    steps, batch, most = budget(steps, batch, 2_300, 8_000)
+    steps, batch, most = budget(steps, batch, (900, 16), 8_000)
     parts = weights.text_to_image(device.pick())
     unet = learn_maps(initialise_gates(seeded(add_map_gates, parts.unet)))
     data = map_scenes(parts, scenes("grounding-train", steps, batch, most))
@@ -189,7 +190,8 @@ def gligen_map(steps: int | None = None, batch: int | None = None) -> Recipe:
         "grounding-train, on top of ldm", loss, steps,
         latent_sampler(data.z, parts.schedule.T, steps, batch, 17, read),
         map_report, HeldMaps.of(SHOWN if steps > 8 else 4), kept=map_names, groups=map_groups)
-    made.helpers = "steps count as min-SNR times 1 / alpha_bar; off after 75 %"
+    made.helpers = ("gates begin at weights that tell things apart; steps count as min-SNR times "
+                    "1 / alpha_bar, off after 75 %")
     return made
 
 
@@ -221,7 +223,8 @@ def gate_recipe(name: str, unet: UNet, parts: TextToImage, data: str, loss: Call
 
     return Recipe(
         name=name, model=unet, config=LATENT_UNET, data=data, sample_batch=sample_batch, loss=loss,
-        steps=steps, lr=RATE, helpers=HELPERS, sample=log_sample, milestones=MILESTONES, kept=kept,
+        steps=steps, lr=RATE, helpers=f"{SECOND_LOSS}; off after 75 %", sample=log_sample,
+        milestones=MILESTONES, kept=kept,
         report=lambda model: report(parts_with(parts, model), min(100, 1 + steps),
                                     steps=sample_steps),
         options={"ema": .995, "optimizer": "muon", "groups": groups},
