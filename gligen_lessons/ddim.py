@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .ddpm import levels, predict_x0, q_sample
+from .ddpm import levels, predict_eps, predict_x0, q_sample
 from .schedule import Schedule, expand_like, look_up
 
 SPACINGS = ("leading", "trailing", "linspace")
@@ -92,6 +92,19 @@ def sample(model: Callable, xT: Tensor, schedule: Schedule, steps: int, eta: flo
         t_prev = t - schedule.T // steps                           # (b,)
         xt = ddim_step(eps_hat, xt, t, t_prev, schedule, eta, noise, clip, end)
         yield step, xt
+
+
+def fitted(model: Callable, schedule: Schedule) -> Callable:
+    """A model eps_hat = f(xt, t) whose x0_hat stays in [-1, 1], its eps made to fit that.
+
+    What `clip` leaves undone: a step that clamps x0_hat and keeps eps moves the picture by their
+    misfit, and guidance makes that large. Guided-diffusion makes eps again, too.
+    """
+    def model_of_pictures(xt: Tensor, t: Tensor) -> Tensor:
+        x0_hat = predict_x0(model(xt, t), xt, t, schedule).clamp(-1, 1)
+        return predict_eps(x0_hat, xt, t, schedule)
+
+    return model_of_pictures
 
 
 def ddim_ascend(eps_hat: Tensor, xt: Tensor, t: Tensor, t_next: Tensor,
