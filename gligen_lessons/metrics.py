@@ -220,19 +220,20 @@ def _triples(points: Tensor, size: int, seen) -> list[float]:
     return torch.cat([size * points, column], 1).flatten().tolist()
 
 
-def mean_iou(shared: Tensor, joint: Tensor) -> Tensor:
-    """The mean over classes of intersection over union, from counts (...,c); absent ones left out.
+def mean_iou(shared: Tensor, joint: Tensor, true: Tensor) -> Tensor:
+    """The mean of intersection over union over the classes of the truth, from counts (...,c).
 
-    Counts are summed over all pictures before they are divided, as for PASCAL VOC.
+    Counts are summed over all pictures before they are divided, as for PASCAL VOC. A class that is
+    only found costs in the unions of what is really there; it is no further class of the mean.
     """
-    there = joint > 0
-    return (shared / joint.clamp(min=1)).sum(-1) / there.sum(-1).clamp(min=1)
+    there = true > 0
+    return (shared / joint.clamp(min=1) * there).sum(-1) / there.sum(-1).clamp(min=1)
 
 
-def overlap_counts(found: Tensor, true: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """Shared and joint area of each class in each picture, (b,c) twice, from classes (b,h,w)."""
+def overlap_counts(found: Tensor, true: Tensor, classes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Shared, joint and true area of each class in each picture, (b,c) each, of classes (b,h,w)."""
     a, b = ((x[:, None] == torch.arange(classes).view(1, -1, 1, 1)) for x in (found, true))
-    return (a & b).sum((2, 3)), (a | b).sum((2, 3))
+    return (a & b).sum((2, 3)), (a | b).sum((2, 3)), b.sum((2, 3))
 
 
 def bootstrap(values: np.ndarray, seed: int = 0,

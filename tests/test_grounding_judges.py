@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from pycocotools.cocoeval import Params
 
 from gligen_lessons import metrics, referee
-from gligen_lessons.eval.grounding_inputs import ARMS, HeldFigures
+from gligen_lessons.eval.grounding_inputs import ARMS, POSED, HeldFigures, pose_figures
 from gligen_lessons.recipes import referee as recipe
+from gligen_lessons.world.vocabulary import CATEGORIES
 
 SIGMAS = torch.tensor(Params("keypoints").kpt_oks_sigmas, dtype=torch.float32)
 
@@ -86,13 +87,36 @@ def test_another_pose_stands_where_the_figure_stood_and_holds_its_limbs_elsewher
     torch.testing.assert_close(one.another_pose().points, one.points)   # its own next
 
 
-def test_mean_iou_by_hand_leaves_out_what_is_nowhere():
+def test_renders_show_the_figures_that_were_asked_for_and_another_pose_only_by_place():
+    told = {}
+    for split, categories in (("grounding-test", POSED), ("novel", ("monkey",))):
+        held = HeldFigures.of(8, split, categories)
+        drawn = (held.points[..., 2] == 2).any(-1)
+        assert torch.equal(held.category >= 0, drawn)
+        assert {CATEGORIES[n] for n in held.category[drawn].tolist()} <= set(categories)
+        told[split] = [pose_figures(held.x, of) for of in (held, held.another_pose())]
+    for right, other in told.values():
+        assert right["category"] > .8
+        assert other["arms"] < .8 * right["arms"]
+
+
+def test_mean_iou_by_hand_is_over_the_classes_of_the_truth():
     true = torch.tensor([[[0, 0], [1, 1]], [[0, 0], [0, 0]]])
     found = torch.tensor([[[0, 1], [1, 1]], [[0, 0], [0, 1]]])
-    shared, joint = metrics.overlap_counts(found, true, 4)
+    shared, joint, there = metrics.overlap_counts(found, true, 4)
     assert shared.tolist() == [[1, 2, 0, 0], [3, 0, 0, 0]]
     assert joint.tolist() == [[2, 3, 0, 0], [4, 1, 0, 0]]
-    assert metrics.mean_iou(shared.sum(0), joint.sum(0)) == pytest.approx((4 / 6 + 2 / 4) / 2)
+    assert there.tolist() == [[2, 2, 0, 0], [4, 0, 0, 0]]
+
+    def mean(found):
+        return metrics.mean_iou(*(of.sum(0) for of in metrics.overlap_counts(found, true, 4)))
+
+    assert mean(found) == pytest.approx((4 / 6 + 2 / 4) / 2)
+    found[0, 0, 0] = 3                                    # a stray class adds none to the mean
+    assert mean(found) == pytest.approx((3 / 6 + 2 / 4) / 2)
+    found[0, 1] = 0                                       # one that is missed is counted, as 0
+    assert mean(found) == pytest.approx((3 / 8 + 0) / 2)
+    assert metrics.mean_iou(*metrics.overlap_counts(found, true, 4))[1] == 3 / 4
 
 
 def test_a_sharp_map_points_at_its_cell_and_a_flat_one_at_the_middle():

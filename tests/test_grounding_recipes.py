@@ -24,7 +24,8 @@ def out(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name, metrics", [
     ("gligen-keypoints", ["PCK, renders", "PCK, exchanged", "PCK, n, grounded, novel",
-                          "arms, low, grounded", "arms, another pose"]),
+                          "arms, low, grounded", "arms, another pose",
+                          "arms, renders, another pose", "category, grounded, novel"]),
     ("gligen-entities", ["colour, renders", "colour, low, grounded", "colour, text alone"]),
     ("gligen-map", ["mIoU, renders", "mIoU, low, grounded", "mIoU, grounded over exchanged"])])
 def test_a_recipe_trains_saves_what_it_adds_and_reports(out, name, metrics):

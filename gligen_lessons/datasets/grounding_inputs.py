@@ -29,10 +29,15 @@ P_BOTH = .5                                               # entities that keep t
 
 # ------------------------------------------------------------------------------ key points
 
+def counting(points: np.ndarray) -> np.ndarray:
+    """Which figures of points (n,17,3) have enough visible joints, (n,) of True and False."""
+    return (points[..., 2] == 2).sum(1) >= LEAST_SEEN
+
+
 def first_figures(points: np.ndarray) -> Tensor:
     """The first figures (6,17,3) of points (n,17,3) with at least 6 visible joints, then zeros."""
     found = torch.zeros(MAX_THINGS, JOINTS, 3)
-    for i, body in enumerate(points[(points[..., 2] == 2).sum(1) >= LEAST_SEEN][:MAX_THINGS]):
+    for i, body in enumerate(points[counting(points)][:MAX_THINGS]):
         found[i] = torch.from_numpy(body)
     return found
 
@@ -41,6 +46,13 @@ def scene_figures(one: Scene, ids: np.ndarray, categories: tuple[str, ...] = POS
     """COCO's key points (6,17,3) of a scene's figures of some categories."""
     asked = np.array([thing.category in categories for thing in one.things], bool)
     return first_figures(keypoints(one, ids)[asked])
+
+
+def figure_words(one: Scene, ids: np.ndarray, categories: tuple[str, ...] = POSABLE) -> list[str]:
+    """The categories of these figures, in their order."""
+    return [thing.category for thing, counts in
+            zip(one.things, counting(keypoints(one, ids)), strict=True)
+            if counts and thing.category in categories][:MAX_THINGS]
 
 
 def record_figures(one: Record) -> Tensor:

@@ -16,6 +16,7 @@ from .. import latent, weights
 from ..datasets.grounding_inputs import (
     as_keypoints,
     crop_features,
+    figure_words,
     scene_figures,
     semantic_numbers,
 )
@@ -34,7 +35,7 @@ from ..metrics import (
     seen_box,
     share,
 )
-from ..referee import BACKGROUND, judge_poses, judge_positions
+from ..referee import BACKGROUND, judge_boxes, judge_poses, judge_positions, point_boxes
 from ..world import captions, render, scene, seeds
 from ..world.scene import Scene
 from ..world.vocabulary import BASE, CATEGORIES, KEYPOINTS, POSABLE, STUFF
@@ -76,17 +77,21 @@ def ungrounded(parts: TextToImage, texts: list[str], **options) -> Tensor:
 
 @dataclass(frozen=True)
 class HeldFigures:
-    """Held-out scenes with figures: captions, key points (n,6,17,3), renders x (n,3,128,128)."""
+    """Held-out scenes with figures: captions, key points (n,6,17,3), renders x (n,3,128,128).
+
+    Beside them the number of each figure's category, (n,6), in the order of CATEGORIES.
+    """
 
     captions: list[str]
     points: Tensor
     x: Tensor
+    category: Tensor
 
     @classmethod
     def of(cls, count: int, split: str = "grounding-test",
            categories: tuple[str, ...] = POSED) -> "HeldFigures":
         """The first `count` scenes of a split that show a figure of these categories."""
-        texts, points, images = [], [], []
+        texts, points, images, category = [], [], [], []
         for one in map(scene, seeds(split, 40 * count)):
             if len(texts) == count:
                 break
@@ -97,12 +102,17 @@ class HeldFigures:
                     texts.append(captions(one)[0])
                     points.append(found)
                     images.append(drawn.image)
-        return cls(texts, torch.stack(points), to_model(torch.from_numpy(np.stack(images))))
+                    words = figure_words(one, drawn.ids, categories)
+                    category.append(torch.tensor([CATEGORIES.index(w) for w in words] +
+                                                 [-1] * (found.shape[0] - len(words))))
+        return cls(texts, torch.stack(points), to_model(torch.from_numpy(np.stack(images))),
+                   torch.stack(category))
 
     def other_wishes(self) -> dict[str, "HeldFigures"]:
         """The next picture's skeletons, and each figure in another one's pose where it stands."""
         return {"another pose": self.another_pose(),
-                "exchanged": replace(self, points=self.points.roll(-1, 0))}
+                "exchanged": replace(self, points=self.points.roll(-1, 0),
+                                     category=self.category.roll(-1, 0))}
 
     def another_pose(self) -> "HeldFigures":
         """Each figure has its place and size, and the pose of the next: what place alone gives."""
@@ -140,26 +150,35 @@ class HeldFigures:
 
 
 def pose_figures(x: Tensor, held: HeldFigures) -> dict:
-    """PCK and OKS-AP of pictures of held-out skeletons; `arms`: elbows and wrists, PCK at .1."""
+    """PCK and OKS-AP of pictures of held-out skeletons; `arms`: elbows and wrists, PCK at .1.
+
+    `category`: how often the crop referee names a figure as it was asked for.
+    """
     rows, true, found, sure = held.seen(x)
+    named, _ = judge_boxes(weights.load("referee-crop"), x, point_boxes(true), rows)
+    right = named == held.category[held.category >= 0]
     mine = [rows == i for i in range(len(held.captions))]
     ap = keypoint_precision([(sure[m], found[m]) for m in mine], [true[m] for m in mine])
     every, arms = right_points(found, true), right_points(found, true, .1, ARMS)
     shown = arms.isfinite()                                 # some figures hide both arms
-    return share("PCK", every, rows) | share("arms", arms[shown], rows[shown]) | ap
+    return share("PCK", every, rows) | share("arms", arms[shown], rows[shown]) | ap | share(
+        "category", right, rows)
 
 
 def keypoint_report(parts: TextToImage, count: int, **options) -> dict:
     """Does the painted figure hold the pose? Base figures, and novel monkeys beside them.
 
     A wrong pose in the right place has most of the large joints right: compare with another pose,
-    and look at the arms.
+    and look at the arms. What a clear figure has by its place and size alone is in the row of
+    renders held against another pose.
     """
     report = {}
     for name, split, categories in (("", "grounding-test", POSED),
                                     (", novel", "novel", ("monkey",))):
         held = HeldFigures.of(count, split, categories)
-        for row, figures in report_rows(held, parts, pose_figures, **options).items():
+        rows = report_rows(held, parts, pose_figures, **options)
+        rows["renders, another pose"] = pose_figures(held.x, held.another_pose())
+        for row, figures in rows.items():
             report |= {f"{what}, {row}{name}": value for what, value in figures.items()}
     return report | options | {"pictures": count}
 
@@ -266,8 +285,8 @@ class HeldMaps:
         """Pictures of the captions alone."""
         return ungrounded(parts, self.captions, **options)
 
-    def counts(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Shared and joint positions of each class in each picture; stuff counts as one class.
+    def counts(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Shared, joint and true positions of each class in each picture; stuff is one class.
 
         The scene referee names things, at the middle of each of 16 x 16 positions.
         """
@@ -277,18 +296,17 @@ class HeldMaps:
         return overlap_counts(found, true, BACKGROUND + 1)
 
     def right(self, x: Tensor) -> float:
-        """The mean intersection over union, over all classes that are there."""
-        shared, joint = self.counts(x)
-        return float(mean_iou(shared.sum(0), joint.sum(0)))
+        """The mean intersection over union, over all classes that the maps have."""
+        return float(mean_iou(*(of.sum(0) for of in self.counts(x))))
 
 
 def iou_figures(x: Tensor, held: HeldMaps) -> dict:
     """mIoU of things and background, its interval by drawing pictures again."""
-    shared, joint = held.counts(x)
+    counts = held.counts(x)
     rows = torch.from_numpy(np.random.default_rng(0).integers(len(x), size=(2000, len(x))))
-    again = mean_iou(shared[rows].sum(1), joint[rows].sum(1))
+    again = mean_iou(*(of[rows].sum(1) for of in counts))
     low, high = np.percentile(again.numpy(), [2.5, 97.5])
-    return {"mIoU": float(mean_iou(shared.sum(0), joint.sum(0))), "mIoU, low": float(low),
+    return {"mIoU": float(mean_iou(*(of.sum(0) for of in counts))), "mIoU, low": float(low),
             "mIoU, high": float(high), "mIoU, n": len(x)}
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from .. import weights
 from ..bpe import Tokenizer
 from ..clip import CLIP
+from ..datasets.labelled import labelled, pictures
 from ..images import resized
 from ..latent import TextToImage
 from ..metrics import share
@@ -88,27 +89,39 @@ def reground_report(parts: TextToImage, count: int, gammas: tuple[float, ...] = 
     """A row for each grounded fraction and wiring: boxes right, CLIP score, unboxed words.
 
     Captions say all that no box can. Both wirings begin at the same noise, so ReGround's rows have
-    what it gains, box by box and picture by picture; intervals draw whole pictures again.
+    what it gains, and GLIGEN's what it has lost since the first gamma, box by box and picture by
+    picture; intervals draw whole pictures again. A row of renders comes last.
     """
-    clip, rows = weights.load("clip", parts.device), []
+    clip, rows, least = weights.load("clip", parts.device), [], None
     held, scenes = with_full_captions(Held.of(count))
     texts, pictured = [one.caption for one in held.requested], torch.arange(count)
+
+    def judged(row: str, x: Tensor, beside: str = "", before: dict | None = None) -> dict:
+        now = {"boxes right": (held.hits(x).all(0).double(), held.pictures()),
+               "CLIP score": (clip_scores(clip, parts.tokenizer, x, texts), pictured)}
+        rows.append({"row": row})
+        for what, (values, of) in now.items():
+            rows[-1] |= share(what, values, of)
+            if before:
+                rows[-1] |= share(f"{what}, {beside}", values - before[what][0], of)
+        rows[-1] |= words_kept(clip, parts.tokenizer, x, scenes)
+        print(rows[-1], flush=True)
+        return now
+
     for gamma in gammas:
-        before = {}
-        for name, parallel in (("GLIGEN", False), ("ReGround", True)):
-            with reground(parts.unet, parallel):
-                x = held.generated(parts, True, tau=gamma, **options)
-            now = {"boxes right": (held.hits(x).all(0).double(), held.pictures()),
-                   "CLIP score": (clip_scores(clip, parts.tokenizer, x, texts), pictured)}
-            rows.append({"row": f"{name}, gamma {gamma:g}"})
-            for what, (values, of) in now.items():
-                rows[-1] |= share(what, values, of)
-                if before:
-                    rows[-1] |= share(f"{what}, gain", values - before[what][0], of)
-            rows[-1] |= words_kept(clip, parts.tokenizer, x, scenes)
-            before = now
-            print(rows[-1], flush=True)
+        plain = judged(f"GLIGEN, gamma {gamma:g}", painted(parts, held, gamma, False, **options),
+                        "since the first gamma", least)
+        judged(f"ReGround, gamma {gamma:g}", painted(parts, held, gamma, True, **options),
+               "gain", plain)
+        least = least or plain
+    judged("renders", pictures(labelled(held.split, count), pictured))
     return rows
+
+
+def painted(parts: TextToImage, held: Held, gamma: float, parallel: bool, **options) -> Tensor:
+    """The layouts' pictures by either wiring, grounded in a fraction gamma of the steps."""
+    with reground(parts.unet, parallel):
+        return held.generated(parts, True, tau=gamma, **options)
 
 
 def with_full_captions(held: Held) -> tuple[Held, list[Scene]]:
