@@ -23,7 +23,7 @@ def area(boxes_xyxy: Tensor) -> Tensor:
 
 
 def iou(a_xyxy: Tensor, b_xyxy: Tensor) -> tuple[Tensor, Tensor]:
-    """Shared over joint area of every pair, (...,n,m), and the joint area, (...,n,m).
+    """Intersection over union of every pair, (...,n,m), and the union, (...,n,m).
 
     a_xyxy (...,n,4), b_xyxy (...,m,4).
     """

@@ -204,8 +204,8 @@ def add_figures(ax, figures, bones: Sequence[tuple[int, int]]) -> None:
             ends = np.array(bone) - 1
             if seen[ends].all():
                 ax.plot(x[ends], y[ends], color=COLOURS[i % len(COLOURS)], lw=1.5)
-        for level, face in ((1, "white"), (2, COLOURS[i % len(COLOURS)])):
-            ax.plot(x[seen == level], y[seen == level], "o", ms=5, mfc=face, mec="white",
+        for level, face, rim in ((1, "white", INK), (2, COLOURS[i % len(COLOURS)], "white")):
+            ax.plot(x[seen == level], y[seen == level], "o", ms=5, mfc=face, mec=rim,
                     mew=.8, ls="")
 
 def segments(ids) -> np.ndarray:

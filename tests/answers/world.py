@@ -108,6 +108,10 @@ def hidden_stops_it(scene, ids):
     return np.array(found, np.float32) / len(ids)
 
 
+def boxes_of_other_things(scene, ids):
+    return np.array([seen(scene, ids)[i + 1] for i in range(len(scene.things))])
+
+
 def whole_frames(scene, ids):
     return np.array([[t.x - t.width / 2, t.y - t.size, t.x + t.width / 2, t.y]
                      for t in scene.things], np.float32)
@@ -274,7 +278,9 @@ WRONG = {
         (in_pixels, "these are pixels"), (rows_for_columns, "rows and columns are swapped"),
         (last_pixel_lost, "index + 1"), (ids_from_zero, "start at THING_ID"),
         (left_top_width_height, "not width and height"), (hidden_left_out, "keeps its row"),
-        (hidden_stops_it, "stopped with ValueError"), (whole_frames, "frame of the whole thing"),
+        (hidden_stops_it, "Leave its row at zero"),
+        (boxes_of_other_things, "stopped with IndexError"),
+        (whole_frames, "frame of the whole thing"),
         (boxes_without_return, "returned None")],
     "phrase": [
         (with_an_article, "no article"), (colour_first, "the order is pattern, colour"),
