@@ -44,18 +44,33 @@ def ddpm_figures(count: int) -> dict:
 
 
 def ddim_figures(count: int, steps: tuple[int, ...] = DDIM_STEPS) -> dict:
-    """Distance to held-out renders against the number of DDIM steps, from the same noise."""
+    """Distance to held-out renders against the number of DDIM steps, from the same noise.
+
+    "rows" are painted with eta 0, "rows, eta 1" with eta 1. A row's "frechet scatter" is the
+    deviation of its Frechet distance when its pictures are drawn again from themselves.
+    """
     model, judge = weights.load("ddpm", device.pick()), weights.load("referee-scene")
     real = judge_scenes(judge, small_pictures("single-test", 2 * count))[1]
     floor = {"frechet": frechet_distance(real[count:], real[:count]),
              "kid": kernel_distance(real[count:], real[:count])}
-    rows = []
-    for number in steps:
-        fake = judge_scenes(judge, sample_pixels(model, count, number))[1]
-        rows.append({"steps": number, "frechet": frechet_distance(fake, real[:count]),
-                     "kid": kernel_distance(fake, real[:count])})
-        print(rows[-1], flush=True)
-    return {"count": count, "device": str(device.pick()), "floor": floor, "rows": rows}
+    lines = {}
+    for name, eta in {"rows": 0., "rows, eta 1": 1.}.items():
+        lines[name] = []
+        for number in steps:
+            fake = judge_scenes(judge, sample_pixels(model, count, number, eta=eta))[1]
+            lines[name].append({"steps": number, "frechet": frechet_distance(fake, real[:count]),
+                                "frechet scatter": frechet_scatter(fake, real[:count]),
+                                "kid": kernel_distance(fake, real[:count])})
+            print(name, lines[name][-1], flush=True)
+    return {"count": count, "device": str(device.pick()), "floor": floor, **lines}
+
+
+def frechet_scatter(a: torch.Tensor, b: torch.Tensor, times: int = 20) -> float:
+    """The deviation of the Frechet distance of features a (n,d) from b, by the bootstrap."""
+    g = torch.Generator().manual_seed(0)
+    again = [frechet_distance(a[torch.randint(len(a), (len(a),), generator=g)], b)
+             for _ in range(times)]
+    return float(torch.tensor(again).std())
 
 
 def vae_figures(count: int) -> dict:

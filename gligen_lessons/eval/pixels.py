@@ -14,12 +14,14 @@ from ..weights import load
 from ..world.vocabulary import CATEGORIES, COLOURS, HELD_OUT, WORDS
 
 
-def sample_pixels(model, count: int, steps: int, seed: int = 0, batch: int = 64) -> Tensor:
+def sample_pixels(model, count: int, steps: int, seed: int = 0, batch: int = 64,
+                  eta: float = 0.) -> Tensor:
     """`count` samples (n,3,32,32) in [-1, 1], on the CPU: DDIM from seeded noise."""
     g, device = torch.Generator().manual_seed(seed), next(model.parameters()).device
     done = []
     for part in torch.randn(count, 3, 32, 32, generator=g).split(batch):
-        *_, (_, x0) = ddim.sample(model, part.to(device), Schedule.linear(), steps, clip=True)
+        *_, (_, x0) = ddim.sample(model, part.to(device), Schedule.linear(), steps, eta, g,
+                                  clip=True)
         done.append(x0.cpu())
     return torch.cat(done)
 
