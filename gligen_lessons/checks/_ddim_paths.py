@@ -1,11 +1,13 @@
-"""Checks of lesson 2 beside DDIM: the second-order solver, and the path between two noises."""
+"""Checks of lesson 2 beside DDIM: steps to visit, a second-order solver, between two noises."""
 
+import numpy as np
 import torch
+from torch.nn import functional as F
 
 from .. import ddim
 from .. import dpm_solver as reference
 from ..schedule import Schedule, expand_like
-from . import exercise, expect_close
+from . import Wrong, exercise, expect_close
 
 COARSE = Schedule.linear(10, .02, .3)                     # ten steps that differ a lot
 
@@ -45,6 +47,51 @@ def extrapolated_x0(attempt):
                          "step's length in lambda over the last step's.", mistakes=mistakes)
     return f"meets the line in lambda at the middle of 3 steps (largest difference {error:.0e})"
 
+
+def misplaced(T: int, steps: int, spacing: str, offset: int, want: list[int]) -> dict[str, list]:
+    """What typical mistakes visit instead of `want`, by their message."""
+    even = [(steps - 1 - i) * (T - 1) / (steps - 1) for i in range(steps)]
+    mistakes = {
+        "leading": {
+            "leading: `offset` is missing.": [t - offset for t in want],
+            "leading: the distance between steps is T // steps, a whole number.":
+                [i * T / steps + offset for i in reversed(range(steps))]},
+        "trailing": {
+            "trailing: the first step is T - 1, not T.": [t + 1 for t in want],
+            "`offset` is for leading steps only.": [t + offset for t in want]},
+        "linspace": {
+            "linspace: round to the nearest step; int() and // cut.": [int(t) for t in even],
+            "linspace: these are no whole steps. Round them.": even,
+            "`offset` is for leading steps only.": [t + offset for t in want]}}[spacing]
+    mistakes["The steps come from low to high; a sampler walks down."] = want[::-1]
+    return {message: value for message, value in mistakes.items() if value != want}
+
+
+@exercise("gligen_lessons.ddim:timesteps")
+def timesteps(attempt):
+    """Counts that divide T and counts that do not, all with an offset and without."""
+    cases = [(1000, 4, "leading", 0), (1000, 7, "leading", 3), (1000, 4, "trailing", 3),
+             (1000, 7, "trailing", 0), (1000, 61, "trailing", 0), (1000, 4, "linspace", 3),
+             (50, 7, "linspace", 0)]
+    for case in cases:
+        got = attempt(*case)
+        if got is None:
+            raise Wrong("it returned None. Does it end with `return`?")
+        whole = not any(isinstance(t, float | np.floating) or torch.is_tensor(t) and
+                        t.is_floating_point() for t in got)
+        got, want = [float(t) for t in got], ddim.timesteps(*case)
+        if case[1] == 61 and len(got) == 62:
+            raise Wrong("61 steps were asked and 62 came: T / steps is rounded, so `arange` runs "
+                        "one too far. Keep the first `steps` of them.")
+        mistakes = {m: torch.tensor(value) for m, value in misplaced(*case, want).items()}
+        expect_close(torch.tensor(got), torch.tensor(want).float(), f"timesteps{case} is {want}, "
+                     f"and this gives {got}.", 1e-9, mistakes)
+        if not whole:
+            raise Wrong("these are whole, but of type float; the schedule is looked up with "
+                        "integers: int(t) for each.")
+    return f"visits the library's steps, which are those of diffusers, in all {len(cases)} cases"
+
+
 @exercise("gligen_lessons.ddim:slerp")
 def slerp(attempt):
     """Two noises of different length, at two places on the way, and two equal ones."""
@@ -55,6 +102,7 @@ def slerp(attempt):
         angle = ((a * b).sum() / (a.norm() * b.norm())).arccos()
         wave_a, wave_b = ((1 - part) * angle).sin(), (part * angle).sin()
         rows = torch.stack([ddim.slerp(x, y, part) for x, y in zip(a, b, strict=True)])
+        each = _with_angle(a, b, part, F.cosine_similarity(a, b, dim=-1)[..., None].arccos())
         mistakes = {
             "This is the straight line, which is too short half way.": line,
             "This is the straight line, stretched. It has the right direction only in the middle: "
@@ -62,7 +110,9 @@ def slerp(attempt):
             "a and b are exchanged: part 0 must give a.": ddim.slerp(b, a, part),
             "The division by the sine of the angle is missing.": wave_a * a + wave_b * b,
             "The cosine must be divided by both lengths.": _unscaled(a, b, part),
-            "The angle was measured row by row. One noise is one long vector.": rows}
+            "The angle was measured row by row. One noise is one long vector: one angle for all "
+            "of it.": rows,
+            "Each row got an angle of its own. a and b count as one long vector: one angle.": each}
         error = expect_close(attempt(a.clone(), b.clone(), part), want, "Compare with the formula: "
                              "two sines above, one below.", mistakes=mistakes)
     a = torch.zeros(3, 4).index_fill(0, torch.tensor([1]), 1)     # its cosine with itself is 1
@@ -74,4 +124,10 @@ def slerp(attempt):
 def _unscaled(a: torch.Tensor, b: torch.Tensor, part: float) -> torch.Tensor:
     """slerp with an angle from the bare inner product, a usual mistake."""
     angle = (a * b).sum().clamp(-1, 1).arccos()
-    return (((1 - part) * angle).sin() * a + (part * angle).sin() * b) / angle.sin().clamp(min=.01)
+    return _with_angle(a, b, part, angle, .01)
+
+
+def _with_angle(a, b, part: float, angle: torch.Tensor, least: float = 0.) -> torch.Tensor:
+    """The formula of slerp with this angle, one for all or one a row."""
+    return (((1 - part) * angle).sin() * a
+            + (part * angle).sin() * b) / angle.sin().clamp(min=least)

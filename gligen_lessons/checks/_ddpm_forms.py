@@ -1,9 +1,10 @@
-"""Checks of lesson 1 beside the process: v, the cosine schedule, sinusoids of t, EMA and KID."""
+"""Checks of lesson 1 beside the process: the bound, v, the cosine schedule, sinusoids, EMA and KID."""
 
 import math
 
 import torch
 from torch import nn
+from torch.distributions import Normal, kl_divergence
 
 from .. import ddpm as reference
 from ..ema import EMA
@@ -12,6 +13,38 @@ from ..schedule import cosine_betas as own_betas
 from . import Wrong, exercise, expect_close
 
 STEEP = Schedule.linear(12, .01, .25)                     # twelve steps that differ a lot
+
+
+@exercise("gligen_lessons.ddpm:vlb_weight")
+def vlb_weight(attempt):
+    """Against the divergence of two Gaussians, computed by torch.distributions."""
+    want, told = divergence_of_two_predictions(STEEP), attempt(STEEP)
+    if getattr(told, "shape", None) == (STEEP.T,):
+        raise Wrong("it has one weight for each of the T steps. Step 0 has no posterior to compare "
+                    "with (its variance is 0): leave it out, (T-1,) are left.")
+    betas, alphas, alpha_bar = STEEP.betas, STEEP.alphas, STEEP.alpha_bar
+    beta, alpha, now = betas[1:], alphas[1:], alpha_bar[1:]
+    mistakes = {
+        "sigma^2 is beta here (fixed large). Take the posterior's variance, equation 7.":
+            beta / (2 * alpha * (1 - now)),
+        "The 2 of the Gaussian's exponent is missing.": 2 * want,
+        "The mean has 1 / sqrt(alpha) in front; squared, that is alpha below the line.":
+            want * alpha,
+        "beta is squared, since the difference of the means is.": want / beta,
+        "One entry too early: step t of the code is entry t, so the steps 1 to T-1 are the entries "
+        "1 to T-1.": betas[:-1] / (2 * alphas[:-1] * (1 - alpha_bar[:-1]))}
+    error = expect_close(told, want, "The divergence of two Gaussians with one variance is the "
+                         "squared difference of their means over 2 sigma^2.", mistakes=mistakes)
+    return f"is the divergence of two Gaussians at {STEEP.T - 1} steps (off by {error:.0e})"
+
+
+def divergence_of_two_predictions(schedule: Schedule) -> torch.Tensor:
+    """KL of the posteriors that eps = 0 and eps = 1 imply, for steps 1 to T-1, in float64."""
+    t = torch.arange(1, schedule.T)
+    xt = torch.zeros(len(t), 1, dtype=torch.float64)
+    (mean, variance), (other, _) = (reference.posterior(
+        reference.predict_x0(xt + e, xt, t, schedule), xt, t, schedule) for e in (0, 1))
+    return kl_divergence(*(Normal(m, variance.sqrt()) for m in (mean, other))).flatten()
 
 
 @exercise("gligen_lessons.ddpm:from_velocity")
@@ -171,6 +204,8 @@ def timestep_embedding(attempt):
         "weights fit.": sinusoids(first=math.sin, then=math.cos),
         "Divide the exponent by half the width, not by half the width less one.":
             sinusoids(lambda i: 10000 ** (-i / (half - 1))),
+        "The exponent is divided by the whole width: h is half of it.":
+            sinusoids(lambda i: 10000 ** (-i / (2 * half))),
         "Cosine and sine alternate here. All cosines come first, then all sines.":
             want.view(5, 2, half).transpose(1, 2).reshape(5, 2 * half)}
     error = expect_close(attempt(t.clone(), 2 * half), want, "Compare with the formula: angles "

@@ -6,7 +6,7 @@ from .. import ddim as reference
 from ..ddpm import predict_x0, q_sample
 from ..schedule import expand_like
 from . import Wrong, exercise, expect_close, expect_no_draw
-from ._ddim_paths import COARSE, extrapolated_x0, slerp
+from ._ddim_paths import COARSE, extrapolated_x0, slerp, timesteps
 
 __all__ = ["alpha_bar_at", "ddim_ascend", "ddim_sigma", "ddim_step", "extrapolated_x0", "invert",
            "sample", "slerp", "timesteps"]
@@ -61,8 +61,14 @@ def ddim_sigma(attempt):
         "This takes t - 1 for the step aimed at; the jump goes to t_prev.":
             eta * ((1 - one_less) / (1 - now) * (1 - now / one_less)).sqrt(),
         "This is the square root of beta of the whole jump, DDPM's larger choice. Equation 16 "
-        "has one more fraction.": eta * (1 - now / before).sqrt()}
+        "has one more fraction.": eta * (1 - now / before).sqrt(),
+        "`end` is ignored: hand it on to `levels`.":
+            reference.ddim_sigma(t, t_prev, COARSE, eta)}
     got = attempt(t.clone(), t_prev.clone(), COARSE, eta, END)
+    if torch.is_tensor(got) and bool(got.isnan().all()):
+        raise Wrong("all values are NaN: the root of a negative number. Either the second fraction "
+                    "is upside down, or the two levels are exchanged: `levels` gives that of t "
+                    "first, then that of t_prev.")
     error = expect_close(got, eta * variance.sqrt(),
                          "Compare with equation 16, fraction by fraction.", mistakes=mistakes)
     expect_close(attempt(t, t_prev, COARSE, 0.), 0 * variance, "With eta = 0 there is no noise.")
@@ -83,6 +89,8 @@ def ddim_step(attempt):
                 + expand_like(z, xt) * noise)
     before, clipped = reference.alpha_bar_at(t_prev, COARSE, END), prediction.clamp(-1, 1)
     near, now, none = reference.alpha_bar_at(t - 1, COARSE, END), COARSE.alpha_bar[t], 0 * sigma
+    full = reference.ddim_sigma(t, t_prev, COARSE, 1., END)
+    open_end = reference.ddim_sigma(t, t_prev, COARSE, eta)
     again = (xt - expand_like(now.sqrt(), xt) * clipped) / expand_like((1 - now).sqrt(), xt)
     mistakes = {
         "sigma^2 is missing in the direction back to xt: what the fresh noise adds, the old noise "
@@ -98,7 +106,11 @@ def ddim_step(attempt):
         "The noise is multiplied by the variance; it needs sigma.":
             mixed(before, clipped, z=sigma**2),
         "No noise was added. With eta above 0, add sigma times `noise`.":
-            mixed(before, clipped, z=none)}
+            mixed(before, clipped, z=none),
+        "eta is ignored: hand it on to `ddim_sigma`.":
+            mixed(before, clipped, full**2, full),
+        "`end` is ignored: hand it on, to both that ask for a level at t_prev.":
+            mixed(reference.alpha_bar_at(t_prev, COARSE), clipped, open_end**2, open_end)}
     got = expect_no_draw(attempt, "noise", eps_hat.clone(), xt.clone(), t, t_prev, COARSE, eta,
                          noise.clone(), True, END)
     error = expect_close(got, mixed(before, clipped),
@@ -110,41 +122,6 @@ def ddim_step(attempt):
                  "With eta = 0 and no clipping the prediction and eps_hat are mixed as in "
                  "q_sample, for t_prev.")
     return f"agrees with equation 12 on 3 jumps, one onto x0 (largest difference {error:.0e})"
-
-
-def misplaced(T: int, steps: int, spacing: str, offset: int, want: list[int]) -> dict[str, list]:
-    """What typical mistakes visit instead of `want`, by their message."""
-    even = [(steps - 1 - i) * (T - 1) / (steps - 1) for i in range(steps)]
-    mistakes = {
-        "leading": {
-            "leading: `offset` is missing.": [t - offset for t in want],
-            "leading: the distance between steps is T // steps, a whole number.":
-                [i * T / steps + offset for i in reversed(range(steps))]},
-        "trailing": {
-            "trailing: the first step is T - 1, not T.": [t + 1 for t in want],
-            "`offset` is for leading steps only.": [t + offset for t in want]},
-        "linspace": {
-            "linspace: round to the nearest step; int() and // cut.": [int(t) for t in even],
-            "linspace: these are no whole steps. Round them.": even,
-            "`offset` is for leading steps only.": [t + offset for t in want]}}[spacing]
-    mistakes["The steps come from low to high; a sampler walks down."] = want[::-1]
-    return {message: value for message, value in mistakes.items() if value != want}
-
-
-@exercise("gligen_lessons.ddim:timesteps")
-def timesteps(attempt):
-    """Counts that divide T and counts that do not, all with an offset and without."""
-    cases = [(1000, 4, "leading", 0), (1000, 7, "leading", 3), (1000, 4, "trailing", 3),
-             (1000, 7, "trailing", 0), (1000, 4, "linspace", 3), (50, 7, "linspace", 0)]
-    for case in cases:
-        got = attempt(*case)
-        if got is None:
-            raise Wrong("it returned None. Does it end with `return`?")
-        got, want = [float(t) for t in got], reference.timesteps(*case)
-        mistakes = {m: torch.tensor(value) for m, value in misplaced(*case, want).items()}
-        expect_close(torch.tensor(got), torch.tensor(want).float(), f"timesteps{case} is {want}, "
-                     f"and this gives {got}.", 1e-9, mistakes)
-    return f"visits the library's steps, which are those of diffusers, in all {len(cases)} cases"
 
 
 def bent(xt, t):
@@ -161,6 +138,8 @@ def expect_trajectory(got, want: list, message: str, mistakes: dict) -> float:
         raise Wrong("nothing was yielded. The loop yields (t, x) after each step.")
     if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in got):
         raise Wrong("each step must yield a pair: the step and the picture.")
+    if torch.is_tensor(got[0][0]) and got[0][0].numel() > 1:
+        raise Wrong("the pair is the wrong way round: yield the step first, then the picture.")
     if len(got) != len(want):
         raise Wrong(f"{len(got)} steps came, expected {len(want)}: yield after every step, once.")
     if [int(t) for t, _ in got] != [t for t, _ in want]:
@@ -213,8 +192,25 @@ def sample(attempt):
                       "chain of ddim_step.", {})
     if not torch.equal(g.get_state(), untouched):
         raise Wrong("with eta = 0 no noise may be drawn: the trajectory uses none.")
+    moved_and_ungraded(attempt, xT)
     midway(attempt, xT)
-    return f"samples the same 3 + 5 + 2 steps as the library (largest difference {error:.0e})"
+    return f"samples the same 3 + 5 + 3 + 2 steps as the library (largest difference {error:.0e})"
+
+
+def moved_and_ungraded(attempt, xT: torch.Tensor) -> None:
+    """Three steps with an offset, by a network that has a parameter."""
+    weight = torch.nn.Parameter(torch.ones(()))
+
+    def model(xt, t):
+        return weight * bent(xt, t)
+    got = list(attempt(model, xT.clone(), COARSE, 3, offset=1))
+    want = list(reference.sample(bent, xT, COARSE, 3, offset=1))
+    if [int(t) for t, _ in got] == [t - 1 for t, _ in want]:
+        raise Wrong("`offset` is ignored: hand it on to `timesteps`.")
+    if got[-1][1].requires_grad:
+        raise Wrong("the result still wants a gradient, so every step keeps its graph in memory: "
+                    "put the network under torch.no_grad().")
+    expect_trajectory(got, want, "With an `offset` only the steps move; each is as before.", {})
 
 
 def midway(attempt, xT: torch.Tensor) -> None:

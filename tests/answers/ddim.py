@@ -94,6 +94,15 @@ def inverted_ratio(t, t_prev, schedule, eta=1., end=1.):
     return eta * ((1 - before) / (1 - now) * (1 - before / now)).sqrt()
 
 
+def levels_exchanged(t, t_prev, schedule, eta=1., end=1.):
+    before, now = levels(t, t_prev, schedule, end)
+    return eta * ((1 - before) / (1 - now) * (1 - now / before)).sqrt()
+
+
+def sigma_without_end(t, t_prev, schedule, eta=1., end=1.):
+    return reference.ddim_sigma(t, t_prev, schedule, eta)
+
+
 def two_roots(t, t_prev, schedule, eta=1., end=1.):
     now, before = levels(t, t_prev, schedule, end)
     return eta * torch.sqrt((1 - before) / (1 - now)) * torch.sqrt(1 - now / before)
@@ -115,6 +124,14 @@ def sigma_in_a_loop(t, t_prev, schedule, eta=1., end=1.):
 def own_noise(eps_hat, xt, t, t_prev, schedule, eta=0., noise=None, clip=False, end=1.):
     z = torch.randn_like(xt) if eta > 0 else None
     return reference.ddim_step(eps_hat, xt, t, t_prev, schedule, eta, z, clip, end)
+
+
+def always_eta_one(eps_hat, xt, t, t_prev, schedule, eta=0., noise=None, clip=False, end=1.):
+    return reference.ddim_step(eps_hat, xt, t, t_prev, schedule, 1., noise, clip, end)
+
+
+def step_without_end(eps_hat, xt, t, t_prev, schedule, eta=0., noise=None, clip=False, end=1.):
+    return reference.ddim_step(eps_hat, xt, t, t_prev, schedule, eta, noise, clip)
 
 
 def step_with_einsum(eps_hat, xt, t, t_prev, schedule, eta=0., noise=None, clip=False, end=1.):
@@ -211,6 +228,16 @@ def without_offset(T, steps, spacing="leading", offset=0):
     return reference.timesteps(T, steps, spacing)
 
 
+def one_too_many(T, steps, spacing="leading", offset=0):
+    if spacing == "trailing":
+        return [int(t) for t in np.arange(T, 0, -T / steps).round() - 1]
+    return reference.timesteps(T, steps, spacing, offset)
+
+
+def steps_as_floats(T, steps, spacing="leading", offset=0):
+    return np.array(reference.timesteps(T, steps, spacing, offset), float)
+
+
 def leading_with_fractions(T, steps, spacing="leading", offset=0):
     if spacing == "leading":
         return [i * T / steps + offset for i in reversed(range(steps))]
@@ -248,12 +275,13 @@ def by_ranges(T, steps, spacing="leading", offset=0):
 # sample
 
 def sampler(aim=None, ask=lambda t, stride: t, seeded=True, forget=False, always=False,
-            last_only=False, cut=lambda visited, last: visited if last is None
-            else visited[len(visited) - last:]):
+            last_only=False, graph=False, moves=True,
+            cut=lambda visited, last: visited if last is None else visited[len(visited) - last:]):
     """A `sample` with a mistake in one place."""
     def trajectory(model, xT, schedule, steps, eta=0., generator=None, clip=False,
                    spacing="leading", offset=0, end=1., last=None):
         stride, xt = schedule.T // steps, xT
+        offset = offset if moves else 0
         for step in cut(reference.timesteps(schedule.T, steps, spacing, offset), last):
             xt = xT if forget else xt
             t = torch.full((len(xt),), step)
@@ -261,9 +289,9 @@ def sampler(aim=None, ask=lambda t, stride: t, seeded=True, forget=False, always
             if eta > 0 or always:
                 noise = torch.randn(xt.shape, generator=generator if seeded else None)
             t_prev = aim(t) if aim else t - stride
-            xt = reference.ddim_step(model(xt, ask(t, stride)), xt, t, t_prev, schedule, eta,
-                                     noise, clip,
-                                     end)
+            with torch.set_grad_enabled(graph):
+                eps_hat = model(xt, ask(t, stride))
+            xt = reference.ddim_step(eps_hat, xt, t, t_prev, schedule, eta, noise, clip, end)
             if not last_only:
                 yield step, xt
         if last_only:
@@ -285,6 +313,11 @@ def aims_at_the_next_visited(model, xT, schedule, steps, eta=0., generator=None,
 def yields_pictures_only(*args, **named):
     for _, x in reference.sample(*args, **named):
         yield x
+
+
+def yields_the_picture_first(*args, **named):
+    for t, x in reference.sample(*args, **named):
+        yield x, t
 
 
 def yields_before_the_step(model, xT, schedule, steps, *args, **named):
@@ -334,6 +367,11 @@ def slices_from_the_end(visited, last):
 
 
 # slerp
+
+def an_angle_a_row(a, b, part):
+    angle = torch.nn.functional.cosine_similarity(a, b, dim=-1)[..., None].arccos()
+    return (((1 - part) * angle).sin() * a + (part * angle).sin() * b) / angle.sin()
+
 
 def straight(a, b, part):
     return (1 - part) * a + part * b
@@ -550,18 +588,21 @@ WRONG = {
         (variance_for_sigma, "This is the variance"), (eta_under_the_root, "in front of the root"),
         (without_eta, "eta is missing"), (upside_down, "upside down"),
         (beta_of_one_step, "belongs to a single step"), (always_one_step, "takes t - 1"),
-        (fixed_large, "larger choice"), (inverted_ratio, "NaN or infinite")],
+        (fixed_large, "larger choice"), (inverted_ratio, "upside down, or"),
+        (levels_exchanged, "levels are exchanged"), (sigma_without_end, "`end` is ignored")],
     "ddim_step": [
         (stepper(sigma_taken=0), "sigma^2 is missing"), (stepper(sigma_taken=1), "variances add"),
         (stepper(aim=lambda t, t_prev: t - 1), "aims at t - 1"),
         (stepper(keep=True), "keeps alpha_bar of t"), (stepper(clips=False), "not clamped"),
         (stepper(again=True), "made again"), (stepper(power=2), "it needs sigma"),
+        (always_eta_one, "eta is ignored"), (step_without_end, "`end` is ignored"),
         (own_noise, "not the `noise`"), (stepper(power=0), "No noise was added"),
         (without_roots, "equation 12"), (forgets_to_return, "returned None")],
     "timesteps": [
         (from_low_to_high, "walks down"), (trailing_from_T, "is T - 1, not T"),
         (linspace_cut, "nearest step"), (linspace_unrounded, "no whole steps"),
         (offset_everywhere, "leading steps only"), (without_offset, "`offset` is missing"),
+        (one_too_many, "runs one too far"), (steps_as_floats, "of type float"),
         (leading_with_fractions, "a whole number"), (leading_only, "is [999, 749"),
         (lambda *args: None, "returned None")],
     "sample": [
@@ -575,12 +616,16 @@ WRONG = {
         (sampler(cut=starts_after_so_many), "takes the others"),
         (sampler(cut=takes_the_first), "takes the others"),
         (sampler(cut=slices_from_the_end), "no step is taken"),
+        (sampler(graph=True), "under torch.no_grad()"),
+        (sampler(moves=False), "`offset` is ignored"),
+        (yields_the_picture_first, "step first, then the picture"),
         (yields_pictures_only, "a pair"), (yields_before_the_step, "ddim_step to t - T // steps"),
         (lambda *args, **named: None, "nothing was yielded")],
     "slerp": [
         (straight, "too short"), (stretched, "right direction only in the middle"),
         (exchanged, "part 0 must give a"), (undivided, "division by the sine"),
         (unscaled_cosine, "both lengths"), (row_by_row, "row by row"),
+        (an_angle_a_row, "angle of its own"),
         (undefined_for_equal, "NaN or infinite")],
     "ddim_ascend": [
         (lift(start=lambda t, t_next, T: t_next), "read at t_next"),

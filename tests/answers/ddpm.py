@@ -190,6 +190,13 @@ def posterior_through_eps(x0, xt, t, schedule, t_prev=None):
     return expand_like(before.sqrt(), xt) * x0 + back * eps, expand_like(variance, xt)
 
 
+def posterior_by_a_and_b(x0, xt, t, schedule, t_prev=None):
+    now, before, alpha = (expand_like(v, xt.double()) for v in weights_of(t, schedule, t_prev))
+    a = alpha / (1 - alpha) + 1 / (1 - before)
+    b = alpha.sqrt() / (1 - alpha) * xt + before.sqrt() / (1 - before) * x0
+    return (b / a).float(), (1 / a).float()
+
+
 def posterior_by_adding_precisions(x0, xt, t, schedule, t_prev=None):
     now, before, alpha = weights_of(t, schedule, t_prev)
     variance = 1 / (alpha / (1 - alpha) + 1 / (1 - before))
@@ -514,6 +521,17 @@ def mixture_without_its_own_width(self, xt, t, schedule):
     return self_eps(self, xt, t, schedule) * variance / extract(1 - schedule.alpha_bar, t, xt)
 
 
+def mixture_not_squared(self, xt, t, schedule):
+    means, variance = self.noised(t, schedule, xt)
+    weights = torch.softmax(-torch.cdist(xt[:, None], means)[:, 0] / (2 * variance), dim=1)
+    mean = (weights[..., None] * means).sum(1)
+    return extract((1 - schedule.alpha_bar).sqrt(), t, xt) * (xt - mean) / variance
+
+
+def mixture_not_divided(self, xt, t, schedule):
+    return self_eps(self, xt, t, schedule) * self.noised(t, schedule, xt)[1]
+
+
 def mixture_of_the_wrong_axis(self, xt, t, schedule):
     means, variance = self.noised(t, schedule, xt)
     distance = (xt[:, None] - means).square().sum(-1)
@@ -652,6 +670,11 @@ def weight_of_all_steps(schedule):
     return schedule.betas / (2 * schedule.alphas * (1 - schedule.alpha_bar))
 
 
+def weight_one_too_early(schedule):
+    betas, alphas, now = (v[:-1] for v in (schedule.betas, schedule.alphas, schedule.alpha_bar))
+    return betas / (2 * alphas * (1 - now))
+
+
 def weight_of_ones(schedule):
     return torch.ones(schedule.T - 1, dtype=torch.float64)
 
@@ -700,6 +723,11 @@ def loss_summed(model, x0, t, eps, schedule):
     return (model(reference.q_sample(x0, t, eps, schedule), t) - eps).square().sum()
 
 
+def loss_of_norms(model, x0, t, eps, schedule):
+    off = model(reference.q_sample(x0, t, eps, schedule), t) - eps
+    return off.square().flatten(1).sum(1).mean()
+
+
 def loss_absolute(model, x0, t, eps, schedule):
     return (model(reference.q_sample(x0, t, eps, schedule), t) - eps).abs().mean()
 
@@ -737,6 +765,10 @@ def sines_first(t, width):
 
 def sinusoids_less_one(t, width):
     return sinusoids_of(t, width, lambda i, half: 10000 ** (-i / (half - 1)))
+
+
+def sinusoids_of_the_whole_width(t, width):
+    return sinusoids_of(t, width, lambda i, half: 10000 ** (-i / (2 * half)))
 
 
 def sinusoids_rising(t, width):
@@ -870,7 +902,8 @@ WRONG = {
         (posterior_without_t_prev, "t_prev is ignored"),
         (posterior_with_one_step_s_beta, "belong to one step"),
         (posterior_with_index_minus_one, "LAST one"),
-        (posterior_without_roots, "factor by factor")],
+        (posterior_without_roots, "factor by factor"),
+        (posterior_by_a_and_b, "over one fraction")],
     "predict_x0": [
         (x0_with_plus, "needs a minus"), (x0_not_divided, "divide by that root"),
         (x0_divided_by_the_square, "square ROOT"), (x0_without_brackets, "mind the brackets"),
@@ -881,7 +914,8 @@ WRONG = {
         (mixture_of_all_alike, "count alike"), (mixture_without_the_2, "has a 2 below"),
         (mixture_softmax_of_distance, "NEGATIVE"),
         (mixture_without_its_own_width, "not the whole variance"),
-        (mixture_of_the_wrong_axis, "Compare with the formula")],
+        (mixture_of_the_wrong_axis, "runs over the points"),
+        (mixture_not_squared, "must be squared"), (mixture_not_divided, "by the variance v")],
     "ddpm_step": [
         (step_with_a_draw_of_its_own, "not the `noise`"),
         (step_scaled_by_the_variance, "square root, the standard deviation"),
@@ -894,14 +928,17 @@ WRONG = {
     "vlb_weight": [
         (weight_fixed_large, "fixed large"), (weight_without_half, "The 2 of"),
         (weight_without_alpha, "alpha below the line"), (weight_with_beta_once, "squared"),
-        (weight_of_all_steps, "Step 0"), (weight_of_ones, "divergence of two Gaussians")],
+        (weight_of_all_steps, "Step 0"), (weight_of_ones, "divergence of two Gaussians"),
+        (weight_one_too_early, "One entry too early")],
     "l_simple": [
         (loss_with_another_target, "not the `eps`"), (loss_with_another_input, "not the `eps`"),
         (loss_on_x0, "not x0"), (loss_against_x0, "compare with eps"),
-        (loss_summed, "This is the sum"), (loss_absolute, "squared"),
+        (loss_summed, "This is the sum"), (loss_of_norms, "sums over the pixels"),
+        (loss_absolute, "squared"),
         (loss_per_picture, "one number"), (loss_without_gradient, "no gradient")],
     "timestep_embedding": [
         (sines_first, "Cosines first"), (sinusoids_less_one, "half the width less one"),
+        (sinusoids_of_the_whole_width, "h is half of it"),
         (sinusoids_rising, "mind the minus"), (sinusoids_alternating, "alternate"),
         (sinusoids_half_as_many, "has shape")],
     "from_velocity": [
