@@ -1,4 +1,4 @@
-"""Checks of lesson 1 beside the process: the bound, v, the cosine schedule, sinusoids, EMA and KID."""
+"""Checks of lesson 1 beside the process: the bound, v, cosine schedule, sinusoids, EMA and KID."""
 
 import math
 
