@@ -98,7 +98,8 @@ def fitted(model: Callable, schedule: Schedule) -> Callable:
     """A model eps_hat = f(xt, t) whose x0_hat stays in [-1, 1], its eps made to fit that.
 
     What `clip` leaves undone: a step that clamps x0_hat and keeps eps moves the picture by their
-    misfit, and guidance makes that large. Guided-diffusion makes eps again, too.
+    misfit, and guidance makes that large. As guided-diffusion does, and diffusers with
+    `use_clipped_model_output`.
     """
     def model_of_pictures(xt: Tensor, t: Tensor) -> Tensor:
         x0_hat = predict_x0(model(xt, t), xt, t, schedule).clamp(-1, 1)

@@ -13,6 +13,7 @@ from gligen_lessons.ddim import (
     ddim_ascend,
     ddim_sigma,
     ddim_step,
+    fitted,
     invert,
     sample,
     slerp,
@@ -356,6 +357,15 @@ def test_clip_limits_the_prediction_and_not_eps():
     assert prediction.abs().max() > 1
     want = q_sample(prediction.clamp(-1, 1), t - 50, eps_hat, LINEAR)
     assert relative_error(ddim_step(eps_hat, xt, t, t - 50, LINEAR, clip=True), want) < 1e-6
+
+
+@pytest.mark.parametrize("steps", [7, 50])
+def test_fitted_eps_is_that_of_diffusers_use_clipped_model_output(steps):
+    theirs, x = reference(DDIMScheduler, LINEAR, steps, clip=True), noise(2, 3, 4, 5)
+    ours = last(sample(fitted(toy, LINEAR), x, LINEAR, steps))
+    for t in theirs.timesteps:
+        x = theirs.step(toy(x, t.expand(len(x))), t, x, use_clipped_model_output=True).prev_sample
+    assert relative_error(ours, x) < 1e-5
 
 
 def test_alpha_bar_at_knows_the_end():

@@ -179,6 +179,16 @@ def step_without_noise(eps_hat, xt, t, schedule, noise, gradient, guidance_scale
                                           guidance_scale, clip)
 
 
+def eps_corrected_step(eps_hat, xt, t, schedule, noise, gradient, guidance_scale, clip=False):
+    eps_hat = reference.classifier_eps(eps_hat, gradient, t, schedule, guidance_scale)
+    return ddpm_step(eps_hat, xt, t, schedule, noise, clip=clip)
+
+
+def step_with_noise_of_beta(eps_hat, xt, t, schedule, noise, gradient, guidance_scale, clip=False):
+    still = step_without_noise(eps_hat, xt, t, schedule, noise, gradient, guidance_scale, clip)
+    return still + extract(schedule.betas.sqrt(), t, xt) * noise
+
+
 def step_with_much_noise(eps_hat, xt, t, schedule, noise, gradient, guidance_scale, clip=False):
     x0_hat = predict_x0(eps_hat, xt, t, schedule)
     mean, variance = posterior(x0_hat.clamp(-1, 1) if clip else x0_hat, xt, t, schedule)
@@ -687,6 +697,7 @@ WRONG = {
         (stepped(lambda v: -v), "sign is turned"), (stepped(lambda v: v, True), "not clamped"),
         (unscaled_step, "scale is missing"), (step_without_guidance, "not moved"),
         (step_without_noise, "No noise"), (step_with_much_noise, "needs the root"),
+        (eps_corrected_step, "leave eps_hat"), (step_with_noise_of_beta, "root of beta"),
         (prediction_moved, "prediction of x0 was moved"), (betas_for_variance, "betas stand")],
     "drop": [
         (keeps_instead, "keeps the part"), (one_coin, "batch as a whole"),
