@@ -9,6 +9,7 @@ from .. import latent as reference
 from ..ddpm import q_sample
 from ..guidance import classifier_free
 from ..latent import TextToImage
+from ..nets import Attention
 from . import Wrong, exercise, expect_close, looks_like
 from ._fixtures import (
     END,
@@ -129,6 +130,10 @@ def attention_map(attempt):
             want @ heads(v)}
     error = expect_close(attempt(layer, x.clone(), context.clone()), want, "softmax of q k^T over "
                          "the root of d, for each head: section 3.3.", mistakes=mistakes)
+    own = Attention(12, 3)
+    q, k = heads(own.to_q(x)), heads(own.to_k(x))
+    expect_close(attempt(own, x.clone()), (q @ k.transpose(2, 3) / 2).softmax(-1),
+                 "Without a context a sequence attends to itself: then the keys come from x.")
     return f"finds 6 pixels x 5 words for 3 heads (largest difference {error:.0e})"
 
 

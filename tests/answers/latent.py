@@ -221,13 +221,19 @@ def the_output(layer, x, context):
     return nets.attention_map(layer, x, context) @ split(layer, layer.to_v(context))
 
 
-def by_einsum(layer, x, context):
+def deaf_to_itself(layer, x, context=None):
+    return nets.attention_map(layer, x, torch.zeros_like(x) if context is None else context)
+
+
+def by_einsum(layer, x, context=None):
+    context = x if context is None else context
     q = layer.to_q(x).view(*x.shape[:2], layer.heads, -1)
     k = layer.to_k(context).view(*context.shape[:2], layer.heads, -1)
     return torch.softmax(torch.einsum("bpkd,bwkd->bkpw", q, k) / math.sqrt(q.shape[-1]), 3)
 
 
-def head_by_head(layer, x, context):
+def head_by_head(layer, x, context=None):
+    context = x if context is None else context
     maps = []
     for q, k in zip(layer.to_q(x).chunk(layer.heads, 2), layer.to_k(context).chunk(layer.heads, 2),
                     strict=True):
@@ -436,7 +442,7 @@ WRONG = {
         (before_the_softmax, "before the softmax"), (heads_averaged, "keep them apart"),
         (heads_not_split, "were not split"), (words_in_rows, "pixels come first"),
         (heads_dealt, "dealt out like cards"), (values_for_keys, "place of the keys"),
-        (the_output, "the mixed values")],
+        (the_output, "the mixed values"), (deaf_to_itself, "attends to itself")],
     "token_maps": [
         (mapper(just_reshaped), "change places (transpose)"),
         (mapper(columns_first), "rows and columns of the pictures"),
