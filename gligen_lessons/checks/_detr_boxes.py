@@ -69,6 +69,7 @@ def giou(attempt):
     ratio = shared / union
     mistakes = {
         "This is IoU still. Take off the part of the frame that neither fills.": ratio,
+        "The empty part is not divided: it is a part of the FRAME.": ratio - (frame - union),
         "The empty part is divided by the joint area. It is a part of the FRAME.":
             ratio - (frame - union) / union,
         "The empty part of the frame is what lies outside the JOINT area, not outside the shared "
@@ -80,6 +81,10 @@ def giou(attempt):
     told = attempt(a.clone(), b.clone())
     if isinstance(told, tuple):
         raise Wrong("Return GIoU alone, (n,m), not a pair.")
+    if isinstance(told, torch.Tensor) and told.isinf().any():
+        raise Wrong("Some values are infinite: the frame of boxes that do not touch has no area. It "
+                    "begins at the EARLIER left and top (minimum) and ends at the LATER right and "
+                    "bottom (maximum).")
     error = expect_close(told, ratio - (frame - union) / frame, "IoU minus the empty part of the "
                          "frame around both.", mistakes=mistakes)
     left = torch.tensor([[.1, .2, .2, .5]], requires_grad=True)

@@ -69,7 +69,9 @@ def priced_wrongly(logits, boxes, labels, targets) -> tuple[torch.Tensor, dict]:
         "L1 is averaged over the four numbers. It is their sum.": name + 1.25 * l1 - 2 * overlap,
         "The weights are exchanged: L1 has loss_bbox, GIoU has loss_giou.":
             name + 2 * l1 - 5 * overlap,
-        "The weights of the box terms are missing.": name + l1 - overlap}
+        "The weights of the box terms are missing.": name + l1 - overlap,
+        "This has the loss's 1 - GIoU. The constant 2 changes no matching, but the paper's cost is "
+        "minus GIoU.": name + 5 * l1 + 2 * (1 - overlap)}
 
 
 @exercise("gligen_lessons.detr:match")
@@ -130,14 +132,16 @@ def expect_matched(i: int, pair, cost) -> None:
 def hungarian_loss(attempt):
     """Four pictures with 3, 0, 1 and 2 targets, another eos_coef, gradients, no target at all."""
     logits, boxes = (part.requires_grad_() for part in some_answers(4, 6))
-    labels, targets = some_truth(3, 0, 1, 2)
+    _, targets = some_truth(3, 0, 1, 2)
+    labels = [torch.tensor(one, dtype=torch.long) for one in ([3, 0, 4], [], [2], [1, 3])]
     told = attempt(logits, boxes, list(labels), list(targets))
     want, mistakes = lost_wrongly(logits, boxes, labels, targets, .1)
     if not isinstance(told, dict) or set(told) != set(reference.WEIGHTS):
         raise Wrong(f"Return a dict with the keys {', '.join(reference.WEIGHTS)}.")
     for name, found in mistakes.items():
         looks_like(told[name], found)
-    error = expect_close(told, want, "Compare the three losses with the text, one by one.")
+    error = max(expect_close(told[name], loss, f"{name} is wrong: compare it with the text.")
+                for name, loss in want.items())
     again = attempt(logits, boxes, list(labels), list(targets), .37)
     expect_close(again, lost_wrongly(logits, boxes, labels, targets, .37)[0],
                  "It is right for eos_coef .1 only: use the argument.")
@@ -152,15 +156,20 @@ def hungarian_loss(attempt):
 def lost_wrongly(logits, boxes, labels, targets, eos_coef) -> tuple[dict, dict]:
     """The right losses, and for each typical wrong values."""
     pairs, nothing = reference.match(logits, boxes, labels, targets), logits.shape[2] - 1
-    wanted, first = (torch.full(logits.shape[:2], nothing) for _ in range(2))
+    wanted, first, unordered = (torch.full(logits.shape[:2], nothing) for _ in range(3))
     for i, (rows, cols) in enumerate(pairs):
         wanted[i, rows], first[i, :len(cols)] = labels[i][cols], labels[i]
+        unordered[i, rows] = labels[i]
     each = F.cross_entropy(logits.transpose(1, 2), wanted, reduction="none")       # (b,q)
     weight = torch.where(wanted == nothing, eos_coef, 1.)
-    at_first = F.cross_entropy(logits.transpose(1, 2), first, reduction="none")
+    at_first, mixed = (F.cross_entropy(logits.transpose(1, 2), x, reduction="none")
+                       for x in (first, unordered))
     mistakes = {"loss_ce": {"The labels stand at the first queries, not at the matched ones.":
                             (at_first * torch.where(first == nothing, eos_coef, 1.)).sum()
-                            / weight.sum()} | misnamed(each, weight, wanted != nothing, eos_coef)}
+                            / weight.sum(),
+                            "The labels are not in the order of the matching: query rows[i] "
+                            "learns labels[cols[i]]; `in_order(labels, pairs)`.":
+                            (mixed * weight).sum() / weight.sum()} | misnamed(each, weight, wanted != nothing, eos_coef)}
     found = torch.cat([boxes[i, rows] for i, (rows, _) in enumerate(pairs)])
     true, n = reference.in_order(targets, pairs), sum(map(len, labels))
     l1, overlap = (found - true).abs(), every_giou(found, true).diagonal()

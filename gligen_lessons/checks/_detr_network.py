@@ -5,7 +5,7 @@ import math
 import torch
 
 from .. import transformer
-from . import Wrong, exercise, expect_close
+from . import Wrong, exercise, expect_close, looks_like
 
 
 def sinusoids_of(n: int, d: int, first: int = 1, whole: float = 2 * math.pi, rate=None,
@@ -41,8 +41,10 @@ def sine_positions(attempt):
             torch.cat([columns.repeat(3, 1), rows.repeat_interleave(5, 0)], 1),
         "All sines come before all cosines. They alternate: stack, then flatten.":
             both(apart=True),
-        "The rates use d. Each axis has d/2 numbers, so the exponent is over d/2.":
-            both(rate=24),
+        "The rates fall half as fast as they should: the exponent is -2i/(d/2). Is the 2 missing, "
+        "or does it say d for d/2?": both(rate=24),
+        "The rates fall twice as fast as they should: the exponent is over d/2, not d/4.":
+            both(rate=6),
         "The positions go column after column. A map is flattened row after row.":
             torch.cat([rows.repeat(5, 1), columns.repeat_interleave(3, 0)], 1)}
     told = attempt(3, 5, 24)
@@ -58,14 +60,15 @@ def sine_positions(attempt):
 
 
 def attended(layer, x, position, source, source_position, q="qp", k="sp", v="s", out=True,
-             scale=True):
+             scale=True, heads=None, late=False):
     """DetrAttention by einsum; the arguments make typical mistakes."""
     parts = {"q": x, "qp": x + position, "s": source, "sp": source + source_position}
-    heads = layer.heads
-
-    def cut(linear, value):
-        return linear(value).unflatten(2, (heads, -1))            # (b,n,k,d)
+    def cut(linear, value, after=0):
+        return (linear(value) + after).unflatten(2, (heads or layer.heads, -1))   # (b,n,k,d)
     q, k, v = cut(layer.q_proj, parts[q]), cut(layer.k_proj, parts[k]), cut(layer.v_proj, parts[v])
+    if late:
+        q = cut(layer.q_proj, x, position)
+        k = cut(layer.k_proj, source, source_position)
     z = torch.einsum("bnkd,bmkd->bknm", q, k) / (q.shape[-1] ** .5 if scale else 1)
     y = torch.einsum("bknm,bmkd->bnkd", z.softmax(-1), v).flatten(2)
     return layer.o_proj(y) if out else y
@@ -93,7 +96,14 @@ def DetrAttention(attempt):                              # noqa: N802
         "The last projection is missing: o_proj.": attended(own_layer, *given, out=False),
         "The scores are not divided by the root of a head's width. "
         "F.scaled_dot_product_attention does it.": attended(own_layer, *given, scale=False),
-        "The heads are joined in the wrong order: transpose first, then flatten.": tangled}
+        "The heads are joined in the wrong order: transpose first, then flatten.": tangled,
+        "This is one head: `self.split` all three.": attended(own_layer, *given, heads=1),
+        "The positions are added after the projections. They go in before: q_proj(x + position).":
+            attended(own_layer, *given, late=True)}
+    alike = x, position, source[:, :3], source_position[:, :3]
+    looks_like(layer(*(part.clone() for part in alike)), {
+        "The values come from x. What is handed over comes from what is attended to: "
+        "v_proj(source).": attended(own_layer, *alike, v="q")})
     told = layer(*(part.clone() for part in given))
     error = expect_close(told, attended(own_layer, *given), "Compare with the formula: q and k "
                          "carry positions, v does not.", mistakes=mistakes)
@@ -104,6 +114,8 @@ def decoded(layer, x, query, memory, position, wrong=""):
     """DetrDecoderLayer step by step, or with one of the typical mistakes."""
     none, norm = torch.zeros_like(query), layer.self_attn_layer_norm
     asks = none if wrong == "silent" else query
+    if wrong == "query stays":
+        x = x + query
     if wrong == "looks first":
         x = layer.encoder_attn_layer_norm(x + layer.encoder_attn(x, query, memory, position))
         x = norm(x + layer.self_attn(x, query, x, query))
@@ -137,7 +149,9 @@ def DetrDecoderLayer(attempt):                           # noqa: N802
         "looks first": "The order is: each other first, then the picture, then the MLP.",
         "pre-norm": "The norms come AFTER each sum here, not before each part.",
         "no shortcut": "The sums are missing: each part's result is added to x.",
-        "no mlp": "The MLP is missing."}
+        "no mlp": "The MLP is missing.",
+        "query stays": "The queries are added to x itself. They belong into what asks and is asked "
+                       "only; attention adds them."}
     mistakes = {message: decoded(own_layer, *given, wrong) for wrong, message in messages.items()}
     told = layer(*(part.clone() for part in given))
     error = expect_close(told, decoded(own_layer, *given), "Compare each of the three parts with "

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import gligen as reference
-from . import Wrong, exercise, expect_close, looks_like
+from . import Wrong, exercise, expect_close, expect_unchanged, looks_like
 
 
 def some_boxes() -> Tensor:
@@ -47,6 +47,8 @@ def fourier(attempt):
         "the four cosines.": in_sinusoids(boxes, rates, "fcw"),
         "All sines come before all cosines. They alternate, frequency by frequency.":
             in_sinusoids(boxes, rates, "wfc"),
+        "All sines, then all cosines, coordinate by coordinate. Frequencies come first: for each "
+        "one the four sines, then the four cosines.": in_sinusoids(boxes, rates, "wcf"),
         "All sines of a coordinate, then all its cosines: frequencies come first, then sine and "
         "cosine, then coordinates.": in_sinusoids(boxes, rates, "cwf"),
         "The sinusoids are right, and not flattened: (b,n,64).":
@@ -104,9 +106,9 @@ def PositionNet(attempt):
             net.linears(torch.cat([places, words], -1))}
     learner = attempt(5, 7)
     learner.load_state_dict(net.state_dict())
-    error = expect_close(learner(boxes.clone(), masks.clone(), features.clone()), want,
-                         "Exchange both halves where the mask is 0, then one MLP over features and "
-                         "sinusoids.", mistakes=mistakes)
+    got = expect_unchanged(learner, boxes=boxes, masks=masks, features=features)
+    error = expect_close(got, want, "Exchange both halves where the mask is 0, then one MLP "
+                         "over features and sinusoids.", mistakes=mistakes)
     return f"makes tokens of 3 used and 3 unused slots (largest difference {error:.0e})"
 
 
@@ -181,6 +183,10 @@ def mistakes_of_parts(s: Slipped) -> dict[str, Tensor]:
         "x is not added to what comes through the first gate.": s.fed(s.first * s.seen),
         "The feed-forward part reads x as it came in, before the attention's answer was added.":
             s.fed(s.right, source=x),
+        "What is added to must be x as it came in, not norm1(x).":
+            s.fed(gate.norm1(x) + s.first * s.seen),
+        "norm2 and ff read x plus the first answer, not the first answer alone.":
+            s.fed(s.right, source=s.first * s.seen),
         "The feed-forward part is missing.": s.right,
         "norm1 is missing: it belongs before the attention.":
             s.fed(x + s.first * s.attended(torch.cat([x, tokens], 1))),

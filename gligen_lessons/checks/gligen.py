@@ -12,7 +12,7 @@ from ..clip import TextModel, pool
 from ..ddpm import q_sample
 from ..gligen import Grounding
 from ..unet import UNet
-from . import Wrong, exercise, expect_close
+from . import Wrong, exercise, expect_close, expect_unchanged
 from ._fixtures import NOISE, loss_mistakes
 from ._gligen_gate import GatedSelfAttentionDense, PositionNet, fourier
 from .latent import refuses
@@ -73,6 +73,10 @@ def add_gates(attempt):
     error = expect_close(got(*inputs), want(*inputs),
                          "With open gates and equal weights the prediction "
                          "is another one. Are heads and widths those of each block?")
+    own = nn.Linear(10, 10)
+    if attempt(small_unet(), own).position_net is not own:
+        raise Wrong("the position net that was handed in is not used: build a PositionNet only "
+                    "where `position_net` is None.")
     refuses(lambda: attempt(small_unet(
         down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,
         mid_block_type="UNetMidBlock2D")), "a U-Net without CrossAttn blocks came")
@@ -175,6 +179,8 @@ def phrase_features(attempt):
             pool(before, ids, parts.text.eos),
         "The feature is brought to length one. It goes into the position net as it is.":
             F.normalize(want, dim=-1),
+        "This is the last WORD's state. The end token comes after it and has read the whole "
+        "phrase.": states[torch.arange(len(ids)), (ids == parts.text.eos).int().argmax(1) - 1],
         "All phrases went in as one. Each gets a vector of its own.":
             pool(parts.text(parts.tokenizer([" ".join(phrases)])),
                  parts.tokenizer([" ".join(phrases)]), parts.text.eos)}
@@ -215,8 +221,9 @@ def drop_conditions(attempt):
     caption, phrases = 10 + torch.arange(3 * b).view(b, 3), torch.arange(2 * b).view(b, 2)
 
     def dropped(p_caption, p_grounding):
-        g, ours, theirs = torch.Generator().manual_seed(1), caption.clone(), phrases.clone()
-        got = attempt(ours, theirs, empty.clone(), p_caption, p_grounding, g)
+        g = torch.Generator().manual_seed(1)
+        got = expect_unchanged(lambda *given: attempt(*given, p_caption, p_grounding, g),
+                               caption=caption, phrases=phrases, empty=empty)
         if not isinstance(got, tuple | list) or len(got) != 2:
             raise Wrong("return both, caption and phrases.")
         for new, old in zip(got, (caption, phrases), strict=True):

@@ -85,6 +85,17 @@ def giou_is_iou(a, b):
     return own_boxes.iou(a, b)[0]
 
 
+def giou_undivided(a, b):
+    overlap, union = own_boxes.iou(a, b)
+    return overlap - (measured(a, b)[3] - union)
+
+
+def giou_in_the_shared_frame(a, b):
+    overlap, union = own_boxes.iou(a, b)
+    shared = measured(a, b)[0]
+    return overlap - (shared - union) / shared
+
+
 def giou_over_the_union(a, b):
     overlap, union = own_boxes.iou(a, b)
     return overlap - (measured(a, b)[3] - union) / union
@@ -149,6 +160,10 @@ def cost_turned(*given):
 def cost_by_squares(logits, boxes, labels, targets):
     far = (boxes[..., :, None, :] - targets[..., None, :, :]).norm(dim=-1)
     return costing(l1=0.)(logits, boxes, labels, targets) + 5 * far
+
+
+def cost_with_the_loss_s_giou(*given):
+    return reference.matching_cost(*given) + 2
 
 
 def cost_of_one_picture(logits, boxes, labels, targets):
@@ -279,6 +294,22 @@ def lost_at_the_first_queries(logits, boxes, labels, targets, eos_coef=.1):
     weight = torch.ones(nothing + 1)
     weight[nothing] = eos_coef
     return losses | {"loss_ce": F.cross_entropy(logits.transpose(1, 2), wanted, weight)}
+
+
+def lost_with_labels_unordered(logits, boxes, labels, targets, eos_coef=.1):
+    losses = reference.hungarian_loss(logits, boxes, labels, targets, eos_coef)
+    nothing = logits.shape[2] - 1
+    wanted, weight = torch.full(logits.shape[:2], nothing), torch.ones(nothing + 1)
+    for i, (rows, _) in enumerate(reference.match(logits, boxes, labels, targets)):
+        wanted[i, rows] = labels[i]
+    weight[nothing] = eos_coef
+    return losses | {"loss_ce": F.cross_entropy(logits.transpose(1, 2), wanted, weight)}
+
+
+def lost_picture_by_picture(logits, boxes, labels, targets, eos_coef=.1):
+    each = [reference.hungarian_loss(a[None], b[None], [label], [target], eos_coef)
+            for a, b, label, target in zip(logits, boxes, labels, targets, strict=True)]
+    return {name: sum(one[name] for one in each) / len(each) for name in each[0]}
 
 
 def lost_without_keys(*given):
@@ -434,6 +465,21 @@ def without_last_projection(self, x, position, source, source_position):
     return y.transpose(1, 2).flatten(2)
 
 
+def in_one_head(self, x, position, source, source_position):
+    q, k = self.q_proj(x + position), self.k_proj(source + source_position)
+    return self.o_proj(F.scaled_dot_product_attention(q, k, self.v_proj(source)))
+
+
+def values_from_x(self, x, position, source, source_position):
+    return looked(self, self.q_proj(x + position), self.k_proj(source + source_position),
+                  self.v_proj(x))
+
+
+def places_late(self, x, position, source, source_position):
+    return looked(self, self.q_proj(x) + position, self.k_proj(source) + source_position,
+                  self.v_proj(source))
+
+
 def unscaled(self, x, position, source, source_position):
     parts = self.q_proj(x + position), self.k_proj(source + source_position), self.v_proj(source)
     y = F.scaled_dot_product_attention(*map(self.split, parts), scale=1.)
@@ -500,6 +546,10 @@ def never_dropping(self, x, query, memory, position):
     x = self.self_attn_layer_norm(x + self.self_attn(x, query, x, query))
     x = self.encoder_attn_layer_norm(x + self.encoder_attn(x, query, memory, position))
     return self.final_layer_norm(x + self.mlp(x))
+
+
+def query_stays(self, x, query, memory, position):
+    return in_steps(self, x + query, query, memory, position)
 
 
 def without_sums(self, x, query, memory, position):
@@ -585,6 +635,7 @@ WRONG = {
         (sigma_greedy, "greedy choice"), (sigma_sharing_rows, "may not share"),
         (sigma_of_the_first_rows, "not only the first ones")],
     "giou": [
+        (giou_undivided, "not divided"), (giou_in_the_shared_frame, "EARLIER left"),
         (giou_is_iou, "IoU still"), (giou_over_the_union, "part of the FRAME"),
         (giou_outside_the_shared, "outside the JOINT area"), (giou_rewarding, "punishment"),
         (giou_as_a_loss, "This is the loss"), (giou_without_slope, "no slope"),
@@ -595,6 +646,7 @@ WRONG = {
         (costing(over=-2), "runs over the queries"), (costing(name=lambda p: p), "sure name"),
         (costing(overlap=2.), "More overlap"), (costing(corners=False), "into corners first"),
         (costing(l1=2., overlap=-5.), "weights are exchanged"),
+        (cost_with_the_loss_s_giou, "changes no matching"),
         (costing(l1=1.25), "averaged over the four"), (cost_turned, "matrix is turned"),
         (cost_by_squares, "L2 distance"), (cost_of_one_picture, "wrong for a batch")],
     "match": [
@@ -608,6 +660,8 @@ WRONG = {
         (lost(ce=lambda each, weight, thing: each[thing].mean()), "Only matched queries"),
         (lost(ce=lambda each, weight, thing: (each * weight).sum()), "sum over all queries"),
         (lost_at_the_first_queries, "stand at the first queries"),
+        (lost_with_labels_unordered, "learns labels[cols[i]]"),
+        (lost_picture_by_picture, "loss_ce is wrong"),
         (lost(bbox=lambda off, b: off.abs().mean()), "averaged over the four"),
         (lost(bbox=lambda off, b: off.abs().sum() / b), "targets of the batch"),
         (lost(bbox=lambda off, b: off.square().sum() / len(off)), "squared error"),
@@ -624,20 +678,23 @@ WRONG = {
     "sine_positions": [
         (waving(first=0), "count from 1"), (waving(scaled=False), "not scaled"),
         (waving(whole=1.), "run to 2 pi"), (waving(turned=True), "first half is for the row"),
-        (waving(apart=True), "alternate"), (waving(over=lambda d: d), "exponent is over d/2"),
+        (waving(apart=True), "alternate"), (waving(over=lambda d: d), "d for d/2"),
+        (waving(over=lambda d: d // 4), "twice as fast"),
         (sinusoids_by_column, "column after column"), (sinusoids_as_a_map, "not flattened")],
     "DetrAttention": [
         (attention(values_with_places), "contents only"),
         (attention(asks_without_place), "What asks does not know"),
         (attention(keys_without_place), "What is asked does not know"),
         (attention(without_last_projection), "o_proj"), (attention(unscaled), "root of a head"),
-        (attention(heads_tangled), "transpose first")],
+        (attention(heads_tangled), "transpose first"), (attention(in_one_head), "one head"),
+        (attention(values_from_x), "values come from x"),
+        (attention(places_late), "after the projections")],
     "DetrDecoderLayer": [
         (layer(silent), "their queries as positions"),
         (layer(looking_without_query), "still their"),
         (layer(positionless), "memory needs its positions"), (layer(looking_first), "order is"),
         (layer(norms_before), "AFTER each sum"), (layer(never_dropping), "Dropout is missing"),
-        (layer(without_sums), "sums are missing")],
+        (layer(without_sums), "sums are missing"), (layer(query_stays), "added to x itself")],
     "postprocess": [
         (only_where_something_wins, "only the threshold decides"),
         (nothing_as_a_thing, "taken for a thing"), (sorted_by_score, "order of the queries"),
