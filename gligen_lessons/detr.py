@@ -124,7 +124,7 @@ def matching_cost(logits: Tensor, boxes: Tensor, labels: Tensor,
     """What it would cost to hold each query responsible for each target, (...,q,n).
 
     logits (...,q,C+1), boxes (...,q,4), labels (...,n), targets (...,n,4). Minus the
-    probability of the label (not its logarithm), L1 and generalised IoU (paper, A.2).
+    probability of the label (not its logarithm), L1 and generalised IoU (paper, 3.1).
     """
     index = labels[..., None, :].expand(*logits.shape[:-1], labels.shape[-1])
     p = logits.softmax(-1).gather(-1, index)                    # (...,q,n)
@@ -252,7 +252,7 @@ class Detections:
 
 def postprocess(logits: Tensor, boxes: Tensor,
                 threshold: float = 0.) -> list[Detections]:
-    """Each picture's answers surer than `threshold` of being something (A.4).
+    """Each picture's answers surer than `threshold` of being something (sec. 4).
 
     The score is the largest probability of a class; "nothing" is left out of the
     choice, not of the softmax. No suppression: queries were taught not to repeat each

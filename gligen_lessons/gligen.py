@@ -114,7 +114,7 @@ def add_gates(unet: UNet, position_net: nn.Module | None = None) -> UNet:
 
     Without one, it is that of phrases and boxes; it is called with a grounding's
     fields by name. Until something is learnt the network paints exactly what it
-    painted before.
+    painted before. ValueError where the network has no block for a gate.
     """
     d, where = unet.context_width, unet.conv_in.weight
     if d is None:
@@ -135,7 +135,10 @@ def gate_names(unet: UNet) -> list[str]:
 
 
 def freeze(unet: UNet) -> UNet:
-    """Let gates and position net learn, and nothing else (paper, section 4)."""
+    """Let gates and position net learn, and nothing else (paper, section 4).
+
+    ValueError where the network has no gates.
+    """
     learn = set(gate_names(unet))
     if not learn:
         raise ValueError("This U-Net has no gates: call add_gates first, or load "
@@ -151,7 +154,7 @@ def drop_conditions(caption: Tensor, phrases: Tensor, empty: Tensor, p_caption: 
 
     caption (b,n) are ids, `empty` (n,) those of the empty one; phrases (b,k) number a
     table's rows, -1 in a free slot. A picture that loses its grounding loses all of it
-    (GLIGEN, section 4.2: 10 % each; its code drops half of the captions, and the
+    (GLIGEN: 10 % each; its code drops half of the captions, and the
     groundings of a whole batch at once).
     """
     no_caption = torch.rand(len(caption), generator=g) < p_caption      # (b,)

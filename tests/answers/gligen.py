@@ -101,6 +101,13 @@ def sinusoids_first(self, boxes, masks, features):
                   used * words + free * self.null_positive_feature)
 
 
+def null_in_place(self, boxes, masks, features):
+    places = reference.fourier(boxes)
+    features[masks == 0] = self.null_positive_feature
+    places[masks == 0] = self.null_position_feature
+    return joined(self, features, places)
+
+
 def by_where(self, boxes, masks, features):
     used = masks[..., None] > 0
     words = torch.where(used, features, self.null_positive_feature)
@@ -152,6 +159,13 @@ def cross_attention(self, x, objs):
     return x + self.scale * self.alpha_dense.tanh() * self.ff(self.norm2(x))
 
 
+def norm_stays(self, x, objs):
+    both = self.norm1(torch.cat([x, self.linear(objs)], 1))
+    x = both[:, :x.shape[1]] + self.scale * self.alpha_attn.tanh() * self.attn(
+        both)[:, :x.shape[1]]
+    return x + self.scale * self.alpha_dense.tanh() * self.ff(self.norm2(x))
+
+
 def in_place(self, x, objs):
     seen = self.attn(self.norm1(torch.cat([x, self.linear(objs)], 1)))[:, :x.shape[1]]
     x += self.scale * self.alpha_attn.tanh() * seen
@@ -176,9 +190,9 @@ def tokens_in_front(self, x, objs):
 def filler(blocks=reference.transformer_blocks, width=lambda a, unet: a.to_q.in_features,
            heads=lambda a: a.heads, where=lambda unet: unet.conv_in.weight,
            net=reference.PositionNet,
-           checked=True, closed=0., shared=False, returned=True):
+           checked=True, closed=0., shared=False, returned=True, own_net=True):
     """An add_gates with a mistake in one place."""
-    def filled(unet):
+    def filled(unet, position_net=None):
         d = unet.context_width
         if d is None and checked:
             raise ValueError("This U-Net reads no words.")
@@ -190,7 +204,8 @@ def filler(blocks=reference.transformer_blocks, width=lambda a, unet: a.to_q.in_
                 torch.nn.init.constant_(one.alpha_attn, closed)
             block.fuser = one
         if net:
-            unet.position_net = net(d, d).to(where(unet))
+            given = position_net if own_net else None
+            unet.position_net = (given or net(d, d)).to(where(unet))
         return unet if returned else None
     return filled
 
@@ -208,7 +223,7 @@ def spoils_old_weights(unet):
     return reference.add_gates(unet)
 
 
-def by_class_name(unet):
+def by_class_name(unet, position_net=None):
     d = unet.context_width
     if not d:
         raise ValueError("There are no cross-attention blocks in this U-Net.")
@@ -216,7 +231,7 @@ def by_class_name(unet):
         if type(module).__name__ == "BasicTransformerBlock":
             width = module.norm1.normalized_shape[0]
             module.fuser = reference.GatedSelfAttentionDense(width, module.attn1.heads, d)
-    unet.position_net = reference.PositionNet(d, d)
+    unet.position_net = reference.PositionNet(d, d) if position_net is None else position_net
     return unet.to(unet.conv_in.weight)
 
 
@@ -328,6 +343,7 @@ def caption_alone(*given):
 
 
 def at_fixed_counts(caption, phrases, empty, p_caption, p_grounding, g):
+    caption, phrases = caption.clone(), phrases.clone()
     order = torch.rand(2, len(caption), generator=g).argsort(1)
     for rows, p, part, void in ((order[0], p_caption, caption, empty),
                                 (order[1], p_grounding, phrases, -1)):
@@ -335,13 +351,21 @@ def at_fixed_counts(caption, phrases, empty, p_caption, p_grounding, g):
     return caption, phrases
 
 
+def coins_in_place(caption, phrases, empty, p_caption, p_grounding, g):
+    caption[torch.rand(len(caption), generator=g) < p_caption] = empty
+    phrases[torch.rand(len(phrases), generator=g) < p_grounding] = -1
+    return caption, phrases
+
+
 def by_bernoulli(caption, phrases, empty, p_caption, p_grounding, g):
+    caption, phrases = caption.clone(), phrases.clone()
     for part, p, void in ((caption, p_caption, empty), (phrases, p_grounding, -1)):
         part[torch.bernoulli(torch.full((len(part),), p), generator=g).bool()] = void
     return caption, phrases
 
 
 def in_a_loop_of_pictures(caption, phrases, empty, p_caption, p_grounding, g):
+    caption, phrases = caption.clone(), phrases.clone()
     for i in range(len(caption)):
         if float(torch.rand((), generator=g)) < p_caption:
             caption[i] = empty
@@ -398,6 +422,7 @@ WRONG = {
         (sinusoids(order=(0, 1, 3, 2, 4)), "coordinates come before"),
         (sinusoids(order=(0, 1, 4, 3, 2)), "all sines come before"),
         (sinusoids(order=(0, 1, 2, 4, 3)), "sines of a coordinate, then"),
+        (sinusoids(order=(0, 1, 4, 2, 3)), "coordinate by coordinate"),
         (sinusoids(flat=False), "not flattened"), (in_32_bits, "64 bits")],
     "PositionNet": [
         (tokens(masks_ignored), "masks are ignored"), (tokens(tokens_zeroed), "after the MLP"),
@@ -405,7 +430,8 @@ WRONG = {
         (tokens(zeros_for_null), "phrase and the box are zero"),
         (tokens(zero_box), "box in the corner"), (tokens(upside_down), "upside down"),
         (tokens(null_added), "added to every slot"),
-        (tokens(sinusoids_first), "features, sinusoids")],
+        (tokens(sinusoids_first), "features, sinusoids"),
+        (tokens(null_in_place), "itself was changed")],
     "GatedSelfAttentionDense": [
         (gated(tokens_kept), "token selection"),
         (slipping(rows=lambda n: slice(-n, None)), "the LAST rows"),
@@ -426,7 +452,9 @@ WRONG = {
                   lambda g: (g.scale * g.alpha_dense).tanh()), "inside the tanh"),
         (gated(gate_on_everything), "multiplies x as well"),
         (slipping(keep=torch.zeros_like), "x is not added"),
-        (slipping(fed=lambda g, x, new: g.ff(g.norm2(x))), "as it came in"),
+        (slipping(fed=lambda g, x, new: g.ff(g.norm2(x))), "before the attention's answer"),
+        (gated(norm_stays), "not norm1(x)"),
+        (slipping(fed=lambda g, x, new: g.ff(g.norm2(new - x))), "not the first answer alone"),
         (slipping(second=lambda g: 0.), "feed-forward part is missing"),
         (slipping(join=lambda g, x, y: torch.cat([x, y], 1)), "norm1 is missing"),
         (slipping(join=lambda g, x, y: torch.cat([g.norm1(x), y], 1)), "pixels only; it norm"),
@@ -440,6 +468,7 @@ WRONG = {
         (filler(heads=lambda a: 1), "heads in a block that has"),
         (filler(where=lambda unet: torch.zeros(1)), "64 bits"),
         (filler(closed=1.), "every gate begins closed"),
+        (filler(own_net=False), "handed in is not used"),
         (filler(checked=False), "CrossAttn blocks came"), (filler(returned=False), "returned None"),
         (of_a_copy, "returned another network"), (spoils_old_weights, "old weights have changed")],
     "freeze": [
@@ -454,6 +483,8 @@ WRONG = {
     "phrase_features": [
         (reading(lambda states, ids, eos: states[:, -1]), "the LAST place"),
         (reading(lambda states, ids, eos: states[:, 0]), "first token's state"),
+        (reading(lambda states, ids, eos: states[
+            torch.arange(len(ids)), (ids == eos).int().argmax(1) - 1]), "last WORD"),
         (reading(lambda states, ids, eos: states.mean(1)), "mean over all tokens"),
         (reading(lambda states, ids, eos: states.amax(1)), "largest value"),
         (reading(lambda states, ids, eos: states), "one vector"),
@@ -469,7 +500,7 @@ WRONG = {
         (dropping(void=0), "neither as they came nor empty"),
         (dropping(void=torch.tensor([[-1, 0]])), "neither as they came"),
         (only_the_first_slot, "neither as they came"), (ids_of_nothing, "captions are neither"),
-        (caption_alone, "return both"), (at_fixed_counts, "with a probability")],
+        (caption_alone, "return both"), (coins_in_place, "itself was changed"), (at_fixed_counts, "with a probability")],
     "l_grounding": [
         (loss_of(lambda z0, zt, eps: z0), "compared with z0"),
         (loss_of(lambda z0, zt, eps: zt), "compared with zt"),
