@@ -88,6 +88,11 @@ def attention_concentration(attempt):
         "The fraction is upside down: inside stands above.": 1 / over(inside)}
     error = expect_close(attempt(maps.clone(), boxes.clone()), over(inside), "The mean of the map "
                          "inside the box, over its mean everywhere.", mistakes=mistakes)
+    small, narrow = 1e-3 * maps, boxes.clone()
+    narrow[0, 0] = torch.tensor([.42, .62, .5, .7])             # less than a pixel
+    expect_close(attempt(small, narrow), over(finely_covered(narrow, 5), small.mean((2, 3)), small),
+                 "Right for large numbers only. Attention spread evenly over 286 places is .0035, "
+                 "and a box may cover less than one pixel: `clamp(min=1e-9)`, far below both.")
     maps[1, 2] = 0
     expect_close(attempt(maps, boxes)[1, 2], torch.tensor(0.), "A map of a slot that is not used "
                  "is all zero: answer 0 there, `clamp` what you divide by.")

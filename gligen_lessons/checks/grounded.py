@@ -28,7 +28,8 @@ def rates_of(groups, unet: UNet) -> dict[str, float]:
     names = {id(p): name for name, p in unet.named_parameters()}
     found = {}
     for group in groups:
-        for p in group["params"]:
+        params = group["params"]
+        for p in [params] if isinstance(params, Tensor) else params:  # AdamW takes one alone, too
             if isinstance(p, str):
                 raise Wrong("these are names. AdamW wants the parameters: "
                             "`unet.get_parameter(name)`.")
@@ -65,8 +66,8 @@ def gate_parameter_groups(attempt):
              "a group too."),
             (rates(set(new) - set(scalars), ()), "The scalars are in no group, so they never "
              "move and every gate stays closed."),
-            (rates(new, ()), "All learn at the slow rate: that is the training which opens no "
-             "gate."),
+            (rates(new, ()), "All learn at the slow rate. The scalars want GATE_RATE: they "
+             "should not wait for a tenth of a short run."),
             (rates(new, new), "All learn at the fast rate. It is for the two scalars of each gate "
              "alone; weights would be torn apart."),
             (rates(new, [n for n in new if ".fuser." in n]), "Whole gates are in the fast group. "
@@ -182,7 +183,17 @@ class PredictedTwice:
             "`strength` is ignored: all gates are wide open.": guide(
                 self.call(self.null, none, 1.), self.call(self.context, boxes, 1.), s),
             "Here guidance_scale is s, not Ho and Salimans' w = s - 1.": guide(no, yes, s + 1),
-            "`guidance_scale` is ignored; this is the prediction with caption and boxes.": yes}
+            "`guidance_scale` is ignored; this is the prediction with caption and boxes.": yes,
+            "Each picture stands beside its copy: [a, a, b, b]. `torch.cat([xt, xt])` is [a, b, a, "
+            "b], in the order of the captions.": self.beside_its_copy(s)}
+
+    def beside_its_copy(self, s: float) -> Tensor:
+        """The guided prediction of a batch whose latents stand in another order than the rest."""
+        with reference.gate_scale(self.unet, .5):
+            both = self.unet(self.xt.repeat_interleave(2, 0), self.t.repeat(2),
+                             torch.cat([self.null, self.context]),
+                             self.grounding.none().beside(self.grounding))
+        return guide(*both.chunk(2), s)
 
 
 @exercise("gligen_lessons.grounded:grounded_eps")
@@ -208,8 +219,10 @@ def grounded_eps(attempt):
     late = torch.full_like(team.t, 20)
     plain = guide(team.unet(team.xt, late, team.null), team.unet(team.xt, late, team.context), 3.)
     expect_close(requested(3., late), plain,
-                 "At a step of strength 0 the prediction is that of the old "
-                 "network.")
+                 "At a step of strength 0 the guided prediction is that of the old "
+                 "network.", mistakes={
+                     "Where gates are closed the caption guides no longer: two predictions there, "
+                     "too, both without grounding.": team.unet(team.xt, late, team.context)})
     expect_close(requested(1., team.t), yes,
                  "At a scale of 1 the prediction with caption and boxes is "
                  "the answer.")
@@ -235,11 +248,16 @@ def mistakes_of_intervals(values: np.ndarray) -> dict[str, tuple[float, float]]:
     rows = np.random.default_rng(1).integers(len(values), size=(20_000, len(values)))
     means, half = values[rows].mean(1), 1.96 * values.std(ddof=1) / len(values) ** .5
     low, high = np.percentile(means, [2.5, 97.5])
+    slim = 1.96 * means.std() / len(means) ** .5
     return {
         "This is the interval of the VALUES. Wanted is that of their mean: take the mean of each "
         "draw first.": tuple(np.percentile(values, [2.5, 97.5])),
         "Each draw holds every value once, so all means are equal: draw WITH replacement.":
             (values.mean(), values.mean()),
+        "The mean runs over the draws here. Each row is one draw: take the mean over axis 1.":
+            tuple(np.percentile(values[rows].mean(0), [2.5, 97.5])),
+        "The spread of the means is divided by the root of draws: more draws do not make the data "
+        "surer. Take the percentiles of the means.": (values.mean() - slim, values.mean() + slim),
         "This is the 90 % interval: 95 % lie between the percentiles 2.5 and 97.5.":
             tuple(np.percentile(means, [5, 95])),
         "np.percentile counts in percent: 2.5 and 97.5, not .025 and .975.":
@@ -282,6 +300,6 @@ def bootstrap(attempt):
                     "np.random.default_rng(seed).")
     if ends(attempt(many.copy(), 2, 50)) == once:
         raise Wrong("`seed` is ignored: two seeds gave the same draws.")
-    few = ends(attempt([3., 3., 3.]))
+    few = ends(attempt(np.full(3, 3.)))
     expect_close(few, (3., 3.), "The mean of equal values is certain: both ends lie on it.")
     return f"finds {low:.2f} to {high:.2f} (within {error:.0e})"

@@ -65,7 +65,7 @@ def by_modules(unet):
 
 
 def one_group_each(unet):
-    return [{"params": [unet.get_parameter(n)], "lr": GATE_RATE if scalar(n) else RATE}
+    return [{"params": unet.get_parameter(n), "lr": GATE_RATE if scalar(n) else RATE}
             for n in gate_names(unet)]
 
 
@@ -155,6 +155,24 @@ def never_closed(unet, context, null_context, grounding, guidance_scale, strengt
                                   {t: beta or 1. for t, beta in strength.items()}, through)
 
 
+def alone_where_closed(unet, context, null_context, grounding, guidance_scale, strength,
+                       through=None):
+    right = reference.grounded_eps(unet, context, null_context, grounding, guidance_scale, strength,
+                                   through)
+    return lambda xt, t: right(xt, t) if strength[int(t[0])] else unet(xt, t, context, None)
+
+
+def each_beside_its_copy(unet, context, null_context, grounding, guidance_scale, strength,
+                         through=None):
+    both, told = torch.cat([null_context, context]), grounding.none().beside(grounding)
+
+    def guided(xt, t):
+        with reference.gate_scale(unet, strength[int(t[0])]):
+            eps_hat = unet(xt.repeat_interleave(2, 0), t.repeat_interleave(2, 0), both, told)
+        return guide(*eps_hat.chunk(2), guidance_scale)
+    return guided
+
+
 def by_extrapolation(away, towards, s):
     return s * towards + (1 - s) * away
 
@@ -182,6 +200,24 @@ def bell_curve(values, seed=0, draws=2000):
     values = np.asarray(values, dtype=float)
     half = 1.96 * values.std(ddof=1) / np.sqrt(len(values))
     return values.mean() - half, values.mean() + half
+
+
+def slim_bell(values, seed=0, draws=2000):
+    rows = np.random.default_rng(seed).integers(len(values), size=(draws, len(values)))
+    means = values[rows].mean(1)
+    half = 1.96 * means.std() / np.sqrt(draws)
+    return means.mean() - half, means.mean() + half
+
+
+def by_choice(values, seed=0, draws=2000):
+    drawn = np.random.default_rng(seed).choice(values, (draws, len(values)))
+    return np.percentile(drawn.mean(0), [2.5, 97.5])
+
+
+def by_the_hints(values, seed=0, draws=2000):
+    rows = np.random.default_rng(seed).integers(len(values), size=(draws, len(values)))
+    low, high = np.percentile(values[rows].mean(1), [2.5, 97.5])
+    return low, high
 
 
 def all_ends(values, seed=0, draws=2000):
@@ -281,6 +317,19 @@ def outside(maps, cover):
     return (maps * (1 - cover)).sum((2, 3)) / (1 - cover).sum((2, 3))
 
 
+def clamped_high(maps, boxes_xyxy):
+    cover = torch.einsum("bny,bnx->bnyx", *ruler(boxes_xyxy, maps.shape[-1])[::-1])
+    mean = (maps * cover).sum((2, 3)) / cover.sum((2, 3)).clamp(min=1e-9)
+    return mean / maps.mean((2, 3)).clamp(min=1e-3)
+
+
+def clamped_area(maps, boxes_xyxy):
+    cover = maps.shape[-1]**2 * torch.einsum("bny,bnx->bnyx",
+                                             *ruler(boxes_xyxy, maps.shape[-1])[::-1])
+    mean = (maps * cover).sum((2, 3)) / cover.sum((2, 3)).clamp(min=1)
+    return mean / maps.mean((2, 3)).clamp(min=1e-9)
+
+
 def nan_for_unused(maps, boxes_xyxy):
     cover = torch.einsum("bny,bnx->bnyx", *ruler(boxes_xyxy, maps.shape[-1])[::-1])
     return (maps * cover).sum((2, 3)) / cover.sum((2, 3)) / maps.mean((2, 3))
@@ -337,10 +386,14 @@ WRONG = {
         (predictor(scale=lambda s: 1.), "is ignored"),
         (predictor(detour=False), "`through` is ignored"),
         (predictor(checked=False), "scale of -1"),
+        (alone_where_closed, "caption guides no longer"),
+        (each_beside_its_copy, "beside its copy"),
         (gates_left_half_closed, "still half closed"), (never_closed, "of the old network")],
     "bootstrap": [
         (of_the_values, "of the values"), (resampler(replace=False), "with replacement"),
-        (resampler(cut=(5, 95)), "90 % interval"), (resampler(cut=(.025, .975)), "in percent"),
+        (resampler(lambda drawn: drawn.mean(0)), "over axis 1"), (by_choice, "over axis 1"),
+        (slim_bell, "root of draws"), (resampler(cut=(5, 95)), "90 % interval"),
+        (resampler(cut=(.025, .975)), "in percent"),
         (all_ends, "smallest and the largest"), (resampler(cut=(25, 75)), "quartiles"),
         (bell_curve, "bell curve"), (about_zero, "each side of 0"),
         (resampler(out=lambda ends: tuple(ends[::-1])), "upper end comes first"),
@@ -373,6 +426,7 @@ WRONG = {
         (concentration_of(boxes=corners), "centre, width"),
         (concentration_of(above=lambda maps, cover: (maps * cover).sum((2, 3))), "large boxes win"),
         (concentration_of(last=lambda x: 1 / x), "upside down"),
+        (clamped_high, "clamp(min=1e-9)"), (clamped_area, "clamp(min=1e-9)"),
         (nan_for_unused, "NaN or infinite")],
 }
 
@@ -380,7 +434,7 @@ RIGHT = {
     "gate_parameter_groups": [slow_first, by_modules, one_group_each],
     "gate_schedule": [as_array, one_by_one],
     "grounded_eps": [predictor(), predictor(mix=by_extrapolation)],
-    "bootstrap": [by_torch, by_counts, resampler()],
+    "bootstrap": [by_torch, by_counts, by_the_hints, resampler()],
     "gate_attention": [pixels_ask_alone, by_hand],
     "attention_concentration": [on_a_fine_grid, concentration_of()],
 }
