@@ -61,6 +61,8 @@ def check_boxes(boxes_xyxy: Tensor, where: str = "boxes") -> Tensor:
         boxes = torch.as_tensor(boxes_xyxy, dtype=torch.float32)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{where} must be numbers (n,4), got {boxes_xyxy!r}.") from error
+    if boxes.shape == (0,):                               # an empty list: no boxes
+        boxes = boxes.reshape(0, 4)
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise ValueError(f"{where} must be (n,4), got {tuple(boxes.shape)}.")
     if not torch.isfinite(boxes).all():

@@ -61,8 +61,8 @@ def grounded_eps(unet: UNet, context: Tensor, null_context: Tensor,
     """A function eps_hat = f(xt, t), guided by caption and grounding at once.
 
     `strength` says for each step how far the gates are open. Guidance leads away
-    from the prediction with the null caption and no grounding. `through` calls the
-    network where it is shown more than xt.
+    from the prediction with the null caption and no grounding. `through`,
+    called with (xt, t, context, grounding) in the network's place, may show it more.
     """
     check_scale(guidance_scale)
     call = through or unet
@@ -163,8 +163,8 @@ def attention_concentration(maps: Tensor, boxes_xyxy: Tensor) -> Tensor:
     """How much more the pixels in a slot's box attend to it than all pixels do, (b,n).
 
     The mean of a map (b,n,side,side) inside its box, by the part of each pixel that the
-    box covers, over its mean everywhere. 1: the box is not noticed. 0 where a map is
-    all zero.
+    box covers, over its mean everywhere. 1: the box is not noticed; 1 over its area is
+    the most. 0 where a map is all zero.
     """
     inside = coverage(boxes_xyxy.to(maps), maps.shape[-1])          # (b,n,side,side)
     weight = inside / inside.sum((2, 3), keepdim=True).clamp(min=1e-9)

@@ -30,8 +30,7 @@ def masks_from_boxes(boxes: list, side: int, round_outward: bool = False) -> Ten
     """
     masks = torch.ones(len(boxes), 1, side, side)
     for i, places in enumerate(boxes):
-        found = torch.as_tensor(places, dtype=torch.float32).reshape(-1, 4)
-        corners = boxes_.check_boxes(found, f"Picture {i}: boxes") * side
+        corners = boxes_.check_boxes(places, f"Picture {i}: boxes") * side
         if round_outward:
             corners[:, 2:] = (corners[:, 2:] - 1e-4).ceil()   # rounding touches nothing
         corners = corners.int()

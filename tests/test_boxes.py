@@ -106,7 +106,7 @@ def test_check_hands_good_boxes_on(found):
     assert torch.equal(check_boxes(found),
                        found.float()) and check_boxes(found).dtype == torch.float32
     assert check_boxes(found.tolist()).shape == (3, 4)
-    assert check_boxes(torch.zeros(0, 4)).shape == (0, 4)
+    assert check_boxes(torch.zeros(0, 4)).shape == check_boxes([]).shape == (0, 4)
 
 
 def test_check_forgives_rounding_at_the_border():

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..ddim import ddim_step, timesteps
 from ..ddpm import q_sample
+from ..schedule import extract
 from . import Wrong, exercise, expect_close, looks_like
 from ._fixtures import END, NOISE, yielded
 
@@ -25,7 +26,7 @@ def blend_known(attempt):
     """Two latents, each at a step of its own."""
     (z0, mask), t = a_hole(), torch.tensor([4, 33])
     zt, eps = torch.randn_like(z0), torch.randn_like(z0)
-    noised = q_sample(z0, t, eps, NOISE)
+    noised, level = q_sample(z0, t, eps, NOISE), extract(NOISE.alpha_bar, t, z0)
     mistakes = {
         "Inside and outside have changed places: what is kept (mask 1) comes from z0.":
             noised * (1 - mask) + zt * mask,
@@ -33,6 +34,8 @@ def blend_known(attempt):
             z0 * mask + zt * (1 - mask),
         "Noise was added to z0 as it is: q_sample mixes them at the level of t.":
             (z0 + eps) * mask + zt * (1 - mask),
+        "The square roots are missing: sqrt(alpha_bar) of z0 and sqrt(1 - alpha_bar) of eps.":
+            (level * z0 + (1 - level) * eps) * mask + zt * (1 - mask),
         "What is kept is noised to the step before t. zt stands at t, and both must match.":
             q_sample(z0, t - 1, eps, NOISE) * mask + zt * (1 - mask),
         "Both pictures are noised to the first one's step.":
@@ -47,8 +50,12 @@ def blend_known(attempt):
             eps * mask + zt * (1 - mask)}
     given = zt.clone()
     got = attempt(zt, z0.clone(), mask.clone(), t, eps.clone(), NOISE)
+    looks_like(got, mistakes)
+    if isinstance(got, Tensor) and got.dtype == torch.float64:
+        raise Wrong("the result is torch.float64, as `schedule.alpha_bar` is: use `q_sample`, or "
+                    "bring alpha_bar to zt.dtype.")
     error = expect_close(got, noised * mask + zt * (1 - mask), "Noise z0 to t with eps; take it "
-                         "where mask is 1, zt elsewhere.", mistakes=mistakes)
+                         "where mask is 1, zt elsewhere.")
     if not torch.equal(zt, given):
         raise Wrong("it changes the zt that it was given. Make a new tensor.")
     return f"puts {int(mask.sum())} places back at steps 4 and 33 (largest difference {error:.0e})"
@@ -85,9 +92,9 @@ def trajectory(z0: Tensor, mask: Tensor, seed: int, *, keep: str = "before", ren
         if keep != "never":
             eps = drawn() if renew or eps is None else eps
             known = q_sample(z0, (t + level).clamp(min=0), eps, NOISE)
-        if keep in ("before", "at last"):
-            zt = known * mask + zt * (1 - mask)
-        zt = ddim_step(a_prediction(zt, t), zt, t, t - down, NOISE, end=end)
+        seen = zt if keep in ("never", "after") else known * mask + zt * (1 - mask)
+        zt = zt if keep == "seen" else seen
+        zt = ddim_step(a_prediction(seen, t), zt, t, t - down, NOISE, end=end)
         if keep == "after":
             zt = known * mask + zt * (1 - mask)
         found.append(zt)
@@ -106,6 +113,8 @@ def mistakes(z0: Tensor, mask: Tensor, seed: int) -> dict[str, tuple]:
                                                                                   keep="never"),
         "What is kept is put back AFTER each step. Then the network has not seen it at this level: "
         "put it back before the prediction.": trajectory(*told, keep="after"),
+        "The prediction saw the blended latent, but the step goes down from the old zt: blend "
+        "first, then use the result for both.": trajectory(*told, keep="seen"),
         "All steps put back the same noise. Draw it again before each.": trajectory(*told,
                                                                                    renew=False),
         "The last step goes to alpha_bar 1. Stable Diffusion ends at alpha_bar[0]: hand on `end`.":

@@ -18,14 +18,16 @@ def a_picture() -> InpaintingCase:
 
 
 def sightings() -> list[Detected]:
-    """Found, twice over and in another colour; missed, with a neighbour near; nothing seen."""
+    """Found, twice over and in another colour; missed, a neighbour near; none seen; found first."""
     found = Detected(["boat", "car", "house", "cat"],
                  ["a red boat", "an orange car", "a blue house", "a red car"],
                  torch.tensor([[.44, .48, .72, .78], [.46, .5, .81, .79], [.06, .2, .4, .8],
                                [.6, .5, .8, .95]]))
     missed = Detected(["tree", "car"], ["a green tree", "a red car"],
                   torch.tensor([[.7, .12, .95, .6], [.1, .1, .3, .3]]))
-    return [found, missed, Detected([], [], torch.zeros(0, 4))]
+    first = Detected(["car", "tree"], ["an orange car", "a green tree"],
+                     torch.tensor([[.46, .5, .81, .79], [.7, .12, .95, .6]]))
+    return [found, missed, Detected([], [], torch.zeros(0, 4)), first]
 
 
 def requests_of(phrases: list[str], boxes_xyxy: Tensor) -> set[tuple]:
@@ -56,6 +58,9 @@ def judge(arm: str, got: Instruction | None, right: Instruction | None, one: Inp
                     "scenes are counted and not repaired in silence.")
     if right is None:
         return
+    if got is None and arms.same_thing(one.box, seen) == 0:
+        raise Wrong(f"{arm} is None although the detector found its target. Row 0 counts as found: "
+                    "ask `is None`.")
     if not isinstance(got, Instruction):
         raise Wrong(f"arm {arm} should have an Instruction(caption, phrases, boxes_xyxy), not a "
                     f"{type(got).__name__}.")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from .. import inpaint as reference
 from ..ddpm import q_sample
 from ..unet import UNet
-from . import Wrong, exercise, expect_close
+from . import Wrong, exercise, expect_close, expect_no_draw
 from ._fixtures import NOISE, loss_mistakes
 from ._inpaint_sampling import blend_known, inpaint_steps
 from ._instructions import instructions
@@ -93,6 +93,9 @@ def expand_conv_in(attempt):
         raise Wrong("it returned another network. Exchange the first layer of the one that came.")
     c = old.in_channels
     first_layer(got, old, wide.conv_in)
+    if got.conv_in.in_channels != got.conv_in.weight.shape[1]:
+        raise Wrong(f"the layer still says that it reads {got.conv_in.in_channels} channels "
+                    "(`conv_in.in_channels`): build a new `nn.Conv2d`.")
     if got.config.get("in_channels") != got.conv_in.in_channels:
         raise Wrong(f"config still says {got.config.get('in_channels')} channels: a saved network "
                     "is built from it.")
@@ -132,11 +135,11 @@ def first_layer(got: UNet, old: nn.Conv2d, wide: nn.Conv2d) -> None:
                     "leave it a layer.")
 
 
-def listening(zt: Tensor, *rest) -> Tensor:
+def listening(zt: Tensor, t=None, context=None, grounding=None) -> Tensor:
     """Stands for a network of nine channels: hands back what it was shown."""
-    if len(rest) != 3 or any(part is None for part in rest):
+    if any(part is None for part in (t, context, grounding)):
         raise Wrong("t, context and grounding did not reach the network: hand on `*rest`.")
-    return zt + 100 * rest[0].view(-1, 1, 1, 1) + rest[1].mean() + rest[2]
+    return zt + 100 * t.view(-1, 1, 1, 1) + context.mean() + grounding
 
 
 def slots_for(copies: int) -> tuple:
@@ -251,7 +254,8 @@ def l_inpaint(attempt):
             ((prediction() - eps).square() * inside).sum() / inside.sum(),
         "The hole counts, divided by the size of the whole picture: take the plain mean.":
             F.mse_loss(prediction() * inside, eps * inside)}
-    got = attempt(unet, z0.clone(), t, eps.clone(), context, grounding, mask.clone(), NOISE)
+    got = expect_no_draw(attempt, "eps", unet, z0.clone(), t, eps.clone(), context, grounding,
+                         mask.clone(), NOISE)
     error = expect_close(got, want, "Noise z0 to t, show the network what is kept, compare its "
                          "prediction with eps.", mistakes=mistakes)
     return f"is equation 9 with {7} channels shown (largest difference {error:.0e})"

@@ -41,6 +41,17 @@ def up_when_outward(edge, round_outward):
     return edge.ceil() if round_outward else edge.floor()
 
 
+def by_the_hints(boxes, side, round_outward=False):
+    masks = torch.ones(len(boxes), 1, side, side)
+    for i, found in enumerate(boxes):
+        edges = boxes_.check_boxes(found, "boxes") * side
+        if round_outward:
+            edges[:, 2:] = (edges[:, 2:] - 1e-4).ceil()
+        for x0, y0, x1, y1 in edges.int().tolist():
+            masks[i, :, y0:y1, x0:x1] = 0
+    return masks
+
+
 def by_comparing(boxes, side, round_outward=False):
     """No loop over places: a place is painted when it lies between a box's edges."""
     masks, place = torch.ones(len(boxes), 1, side, side), torch.arange(side)
@@ -101,6 +112,11 @@ def by_joining(unet):
     return unet
 
 
+def in_the_old_layer(unet):
+    by_joining(unet).conv_in.in_channels = unet.config.get("out_channels", 4)
+    return unet
+
+
 # concat_inpainting_inputs
 
 
@@ -118,6 +134,13 @@ def shower(order=lambda zt, kept, mask: [zt, kept, mask], kept=lambda z0, mask: 
 
 def not_repeated(unet, z0, mask):
     return lambda zt, *more: unet(torch.cat([zt, z0 * mask, mask], 1), *more)
+
+
+def by_names(unet, z0, mask):
+    known = torch.cat([z0 * mask, mask], 1)
+    return lambda zt, t, context, grounding: unet(
+        torch.cat([zt, known.repeat(len(zt) // len(z0), 1, 1, 1)], 1), t=t, context=context,
+        grounding=grounding)
 
 
 def called_at_once(unet, z0, mask):
@@ -148,6 +171,16 @@ def into_zt(zt, z0, mask, t, eps, schedule):
     zt *= 1 - mask
     zt += ddpm.q_sample(z0, t, eps, schedule) * mask
     return zt
+
+
+def without_roots(z0, t, eps, schedule):
+    level = schedule.alpha_bar[t].view(-1, 1, 1, 1)
+    return level * z0 + (1 - level) * eps
+
+
+def in_64_bits(z0, t, eps, schedule):
+    level = schedule.alpha_bar[t].view(-1, 1, 1, 1)
+    return level.sqrt() * z0 + (1 - level).sqrt() * eps
 
 
 def by_choosing(zt, z0, mask, t, eps, schedule):
@@ -212,6 +245,13 @@ def all_shown(unet, z0, t, eps, context, grounding, mask, schedule):
     return F.mse_loss(unet(torch.cat([zt, z0, mask], 1), t, context, grounding), eps)
 
 
+def put_back(unet, z0, t, eps, context, grounding, mask, schedule):
+    zt = ddpm.q_sample(z0, t, eps, schedule)
+    zt = reference.blend_known(zt, z0, mask, t, torch.randn_like(z0), schedule)
+    return F.mse_loss(reference.concat_inpainting_inputs(unet, z0, mask)(zt, t, context,
+                                                                         grounding), eps)
+
+
 def hole_mean(prediction, eps, mask):
     inside = (1 - mask).expand_as(eps)
     return ((prediction - eps).square() * inside).sum() / inside.sum()
@@ -256,8 +296,9 @@ def sampler(keep="before", renew=True, end=None, each=True, level=0, down=None, 
                 eps = drawn() if renew or eps is None else eps
             if keep in ("before", "at last"):
                 zt = reference.blend_known(zt, z0, mask, (t + level).clamp(min=0), eps, schedule)
+            seen = reference.blend_known(zt, z0, mask, t, eps, schedule) if keep == "seen" else zt
             with torch.set_grad_enabled(not free):
-                eps_hat = model(zt, t)
+                eps_hat = model(seen, t)
             t_prev = t - (down or schedule.T // len(visited))
             last = float(schedule.alpha_bar[0]) if end is None else end
             zt = ddim.ddim_step(eps_hat, zt, t, t_prev, schedule, end=last)
@@ -361,6 +402,11 @@ def never_none(reference, one, seen):
     return reference or with_entries(true_target(one))
 
 
+def zero_is_false(one, seen):
+    said = arms.instructions(one, seen)
+    return said if arms.same_thing(one.box, seen) else said | {"C": None}
+
+
 def caption_of_all(reference, one, seen):
     return Instruction(", ".join(reference.phrases), reference.phrases, reference.boxes_xyxy)
 
@@ -416,6 +462,7 @@ WRONG = {
         (widener(lambda w, old, c: w[:, -c:].copy_(old)), "read the LAST"),
         (random_new_channels, "fresh layer is full"), (widener(rest=.01), "begin at zero"),
         (widener(bias=False), "the bias is not"), (widener(config=False), "config still says"),
+        (in_the_old_layer, "build a new"),
         (widener(channels=lambda c: 9), "has three, not four"),
         (widener(keep_type=False), "in a network of"),
         (widener(checked=False), "wide already came"), (widener(tracked=False), "cannot learn"),
@@ -434,6 +481,7 @@ WRONG = {
         (keeper(join=lambda known, zt, mask: known * (1 - mask) + zt * mask), "changed places"),
         (keeper(lambda z0, t, eps, schedule: z0), "without noise"),
         (keeper(lambda z0, t, eps, schedule: z0 + eps), "q_sample mixes"),
+        (keeper(without_roots), "square roots"), (keeper(in_64_bits), "bring alpha_bar"),
         (keeper(step=lambda t: t - 1), "step before t"),
         (keeper(step=lambda t: t[:1].expand_as(t)), "first one's step"),
         (keeper(join=lambda known, zt, mask: known * mask), "hole is left empty"),
@@ -461,9 +509,10 @@ WRONG = {
          "size of the whole"),
         (loss_of(measure=lambda a, b, m: (a - b).square().sum()), "squares are summed"),
         (loss_of(measure=lambda a, b, m: F.l1_loss(a, b)), "absolute differences"),
-        (without_the_mask, "shown 3 channels, not 7")],
+        (put_back, "Draw none"), (without_the_mask, "shown 3 channels, not 7")],
     "inpaint_steps": [
         (sampler(keep="never"), "nothing is put back"), (sampler(keep="after"), "AFTER each step"),
+        (sampler(keep="seen"), "from the old zt"),
         (sampler(renew=False), "draw it again"), (sampler(end=1.), "ends at alpha_bar[0]"),
         (sampler(each=False), "one generator draws"), (sampler(count=False), "begin from one seed"),
         (sampler(level=-1), "another step than"), (sampler(down=1), "goes down by one"),
@@ -484,12 +533,13 @@ WRONG = {
         (teller("C", lambda reference, one, seen: None), "not a NoneType"),
         (teller("D", true_things), "comes first"), (teller("D", target_last), "comes first"),
         (teller("D", detections_in_d), "nothing else"), (teller("B", caption_of_all), "caption of"),
+        (zero_is_false, "ask `is None`"),
         (lambda one, seen: list(arms.instructions(one, seen).values()), "the keys A, B")],
 }
 RIGHT = {
-    "masks_from_boxes": [by_comparing, cutter()],
+    "masks_from_boxes": [by_comparing, by_the_hints, cutter()],
     "expand_conv_in": [by_joining, widener()],
-    "concat_inpainting_inputs": [by_tiling, shower()],
+    "concat_inpainting_inputs": [by_tiling, by_names, shower()],
     "blend_known": [by_choosing, by_difference],
     "paste": [by_arithmetic, by_index],
     "l_inpaint": [by_hand, picture_by_picture],
