@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Patch, Rectangle
 from PIL import Image
 
 COLOURS = ("#2f6cde", "#e4572e", "#2e9e6b", "#8a4ac0", "#e0a100", "#e0569b", "#5b6472", "#0aa3b5")
@@ -214,6 +214,15 @@ def segments(ids) -> np.ndarray:
     hues = np.stack([(ids * 67 + 40) % 200 + 40, (ids * 151 + 90) % 200 + 40,
                      (ids * 97 + 150) % 200 + 40], -1)
     return hues.astype(np.uint8)
+
+
+def name_segments(figure: Picture, ids, names: Sequence[str]) -> Picture:
+    """Write below a figure which colour of `segments` is which of the ids' names."""
+    figure.set_figheight(figure.get_figheight() + .5)
+    figure.legend(handles=[Patch(color=segments([[i]])[0, 0] / 255, label=names[i])
+                           for i in np.unique(np.asarray(ids))],
+                  loc="outside lower center", ncols=7, frameon=False, fontsize=8)
+    return figure
 
 
 def heat(values) -> np.ndarray:

@@ -4,6 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from gligen_lessons.datasets.grounding_inputs import semantic_numbers
 from gligen_lessons.show import INK, add_figures, segments
 from gligen_lessons.world import Scene, Thing, boxes, keypoints, named, render
 from gligen_lessons.world.coco_out import SKELETON
@@ -27,8 +28,10 @@ from .diagrams import (
 SCENE = Scene(horizon=.5, things=(
     Thing("robot", "yellow", x=.29, y=.92, size=.62, pose=POSE_ANGLES["waving"]),
     Thing("house", "blue", pattern="striped", x=.73, y=.72, size=.42)))
-FORMS = (("boxes", PURPLE, "phrase, four coordinates"), ("key points", GREEN, "joint, x and y"),
-         ("a picture", GOLD, "what CLIP sees, its box"), ("a map", ORANGE, "what is in each part"))
+FORMS = (("boxes", PURPLE, "phrase, four coordinates", 2, "2 of 30"),
+         ("key points", GREEN, "joint, x and y", 5, "17 of 136"),
+         ("a picture", GOLD, "phrase, what CLIP sees, its box", 2, "2 of 60"),
+         ("a map", ORANGE, "what is in each part", 7, "64 of 64"))   # tokens: drawn, said
 TOP, SIDE = 72, 230                                       # of the pictures
 
 
@@ -37,12 +40,14 @@ def spatial_forms() -> Figure:
     figure, ax = canvas(1204, 545)
     drawn = render(SCENE, 384)
     panels = _panels(drawn)
-    for k, ((name, colour, says), image) in enumerate(zip(FORMS, panels, strict=True)):
+    for k, (form, image) in enumerate(zip(FORMS, panels, strict=True)):
+        name, colour, says, used, tokens = form
         x = 16 + 297 * k
         panel(ax, (x, 16, x + 281, 440), colour, name)
         photo(ax, image, x + 25, TOP, SIDE)
         label(ax, x + 140, TOP + SIDE + 18, says, 10)
-        _tokens(ax, x + 140, colour, 7 if name == "a map" else 4)
+        _tokens(ax, x + 140, colour, used)
+        label(ax, x + 196, 432, tokens, 9)
         arrow(ax, (x + 140, 424), (x + 140, 472), colour=colour, width=2.2)
     for xyxy, thing in zip(boxes(SCENE, drawn.ids), SCENE.things, strict=True):
         frame(ax, xyxy, 41, TOP, SIDE, PURPLE, named(thing))
@@ -54,7 +59,8 @@ def spatial_forms() -> Figure:
 def _panels(drawn) -> list[np.ndarray]:
     """What each of the four columns shows of the scene, (h,w,3) each."""
     x0, y0, x1, y1 = (384 * boxes(SCENE, drawn.ids)[1]).astype(int)
-    return [drawn.image, _skeleton(drawn), drawn.image[y0:y1, x0:x1], segments(drawn.ids)]
+    return [drawn.image, _skeleton(drawn), drawn.image[y0:y1, x0:x1],
+            segments(semantic_numbers(SCENE, drawn.ids))]
 
 
 def _skeleton(drawn) -> np.ndarray:
