@@ -66,9 +66,9 @@ def test_maps_that_are_the_truth_win_every_point(monkeypatch):
     found = nouns.noun_report(told, 9)
     for side in nouns.SIDES:
         for what in ("pointing game", "noun IoU"):
-            best, prior, chance = (found[f"{what}, {side} x {side}, {name}"]
-                                   for name in ("maps", "centre prior", "chance"))
-            assert best == 1. and prior < .9 and chance < .6
+            best, other, prior, chance = (found[f"{what}, {side} x {side}, {name}"] for name in (
+                "maps", "another noun", "centre prior", "chance"))
+            assert best == 1. and other < .3 and prior < .9 and chance < .6
     assert found["noun IoU, 16 x 16, maps, n"] > 9
 
 
@@ -116,6 +116,9 @@ def test_the_whole_report_has_a_figure_for_every_bar(parts):
     assert made["success, the answer"] > made["success, the source"]
     for way in report.WAYS[:2]:
         assert made[f"psnr gain, {way}"] > 0
+        assert made[f"psnr gain to the source, {way}"] == pytest.approx(
+            made[f"psnr outside to the source, {way}"]
+            - made["psnr outside to the source, same seed"])
     text = evaluate.table({"editing": made})
     for section, name in evaluate.BARS:
         if section == "editing":

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..ddpm import q_sample
+from ..diffedit import EXTREMES
 from . import Wrong, exercise, expect_close, expect_no_draw
 from ._diffedit_levels import (
     MIXED,
@@ -129,7 +130,7 @@ def rescaled(attempt):
             levelled(maps, part, clip=False),
         "This divides by the largest value; the smallest must become 0.":
             levelled(maps, part, by_largest=True),
-        "`extremes` is ignored.": levelled(maps, .05),
+        "`extremes` is ignored.": levelled(maps, EXTREMES),
         "This cuts `extremes` in half for each end. It is the part at either end.":
             levelled(maps, part / 2)}
     want = levelled(maps.double(), part).float()

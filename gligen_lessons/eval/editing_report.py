@@ -124,8 +124,9 @@ def control_report(parts: TextToImage, judge: Judge, some: list[EditCase], steps
         report |= by_kind(name, values, some,
                           shared if name.startswith("success") else mean_figure)
     for way in WAYS[:2]:
-        gain = rows[f"psnr outside, {way}"] - rows["psnr outside, same seed"]
-        report |= mean_figure(f"psnr gain, {way}", gain)
+        for end in ("", " to the source"):
+            gain = rows[f"psnr outside{end}, {way}"] - rows[f"psnr outside{end}, same seed"]
+            report |= mean_figure(f"psnr gain{end}, {way}", gain)
     return report
 
 

@@ -70,7 +70,7 @@ def plain_scenes(count: int, tokenizer: Tokenizer) -> list[Scene]:
 
 
 def noun_report(parts: TextToImage, count: int) -> dict:
-    """How well maps of nouns find their things in `count` scenes, beside the centre and chance.
+    """How well maps of nouns find their things in `count` scenes, beside what must not.
 
     The pointing game and the IoU over all nouns; for their intervals whole scenes are drawn.
     """
@@ -80,7 +80,7 @@ def noun_report(parts: TextToImage, count: int) -> dict:
     for side in SIDES:
         here = [row for row in rows if row["side"] == side]
         pictures = torch.tensor([row["scene"] for row in here])
-        for name in ("maps", "centre prior", "chance"):
+        for name in ("maps", "another noun", "centre prior", "chance"):
             pointing, iou = torch.tensor([row[name] for row in here]).T     # (nouns,) twice
             report |= share(f"pointing game, {side} x {side}, {name}", pointing, pictures)
             report |= share(f"noun IoU, {side} x {side}, {name}", iou, pictures)
@@ -88,18 +88,23 @@ def noun_report(parts: TextToImage, count: int) -> dict:
 
 
 def rows_of(parts: TextToImage, scenes: list[Scene], first: int) -> Iterator[dict]:
-    """Each noun of some scenes at each size: what `located` says of three maps of it."""
+    """Each noun of some scenes at each size: what `located` says of its map, of that of the next
+    noun in the caption, and of two maps that read nothing.
+    """
     texts, drawn = [captions(one)[0] for one in scenes], [render(one) for one in scenes]
     x = to_model(torch.from_numpy(np.stack([one.image for one in drawn])))
     maps, g = noun_maps(parts, x, texts, seed=first), device.generator(first)
     for i, one in enumerate(scenes):
         words = word_tokens(parts.tokenizer, texts[i])
         true = torch.from_numpy(masks(one, drawn[i].ids)).float()           # (things,h,w)
-        for thing, mask in zip(one.things, true, strict=True):
+        others = one.things[1:] + one.things[:1]
+        for thing, other, mask in zip(one.things, others, true, strict=True):
             for side in SIDES:
                 truth = (F.adaptive_avg_pool2d(mask[None], side)[0] > .5).float()
                 if truth.any():
-                    heat = maps[side][i, find(words, thing.category)].mean(0)
-                    yield {"scene": first + i, "side": side, "maps": located(heat, truth),
+                    own, foreign = (maps[side][i, find(words, noun.category)].mean(0)
+                                    for noun in (thing, other))
+                    yield {"scene": first + i, "side": side, "maps": located(own, truth),
+                           "another noun": located(foreign, truth),
                            "centre prior": located(centre_prior(side), truth),
                            "chance": located(torch.rand(side, side, generator=g), truth)}

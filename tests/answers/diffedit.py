@@ -87,7 +87,7 @@ def in_one_batch(model, z0, query, reference, t, noises, schedule):
 def scaler(part=lambda p: p, together=False, low=True, high=True, clip=True, zero=False,
            safe=True):
     """A rescaled with a mistake in one place."""
-    def made(maps, extremes=.05):
+    def made(maps, extremes=.005):
         flat, p = maps.reshape(1, -1) if together else maps.flatten(1), part(extremes)
         least = flat.quantile(p if low else 0., dim=1, keepdim=True)
         most = flat.quantile(1 - p if high else 1., dim=1, keepdim=True)
@@ -98,7 +98,7 @@ def scaler(part=lambda p: p, together=False, low=True, high=True, clip=True, zer
     return made
 
 
-def a_picture_at_a_time(maps, extremes=.05):
+def a_picture_at_a_time(maps, extremes=.005):
     made = []
     for one in maps:
         low, high = torch.quantile(one, extremes), torch.quantile(one, 1 - extremes)
@@ -106,7 +106,7 @@ def a_picture_at_a_time(maps, extremes=.05):
     return torch.stack(made)
 
 
-def by_clamping_last(maps, extremes=.05):
+def by_clamping_last(maps, extremes=.005):
     ends = torch.tensor([extremes, 1 - extremes])
     low, high = maps.flatten(1).quantile(ends, dim=1).view(2, -1, 1, 1)
     return ((maps - low) / (high - low + 1e-12)).clamp(0, 1)
@@ -294,8 +294,8 @@ WRONG = {
         (scaler(together=True), "share one scale"), (scaler(part=lambda p: 0.), "is clipped"),
         (scaler(low=False), "Only high values"), (scaler(high=False), "Only low values"),
         (scaler(clip=False), "clamp first"), (scaler(zero=True), "must become 0"),
-        (scaler(part=lambda p: .05), "is ignored"), (scaler(part=lambda p: p / 2), "in half"),
-        (scaler(safe=False), "divisor")],
+        (scaler(part=lambda p: diffedit.EXTREMES), "is ignored"),
+        (scaler(part=lambda p: p / 2), "in half"), (scaler(safe=False), "divisor")],
     "encode_levels": [
         (encoder(lambda levels: levels[::-1]), "z_0 comes first"),
         (encoder(offset=0), "one higher"), (encoder(ends=False), "begins at alpha_bar 1"),
