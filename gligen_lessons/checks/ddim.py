@@ -75,6 +75,15 @@ def ddim_sigma(attempt):
     return f"agrees with equation 16 on 4 jumps (largest difference {error:.0e})"
 
 
+def ignored(eps_hat, xt, t, t_prev, noise, eta: float) -> dict[str, torch.Tensor]:
+    """What a step gives that does not hand on eta or `end`, by its message."""
+    step = reference.ddim_step
+    return {"eta is ignored: hand it on to `ddim_sigma`.":
+            step(eps_hat, xt, t, t_prev, COARSE, 1., noise, True, END),
+            "`end` is ignored: hand it on, to both that ask for a level at t_prev.":
+            step(eps_hat, xt, t, t_prev, COARSE, eta, noise, True)}
+
+
 @exercise("gligen_lessons.ddim:ddim_step")
 def ddim_step(attempt):
     """Three jumps at once, with noise, clipping and an end of their own; then without."""
@@ -89,10 +98,8 @@ def ddim_step(attempt):
                 + expand_like(z, xt) * noise)
     before, clipped = reference.alpha_bar_at(t_prev, COARSE, END), prediction.clamp(-1, 1)
     near, now, none = reference.alpha_bar_at(t - 1, COARSE, END), COARSE.alpha_bar[t], 0 * sigma
-    full = reference.ddim_sigma(t, t_prev, COARSE, 1., END)
-    open_end = reference.ddim_sigma(t, t_prev, COARSE, eta)
     again = (xt - expand_like(now.sqrt(), xt) * clipped) / expand_like((1 - now).sqrt(), xt)
-    mistakes = {
+    mistakes = ignored(eps_hat, xt, t, t_prev, noise, eta) | {
         "sigma^2 is missing in the direction back to xt: what the fresh noise adds, the old noise "
         "must give up, or the clouds grow too wide.": mixed(before, clipped, none),
         "The direction takes away sigma where sigma^2 belongs: variances add, not deviations.":
@@ -106,11 +113,7 @@ def ddim_step(attempt):
         "The noise is multiplied by the variance; it needs sigma.":
             mixed(before, clipped, z=sigma**2),
         "No noise was added. With eta above 0, add sigma times `noise`.":
-            mixed(before, clipped, z=none),
-        "eta is ignored: hand it on to `ddim_sigma`.":
-            mixed(before, clipped, full**2, full),
-        "`end` is ignored: hand it on, to both that ask for a level at t_prev.":
-            mixed(reference.alpha_bar_at(t_prev, COARSE), clipped, open_end**2, open_end)}
+            mixed(before, clipped, z=none)}
     got = expect_no_draw(attempt, "noise", eps_hat.clone(), xt.clone(), t, t_prev, COARSE, eta,
                          noise.clone(), True, END)
     error = expect_close(got, mixed(before, clipped),
