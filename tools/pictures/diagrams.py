@@ -120,7 +120,7 @@ def _latents(ax: Axes) -> None:
     """Noise is added above; below a latent goes through the U-Net once for every step."""
     for x, y, text in ((312, 147, "$z_0$"), (858, 147, "$z_T$"),
                        (312, 364, "$z_{t-1}$"), (858, 364, "$z_t$")):
-        rounded(ax, (x, y - 30, x + 60, y + 30), GREEN, text, 18)
+        rounded(ax, (x, y - 30, x + 60, y + 30), GREEN, text, 15 if "-" in text else 18)
     rounded(ax, (449, 116, 780, 179), GREEN, "diffusion: noise is added", 13)
     arrow(ax, (373, 147), (447, 147))
     arrow(ax, (781, 147), (856, 147))
@@ -128,8 +128,8 @@ def _latents(ax: Axes) -> None:
     arrow(ax, (857, 364), (786, 364))
     arrow(ax, (444, 364), (375, 364))
     arrow(ax, (342, 396), (342, 488), (888, 488), (888, 396), colour=GREEN)
-    label(ax, 614, 507, "the next step, for t = T, ..., 1", 11, GREEN)
-    label(ax, 273, 343, "at last $z_0$", 11)
+    label(ax, 614, 507, "the next step, for t = T, ..., 1; then $z_0$ is decoded", 11, GREEN)
+    label(ax, 252, 343, "$z_0$", 13)
 
 
 def _unet(ax: Axes) -> None:
