@@ -88,12 +88,19 @@ def attention_concentration(attempt):
         "The fraction is upside down: inside stands above.": 1 / over(inside)}
     error = expect_close(attempt(maps.clone(), boxes.clone()), over(inside), "The mean of the map "
                          "inside the box, over its mean everywhere.", mistakes=mistakes)
+    small_numbers(attempt, maps, boxes)
+    return f"measures 6 boxes on maps of 5 x 5 (largest difference {error:.0e})"
+
+
+def small_numbers(attempt, maps: Tensor, boxes: Tensor) -> None:
+    """Maps as small as real ones, a box of less than a pixel, and a slot that nobody uses."""
     small, narrow = 1e-3 * maps, boxes.clone()
-    narrow[0, 0] = torch.tensor([.42, .62, .5, .7])             # less than a pixel
-    expect_close(attempt(small, narrow), over(finely_covered(narrow, 5), small.mean((2, 3)), small),
-                 "Right for large numbers only. Attention spread evenly over 286 places is .0035, "
-                 "and a box may cover less than one pixel: `clamp(min=1e-9)`, far below both.")
+    narrow[0, 0] = torch.tensor([.42, .62, .5, .7])
+    inside = finely_covered(narrow, 5)
+    want = (small * inside).sum((2, 3)) / inside.sum((2, 3)) / small.mean((2, 3))
+    expect_close(attempt(small, narrow), want, "Right for large numbers only. Attention spread "
+                 "evenly over 286 places is .0035, and a box may cover less than one pixel: "
+                 "`clamp(min=1e-9)`, far below both.")
     maps[1, 2] = 0
     expect_close(attempt(maps, boxes)[1, 2], torch.tensor(0.), "A map of a slot that is not used "
                  "is all zero: answer 0 there, `clamp` what you divide by.")
-    return f"measures 6 boxes on maps of 5 x 5 (largest difference {error:.0e})"
