@@ -106,9 +106,9 @@ def trained(name: str, steps: int, batch: int) -> TextToImage:
 
 @torch.no_grad()
 def gains(parts: TextToImage, data: Layouts) -> Tensor:
-    """What knowing the true boxes saves of the loss inside them, for each layout, (n,).
+    """What the true phrases and boxes save of the loss inside the boxes, for each layout, (n,).
 
-    One minus the squared error with the true boxes over that with another layout's, on the same
+    One minus the squared error with the true ones over that with another layout's, on the same
     noise, a mean over a few high steps.
     """
     table, z0 = phrase_features(parts, phrase_table()), data.z.float()
