@@ -63,7 +63,7 @@ def clip_loss(logits: Tensor) -> Tensor:
 
 
 def hard_negative_loss(logits: Tensor) -> Tensor:
-    """clip_loss with wrong captions behind the right ones (NegCLIP, arXiv 2210.01936).
+    """clip_loss with wrong captions behind the right ones (as in arXiv 2210.01936).
 
     logits (b,b+w): the true pairs lie on the diagonal, the last w captions belong to no
     picture. Pictures choose among all captions, the b right captions among pictures.
@@ -244,13 +244,13 @@ class CLIP(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(LOG_SCALE_START))
 
     def encode_text(self, ids: Tensor) -> Tensor:
-        """Captions (b,n) in the common space, (b,projection_dim), of any length."""
+        """Captions (b,n) in the common space, (b,projection_dim), not normalised."""
         states = self.text_model(ids)                           # (b,n,d)
         check_ends(ids, self.text_model.eos)
         return self.text_projection(pool(states, ids, self.text_model.eos))
 
     def encode_image(self, pixels: Tensor) -> Tensor:
-        """Pictures (b,3,h,w) in the common space, (b,projection_dim), of any length."""
+        """Pictures (b,3,h,w) in the common space, (b,projection_dim), not normalised."""
         return self.visual_projection(self.vision_model(pixels))
 
     def forward(self, ids: Tensor, pixels: Tensor) -> Tensor:

@@ -50,9 +50,10 @@ def clip(steps: int | None = None, batch: int | None = None, source: Source = WO
 
     In small batches ground, light and colours tell nearly all pictures apart, and nothing would
     make words for things worth learning. So most captions leave the place out, and each comes
-    with some in which one noun is exchanged (NegCLIP, Yuksekgonul et al. 2023, arXiv
-    2210.01936). A head on the patches names what they show, and is thrown away. Pictures that come
-    without such hints are learnt by the paper's loss alone.
+    with some in which one noun is exchanged for another (the loss of NegCLIP, Yuksekgonul et al.
+    2023, arXiv 2210.01936, whose own exchange words within a caption). A head on the patches names
+    what they show, and is thrown away. Pictures that come without such hints are learnt by the
+    paper's loss alone.
     """
     full = device.compute_budget() == "full"
     steps, batch = steps or (1_200 if source.small else 4_000 if full else 3_600), batch or (

@@ -102,7 +102,7 @@ WORLD = World()
 
 
 def described(found: list[Scene], many: int) -> Callable:
-    """The function that draws a step's rows with captions, and hard negatives (NegCLIP).
+    """The function that draws a step's rows with captions, and hard negatives.
 
     Half of the rows show one thing, the others several: the first `many` scenes, if any.
     """
