@@ -81,6 +81,13 @@ def merged(attempt):
         if not isinstance(told, tuple):
             raise Wrong(f"Return a tuple, not a {type(told).__name__}: words are the keys of a "
                         "dict.")
+        if not all(isinstance(piece, str) for piece in told):
+            raise Wrong("Append the joined text, pair[0] + pair[1], not the pair.")
+        letters, before = ("".join(x) for x in (told, pieces))
+        if len(letters) > len(before):
+            message = "Letters were doubled: after a join go on BEHIND both halves."
+        if len(letters) < len(before):
+            message = "A piece was lost: go on while i < len(pieces)."
         if told != want:
             raise Wrong(f"{message} {pieces} with {pair} is {want}, not {told}.")
     return f"joins pairs in {len(cases)} words"
@@ -217,8 +224,15 @@ def hard_negative_loss(attempt):
         "choose.": (i + every) / 2,
         "The sign is wrong: a loss falls when the diagonal grows.": -(i + t) / 2,
         "This sums over the batch. Take the mean, so that the batch's size does not count.":
-            b * (i + t) / 2}
-    told = attempt(logits)
+            b * (i + t) / 2,
+        "The captions choose along the COLUMNS: transpose the first b columns.":
+            (i + F.cross_entropy(logits[:, :b], torch.arange(b))) / 2}
+    try:
+        told = attempt(logits)
+    except (ValueError, IndexError) as error:
+        raise Wrong(f"it stopped with {type(error).__name__} ({error}). A wrong caption belongs to no "
+                    "picture, so it has no right answer: only `logits[:, :b].T` chooses."
+                    ) from error
     is_one_number(told)
     error = expect_close(told, (i + t) / 2, "Rows choose among all columns, the first b columns "
                          "among the rows; then the mean.", mistakes=mistakes)

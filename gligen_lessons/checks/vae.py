@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch.distributions import Normal, kl_divergence
 
 from .. import vae as reference
-from . import Wrong, exercise, expect_close
+from . import Wrong, exercise, expect_close, expect_no_draw
 
 SMALL = {"block_out_channels": (8, 16), "down_block_types": ("DownEncoderBlock2D",) * 2,
          "up_block_types": ("UpDecoderBlock2D",) * 2, "latent_channels": 2, "norm_num_groups": 4}
@@ -101,6 +101,10 @@ def reconstruction_error(attempt):
     edges = below + right
     want = plain + edges / 2
     around = sum((off - off.roll(1, k)).abs().sum((1, 2, 3)) for k in (2, 3))
+    apart = torch.stack([a - b for a, b in zip(edge_sums(x_hat), edge_sums(x), strict=True)])
+    signed = torch.stack([off.diff(dim=k).sum((1, 2, 3)) for k in (2, 3)])
+    padded = sum(F.pad(off, (0, k == 3, 0, k == 2)).diff(dim=k).abs().sum((1, 2, 3))
+                 for k in (2, 3))
     mistakes = {
         "The edges are missing: add half the differences between neighbours.": plain,
         "The edges count half.": plain + edges,
@@ -116,6 +120,16 @@ def reconstruction_error(attempt):
             plain + sum(edge_sums(x_hat)) / 2,
         "The last row is compared with the first: nothing is compared beyond the border.":
             plain + around / 2,
+        "The border is compared with zeros: take the differences first, and pad nothing before.":
+            plain + padded / 2,
+        "diff(dim=1) compares colours. Rows are dimension 2, columns 3.":
+            plain + sum(off.diff(dim=k).abs().sum((1, 2, 3)) for k in (1, 2)) / 2,
+        "Neighbours of |off| are compared. Take the differences of `off` itself, then their "
+        "absolute values.": plain + sum(edge_sums(off.abs())) / 2,
+        "The differences of neighbours are summed before their absolute value, and cancel.":
+            plain + signed.abs().sum(0) / 2,
+        "The two pictures' edges are summed first and then compared. Take the edges of their "
+        "difference.": plain + apart.abs().sum(0) / 2,
         "This is the mean. Take the sum over a picture; `vae_loss` divides later.":
             want / off[0].numel(),
         WHOLE_BATCH: want.sum(), "This is a mean over the batch. " + EACH: want.mean(),
@@ -146,8 +160,8 @@ def vae_loss(attempt):
     model, weight, x, eps = TwoLines(), 3., torch.randn(3, 2, 4, 6), torch.randn(3, 2, 2, 3)
     with torch.no_grad():
         mean, logvar = model.encode(x)
-        error, at_mean = (reference.reconstruction_error(model.decode(z), x) for z in
-                          (reference.reparameterise(mean, logvar, eps), mean))
+        drawn, middle = map(model.decode, (reference.reparameterise(mean, logvar, eps), mean))
+        error, at_mean = (reference.reconstruction_error(v, x) for v in (drawn, middle))
         cost, n = reference.kl(mean, logvar), x[0].numel()
     want = (error + weight * cost).mean() / n
     mistakes = {
@@ -164,8 +178,13 @@ def vae_loss(attempt):
         "It sums over the batch: the loss must not depend on how many pictures there are.":
             (error + weight * cost).sum() / n,
         "It decodes the mean: without the draw the decoder never meets the cloud.":
-            (at_mean + weight * cost).mean() / n}
-    told = attempt(model, x.clone(), eps.clone(), weight)
+            (at_mean + weight * cost).mean() / n,
+        "The KL is averaged over the numbers of a latent. Sum it, as `kl` does.":
+            (error + weight * cost / mean[0].numel()).mean() / n,
+        "x.numel() counts the whole batch; x[0].numel() is one picture.": want / len(x),
+        "The error is the mean absolute difference: take `reconstruction_error`, edges and all.":
+            F.l1_loss(drawn, x) + weight * cost.mean() / n}
+    told = expect_no_draw(attempt, "eps", model, x.clone(), eps.clone(), weight)
     if getattr(told, "ndim", 0):
         raise Wrong(f"the result has shape {tuple(told.shape)}; a loss is one number: the mean "
                     "over the batch.")
@@ -245,7 +264,11 @@ def encode(attempt):
         a, b = moments.chunk(2, dim=axis)
         mistakes[f"It cuts the {name} in two (dim={axis}). Channels are dimension 1."] = \
             (a, b.clamp(-30, 20))
-    told = attempt(model, x.clone())
+    try:
+        told = attempt(model, x.clone())
+    except ValueError as refusal:
+        raise Wrong(f"it refuses a picture of 8 x 12 that fits this model, whose factor is "
+                    f"{model.factor}: use self.factor, not 8. (It said: {refusal})") from None
     if isinstance(told, torch.Tensor):
         raise Wrong("expected two values, mean and log-variance; it returned one tensor.")
     error = expect_close(told, (mean, kept), "encoder, quant_conv, cut in two along the channels, "
@@ -262,7 +285,7 @@ def decode(attempt):
     model, z = perturbed(), 3 * torch.randn(2, 2, 4, 6)
     want = model.decoder(model.post_quant_conv(z))
     mistakes = {
-        "post_quant_conv is missing: it undoes what quant_conv mixed.": model.decoder(z),
+        "post_quant_conv is missing: it prepares the latent for the decoder.": model.decoder(z),
         "It clamps the picture. Leave that to whoever shows it: gradients vanish where it is "
         "clamped.": want.clamp(-1, 1),
         "It ends in tanh; AutoencoderKL ends in a convolution.": want.tanh(),
@@ -272,7 +295,7 @@ def decode(attempt):
     error = expect_close(attempt(model, z.clone()), want, "post_quant_conv, then the decoder.",
                          mistakes=mistakes)
     must_refuse(lambda bad: attempt(model, bad), three_channels=torch.zeros(1, 3, 4, 4),
-                a_latent_without_batch=torch.zeros(2, 4, 4))
+                a_latent_without_batch=torch.zeros(2, 2, 4))
     return f"draws 2 latents and refuses 2 wrong shapes (largest difference {error:.0e})"
 
 

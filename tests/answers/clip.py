@@ -164,6 +164,25 @@ def merged_past_the_end(pieces, pair):
     return tuple(done)
 
 
+def merged_leaving_second_halves(pieces, pair):
+    return tuple("".join(pair) if pieces[i:i + 2] == pair else piece
+                 for i, piece in enumerate(pieces))
+
+
+def merged_losing_the_last(pieces, pair):
+    done, i = [], 0
+    while i < len(pieces) - 1:
+        both = pieces[i:i + 2] == pair
+        done.append("".join(pair) if both else pieces[i])
+        i += 2 if both else 1
+    return tuple(done)
+
+
+def merged_into_pairs(pieces, pair):
+    joined = "".join(pair)
+    return tuple(pair if piece == joined else piece for piece in bpe.merged(pieces, pair))
+
+
 def merged_by_recursion(pieces, pair):
     if len(pieces) < 2:
         return tuple(pieces)
@@ -688,6 +707,23 @@ def hard_choosing(logits):
     return (F.cross_entropy(logits, rows) + F.cross_entropy(logits.T, columns % len(logits))) / 2
 
 
+def hard_all_choosing_their_own(logits):
+    b, n = logits.shape
+    return (F.cross_entropy(logits, torch.arange(b))
+            + F.cross_entropy(logits.T, torch.arange(n))) / 2
+
+
+def hard_with_too_few_answers(logits):
+    own = torch.arange(len(logits))
+    return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+
+
+def hard_without_turning(logits):
+    b = len(logits)
+    return (F.cross_entropy(logits, torch.arange(b))
+            + F.cross_entropy(logits[:, :b], torch.arange(b))) / 2
+
+
 def hard_upside_down(logits):
     return -reference.hard_negative_loss(logits)
 
@@ -788,7 +824,10 @@ WRONG = {
         (hard_ignored, "take no part"), (hard_rows_only, "Only the pictures choose"),
         (hard_columns_only, "Only the captions choose"), (hard_sum, "sum of the two"),
         (hard_choosing, "choose a picture too"), (hard_upside_down, "sign is wrong"),
-        (hard_detached, "no gradient")],
+        (hard_detached, "no gradient"),
+        (hard_all_choosing_their_own, "has no right answer"),
+        (hard_with_too_few_answers, "has no right answer"),
+        (hard_without_turning, "along the COLUMNS")],
     "commonest_pair": [
         (pair_by_words, "as often as it was met"), (pair_once_a_word, "not once a word"),
         (pair_across_words, "do not touch each other"),
@@ -801,7 +840,9 @@ WRONG = {
         (merged_once, "not only the first"), (merged_overlapping, "BEHIND both halves"),
         (merged_from_the_right, "from the left"), (merged_as_text, "Compare pieces, not text"),
         (merged_in_any_order, "order counts"), (merged_but_the_end, "at the very end"),
-        (merged_as_list, "not a list"), (merged_past_the_end, "IndexError")],
+        (merged_as_list, "not a list"), (merged_past_the_end, "IndexError"),
+        (merged_leaving_second_halves, "Letters were doubled"),
+        (merged_losing_the_last, "A piece was lost"), (merged_into_pairs, "not the pair")],
     "quick_gelu": [
         (gelu_exact, "exact GELU"), (gelu_silu, "this is the SiLU"), (gelu_gate, "only the gate"),
         (gelu_factor_in_front, "not in front"), (gelu_factor_twice, "stays as it is"),

@@ -159,6 +159,34 @@ def error_round_the_border(x_hat, x):
     return error_without_edges(x_hat, x) + around / 2
 
 
+def error_with_padded_differences(x_hat, x):
+    off = x_hat - x
+    down = F.pad(off, (0, 0, 0, 1)).diff(dim=2).abs().sum((1, 2, 3))
+    right = F.pad(off, (0, 1)).diff(dim=3).abs().sum((1, 2, 3))
+    return error_without_edges(x_hat, x) + (down + right) / 2
+
+
+def error_over_channels(x_hat, x):
+    off = x_hat - x
+    return error_without_edges(x_hat, x) + .5 * sum(off.diff(dim=k).abs().sum((1, 2, 3))
+                                                    for k in (1, 2))
+
+
+def error_with_edges_of_sizes(x_hat, x):
+    return error_without_edges(x_hat, x) + edges_of((x_hat - x).abs()) / 2
+
+
+def error_with_edges_that_cancel(x_hat, x):
+    off = x_hat - x
+    return error_without_edges(x_hat, x) + .5 * sum(off.diff(dim=k).flatten(1).sum(1).abs()
+                                                    for k in (2, 3))
+
+
+def error_between_edge_sums(x_hat, x):
+    sums = ((v.diff(dim=k).abs().flatten(1).sum(1) for v in (x_hat, x)) for k in (2, 3))
+    return error_without_edges(x_hat, x) + .5 * sum((a - b).abs() for a, b in sums)
+
+
 def error_averaged(x_hat, x):
     return reference.reconstruction_error(x_hat, x) / x[0].numel()
 
@@ -236,6 +264,26 @@ def loss_at_the_mean(model, x, eps, kl_weight):
     mean, logvar = model.encode(x)
     error = reference.reconstruction_error(model.decode(mean), x)
     return (error + kl_weight * reference.kl(mean, logvar)).mean() / x[0].numel()
+
+
+def loss_with_the_kl_averaged(model, x, eps, kl_weight):
+    error, cost, mean = parts_of(model, x, eps)
+    return (error + kl_weight * cost / mean[0].numel()).mean() / x[0].numel()
+
+
+def loss_divided_by_the_batch(model, x, eps, kl_weight):
+    error, cost, _ = parts_of(model, x, eps)
+    return (error + kl_weight * cost).mean() / x.numel()
+
+
+def loss_with_noise_of_its_own(model, x, eps, kl_weight):
+    return reference.vae_loss(model, x, torch.randn_like(eps), kl_weight)
+
+
+def loss_by_l1(model, x, eps, kl_weight):
+    mean, logvar = model.encode(x)
+    x_hat = model.decode(reference.reparameterise(mean, logvar, eps))
+    return F.l1_loss(x_hat, x) + kl_weight * reference.kl(mean, logvar).mean() / x[0].numel()
 
 
 def loss_for_each_picture(model, x, eps, kl_weight):
@@ -371,6 +419,12 @@ def encode_anything(self, x):
     return mean, logvar.clamp(-30, 20)
 
 
+def encode_dividing_by_eight(self, x):
+    if x.ndim != 4 or x.shape[1] != 3 or x.shape[2] % 8 or x.shape[3] % 8:
+        raise ValueError(f"expected (b,3,h,w) divisible by 8, got {tuple(x.shape)}")
+    return encode_anything(self, x)
+
+
 def encode_any_size(self, x):
     if x.ndim != 4 or x.shape[1] != 3:
         raise ValueError(f"expected (b,3,h,w), got {tuple(x.shape)}")
@@ -430,6 +484,12 @@ def decode_anything(self, z):
 
 def decode_refusing_channels_only(self, z):
     if z.shape[-3] != self.post_quant_conv.in_channels:
+        raise ValueError(f"not a latent: {tuple(z.shape)}")
+    return decode_anything(self, z)
+
+
+def decode_refusing_the_second_axis_only(self, z):
+    if z.shape[1] != self.post_quant_conv.in_channels:
         raise ValueError(f"not a latent: {tuple(z.shape)}")
     return decode_anything(self, z)
 
@@ -510,7 +570,11 @@ WRONG = {
         (error_with_edges_below, "Only neighbours below"),
         (error_with_edges_to_the_right, "Only neighbours to the right"),
         (error_with_edges_of_the_prediction, "x_hat alone"),
-        (error_round_the_border, "beyond the border"), (error_averaged, "This is the mean"),
+        (error_round_the_border, "beyond the border"),
+        (error_with_padded_differences, "compared with zeros"),
+        (error_over_channels, "compares colours"), (error_with_edges_of_sizes, "of |off|"),
+        (error_with_edges_that_cancel, "and cancel"),
+        (error_between_edge_sums, "summed first"), (error_averaged, "This is the mean"),
         (error_of_the_batch, "one number for the batch"),
         (error_averaged_over_the_batch, "mean over the batch"), (error_with_signs, "cancel")],
     "vae_loss": [
@@ -519,7 +583,9 @@ WRONG = {
         (loss_dividing_the_error_only, "Only the error is divided"),
         (loss_not_divided, "not divided"), (loss_of_two_means, "in a LATENT"),
         (loss_summed_over_the_batch, "sums over the batch"),
-        (loss_at_the_mean, "decodes the mean"),
+        (loss_at_the_mean, "decodes the mean"), (loss_with_the_kl_averaged, "KL is averaged"),
+        (loss_divided_by_the_batch, "the whole batch"),
+        (loss_with_noise_of_its_own, "noise was drawn"), (loss_by_l1, "edges and all"),
         (loss_for_each_picture, "one number"), (loss_as_a_number, "no gradient")],
     "forward": [
         (encoder_without_mid_block, "mid_block is missing"),
@@ -536,14 +602,16 @@ WRONG = {
         (encode_interleaved, "every second channel"), (encode_to_the_variance, "its logarithm"),
         (encode_cut_along(0), "dim=0"), (encode_cut_along(2), "dim=2"),
         (encode_cut_along(3), "dim=3"), (encode_uncut, "one tensor"),
-        (encode_anything, "ValueError"), (encode_any_size, "height of 7"),
+        (encode_anything, "ValueError"), (encode_dividing_by_eight, "not 8"),
+        (encode_any_size, "height of 7"),
         (encode_refusing_without_words, "sentence")],
     "decode": [
         (decode_without_post_quant_conv, "post_quant_conv is missing"), (decode_clamped, "clamps"),
         (decode_through_tanh, "tanh"), (decode_unscaling, "divided out"),
         (decode_to_shown, "0..1"),
         (decode_anything, "from deep inside"),
-        (decode_refusing_channels_only, "latent without batch")],
+        (decode_refusing_channels_only, "latent without batch"),
+        (decode_refusing_the_second_axis_only, "latent without batch")],
     "scaling_factor": [
         (factor_as_spread, "standard deviation itself"), (factor_by_variance, "over the variance"),
         (factor_by_channels, "deviations of the channels"), (factor_by_mean_square, "mean square"),
