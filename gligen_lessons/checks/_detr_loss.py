@@ -164,12 +164,12 @@ def lost_wrongly(logits, boxes, labels, targets, eos_coef) -> tuple[dict, dict]:
     weight = torch.where(wanted == nothing, eos_coef, 1.)
     at_first, mixed = (F.cross_entropy(logits.transpose(1, 2), x, reduction="none")
                        for x in (first, unordered))
-    mistakes = {"loss_ce": {"The labels stand at the first queries, not at the matched ones.":
-                            (at_first * torch.where(first == nothing, eos_coef, 1.)).sum()
-                            / weight.sum(),
-                            "The labels are not in the order of the matching: query rows[i] "
-                            "learns labels[cols[i]]; `in_order(labels, pairs)`.":
-                            (mixed * weight).sum() / weight.sum()} | misnamed(each, weight, wanted != nothing, eos_coef)}
+    mistakes = {"loss_ce": {
+        "The labels stand at the first queries, not at the matched ones.":
+            (at_first * torch.where(first == nothing, eos_coef, 1.)).sum() / weight.sum(),
+        "The labels are not in the order of the matching: query rows[i] learns labels[cols[i]]; "
+        "`in_order(labels, pairs)`.": (mixed * weight).sum() / weight.sum(),
+    } | misnamed(each, weight, wanted != nothing, eos_coef)}
     found = torch.cat([boxes[i, rows] for i, (rows, _) in enumerate(pairs)])
     true, n = reference.in_order(targets, pairs), sum(map(len, labels))
     l1, overlap = (found - true).abs(), every_giou(found, true).diagonal()

@@ -500,7 +500,8 @@ WRONG = {
         (dropping(void=0), "neither as they came nor empty"),
         (dropping(void=torch.tensor([[-1, 0]])), "neither as they came"),
         (only_the_first_slot, "neither as they came"), (ids_of_nothing, "captions are neither"),
-        (caption_alone, "return both"), (coins_in_place, "itself was changed"), (at_fixed_counts, "with a probability")],
+        (caption_alone, "return both"), (coins_in_place, "itself was changed"),
+        (at_fixed_counts, "with a probability")],
     "l_grounding": [
         (loss_of(lambda z0, zt, eps: z0), "compared with z0"),
         (loss_of(lambda z0, zt, eps: zt), "compared with zt"),
