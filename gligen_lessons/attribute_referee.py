@@ -21,6 +21,7 @@ from .world.vocabulary import (
 
 OF_SCENE = {"ground": GROUNDS, "time": TIMES, "weather": WEATHERS, "style": STYLES}
 OF_THING = {"category": (*CATEGORIES, "nothing"), "colour": tuple(COLOURS), "pattern": PATTERNS}
+NOTHING = len(CATEGORIES)                                 # the category of a crop without a thing
 
 
 class AttributeReferee(nn.Module):

@@ -1,9 +1,11 @@
 """How well the referee of edits names attributes, on renders and on reconstructions."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from ..attribute_referee import AttributeReferee, attributes, truth_of
+from ..attribute_referee import NOTHING, AttributeReferee, attributes, truth_of
 from ..datasets.labelled import Labelled, pictures, visible_boxes
 from ..metrics import share
 from ..weights import load
@@ -38,3 +40,8 @@ def right_attributes(found: dict[str, Tensor], told: list[dict], rows: Tensor) -
         else:
             report |= share(name, answers == wanted, rows)
     return report
+
+
+def attributes_judged(model: AttributeReferee) -> Callable:
+    """Whether the judge of edits says that a box holds a thing, as `rubbish_report` asks it."""
+    return lambda x, boxes: attributes(model, x, boxes)["category"] != NOTHING

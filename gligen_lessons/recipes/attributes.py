@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..attribute_referee import OF_THING, AttributeReferee, truth_of
+from ..attribute_referee import NOTHING, AttributeReferee, truth_of
 from ..datasets.labelled import labelled, visible_boxes
-from ..eval.attributes import attributes_report
+from ..eval.attributes import attributes_judged, attributes_report
+from ..eval.referees import rubbish_report
 from ..fit import step_generator
 from ..images import crops
 from ..muon import groups
@@ -17,7 +18,8 @@ from ..world import scene
 from . import Recipe, seeded
 from .referee import RATE, Exhibits, empty_boxes, jitter
 
-EMPTY = 6                                                 # one crop in so many shows no thing
+EMPTY = 6                                                 # one crop in so many shows no thing,
+                                                          # and one more a picture of nothing
 
 
 def referee_attributes(steps: int | None = None, batch: int = 48) -> Recipe:
@@ -34,22 +36,26 @@ def referee_attributes(steps: int | None = None, batch: int = 48) -> Recipe:
 
     def sample_batch(step: int) -> tuple[Tensor, ...]:
         g = step_generator(21, step)
-        pick = torch.randint(len(rows), (batch,), generator=g)
-        x, where, empty = seen.shown(rows[pick], g), jitter(boxes[pick], g), (
-            torch.arange(batch) % EMPTY == 0)
+        number = torch.arange(batch)
+        pick, empty, spoilt = (torch.randint(len(rows), (batch,), generator=g),
+                               number % EMPTY == 0, number % EMPTY == 1)
+        x, where = seen.shown(rows[pick], g), jitter(boxes[pick], g)
         where[empty] = empty_boxes(seen.data, rows[pick][empty], g)
+        framed = x.clone()
+        framed[spoilt] = seen.empty(rows[pick][spoilt], g)
         named = {name: values[pick].clone() for name, values in truth.items()}
-        named["category"][empty] = len(OF_THING["category"]) - 1
-        return x, crops(x, where, torch.arange(batch), CROP), *named.values()
+        named["category"][empty | spoilt] = NOTHING
+        return x, crops(framed, where, number, CROP), *named.values()
 
     def report(model) -> dict:
-        return attributes_report(model, labelled("referee-test", max(8, count // 8)))
+        return attributes_report(model, labelled("referee-test", max(8, count // 8))) | {
+            "sure of nothing": rubbish_report(attributes_judged(model), max(4, count // 60))}
 
     return Recipe(
         name="referee-attributes", model=seeded(AttributeReferee), config={"width": 24},
         sample_batch=sample_batch, loss=partial(attribute_loss, list(truth)), steps=steps,
         lr=RATE, report=report, data=f"{count} scenes of referee-train at 128 px, one in eight "
-        "also after reconstruction by vae",
+        "also after reconstruction by vae; crops of pictures in which nothing can be named",
         options={"ema": .998, "weight_decay": .01, "optimizer": "muon",
                  "groups": partial(groups, lr=RATE, adjust="match_rms_adamw")})
 
@@ -59,7 +65,7 @@ def attribute_loss(names: list[str], model: AttributeReferee, x: Tensor, parts: 
     """Cross-entropy of every attribute; colour and pattern where there is a thing."""
     whole, part = model(x, parts)
     truth = dict(zip(names, truth, strict=True))
-    thing = (truth["category"] < len(OF_THING["category"]) - 1).float()
+    thing = (truth["category"] != NOTHING).float()
     loss = F.mse_loss(whole["amount"][:, 0], truth.pop("amount").float())
     for name, wanted in truth.items():
         each = F.cross_entropy((whole | part)[name], wanted, reduction="none")

@@ -88,12 +88,11 @@ class Exhibits:
         x[after] = self.trips[rows[after]]
         return degrade(x, g)
 
-    def empty(self, count: int, g: torch.Generator) -> Tensor:
-        """`count` pictures of one kind in which nothing can be named."""
+    def empty(self, rows: Tensor, g: torch.Generator) -> Tensor:
+        """Some scenes' pictures, all spoilt in one way, so that nothing can be named."""
         kind = int(torch.randint(len(KINDS) + 1, (), generator=g))
         if kind == len(KINDS):
-            return self.decoded[torch.randint(len(self.decoded), (count,), generator=g)]
-        rows = torch.randint(len(self.data.category), (count,), generator=g)
+            return self.decoded[rows % len(self.decoded)]
         return nothing([*KINDS][kind], pictures(self.data, rows), g)
 
 
@@ -117,7 +116,7 @@ def referee_crop(steps: int | None = None, batch: int = 80) -> Recipe:
         hidden = (boxes[:, 2:] - boxes[:, :2]).amin(1) < .03       # nothing to see
         background |= hidden
         background[-none:] = True                                  # pictures of nothing
-        x = torch.cat([seen.shown(row[:-none], g), seen.empty(none, g)])
+        x = torch.cat([seen.shown(row[:-none], g), seen.empty(row[-none:], g)])
         return (crops(x, boxes, torch.arange(batch), CROP),
                 torch.where(background, BACKGROUND, category), colour)
 
@@ -178,7 +177,7 @@ def referee_scene(steps: int | None = None, batch: int = 40) -> Recipe:
     def sample_batch(step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         g = step_generator(2, step)
         rows = torch.randint(scenes, (batch,), generator=g)
-        x = torch.cat([seen.shown(rows[:-none], g), seen.empty(none, g)])
+        x = torch.cat([seen.shown(rows[:-none], g), seen.empty(rows[-none:], g)])
         category, colour = cells(seen.data, rows)
         present = truth(seen.data, rows)
         category[-none:], colour[-none:], present[-none:] = BACKGROUND, -1, 0
@@ -218,7 +217,8 @@ def referee_pose(steps: int | None = None, batch: int = 64) -> Recipe:
         pick = torch.randint(len(rows), (batch,), generator=g)
         true = points[rows[pick], slots[pick]]                     # (b,17,3)
         boxes = jitter(point_boxes(true), g, SHIFT)
-        x = torch.cat([seen.shown(rows[pick[:-none]], g), seen.empty(none, g)])
+        row = rows[pick]
+        x = torch.cat([seen.shown(row[:-none], g), seen.empty(row[-none:], g)])
         low, high = boxes[:, None, :2], boxes[:, None, 2:]
         xy = (true[..., :2] - low) / (high - low)                  # in its crop
         there = (true[..., 2] > 0) & (xy >= 0).all(-1) & (xy < 1).all(-1)
