@@ -94,7 +94,7 @@ def sample(model: Callable, xT: Tensor, schedule: Schedule, steps: int, eta: flo
         yield step, xt
 
 
-def fitted(model: Callable, schedule: Schedule) -> Callable:
+def with_fitting_eps(model: Callable, schedule: Schedule) -> Callable:
     """A model eps_hat = f(xt, t) whose x0_hat stays in [-1, 1], its eps made to fit that.
 
     What `clip` leaves undone: a step that clamps x0_hat and keeps eps moves the picture by their

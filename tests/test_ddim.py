@@ -13,11 +13,11 @@ from gligen_lessons.ddim import (
     ddim_ascend,
     ddim_sigma,
     ddim_step,
-    fitted,
     invert,
     sample,
     slerp,
     timesteps,
+    with_fitting_eps,
 )
 from gligen_lessons.ddpm import Mixture, ddpm_step, predict_x0, q_sample
 from gligen_lessons.device import generator
@@ -360,9 +360,9 @@ def test_clip_limits_the_prediction_and_not_eps():
 
 
 @pytest.mark.parametrize("steps", [7, 50])
-def test_fitted_eps_is_that_of_diffusers_use_clipped_model_output(steps):
+def test_fitting_eps_is_that_of_diffusers_use_clipped_model_output(steps):
     theirs, x = reference(DDIMScheduler, LINEAR, steps, clip=True), noise(2, 3, 4, 5)
-    ours = last(sample(fitted(toy, LINEAR), x, LINEAR, steps))
+    ours = last(sample(with_fitting_eps(toy, LINEAR), x, LINEAR, steps))
     for t in theirs.timesteps:
         x = theirs.step(toy(x, t.expand(len(x))), t, x, use_clipped_model_output=True).prev_sample
     assert relative_error(ours, x) < 1e-5

@@ -126,11 +126,10 @@ def classifier_ddpm_step(attempt):
         mean, variance = posterior(x0_hat, xt, t, SHORT)
         return mean + s * shift(variance) * gradient + spread(variance) * noise
     mean, variance = posterior((prediction + scale * gradient).clamp(-1, 1), xt, t, SHORT)
-    corrected = reference.classifier_eps(eps_hat, gradient, t, SHORT, scale)
-    corrected = predict_x0(corrected, xt, t, SHORT).clamp(-1, 1)
+    of_ddim = reference.classifier_eps(eps_hat, gradient, t, SHORT, scale)
     mistakes = {
-        "eps_hat was corrected, as DDIM needs it. Here the mean moves: leave eps_hat, and add s "
-        "times variance times gradient to the posterior's mean.": moved(corrected, s=0),
+        "eps_hat was corrected, as DDIM needs it. Here leave eps_hat and move the mean.":
+            moved(predict_x0(of_ddim, xt, t, SHORT).clamp(-1, 1), s=0),
         "The shift is multiplied by the standard deviation. Completing the square gives the "
         "variance.": moved(clipped, torch.sqrt),
         "The shift is not multiplied by the variance, so it is as large at the last step as at "
@@ -141,7 +140,7 @@ def classifier_ddpm_step(attempt):
             moved(prediction),
         "The noise is multiplied by the variance; it needs the root.":
             moved(clipped, spread=lambda v: v),
-        "The noise is multiplied by the root of beta; the posterior's variance is smaller.":
+        "The noise has the root of beta; the posterior's variance is smaller.":
             moved(clipped, spread=lambda v: extract(SHORT.betas.sqrt(), t, xt)),
         "No noise was added: the mean moves, and the step stays random.":
             moved(clipped, spread=torch.zeros_like),

@@ -67,7 +67,7 @@ def sample_labels(model: LabelledUNet, labels: Tensor, guidance_scale: float, st
                   seed: int = 0, batch: int = 50) -> Tensor:
     """Pictures (n,3,32,32) in [-1, 1] of labels (n,2), on the CPU: DDIM, classifier-free.
 
-    x0_hat is clamped and eps fits it (`ddim.fitted`): a kept eps would spoil high scales.
+    x0_hat is clamped and eps fits it (`ddim.with_fitting_eps`): a kept eps would spoil high scales.
     """
     g, where = torch.Generator().manual_seed(seed), next(model.parameters()).device
     noise, done = torch.randn(len(labels), 3, 32, 32, generator=g), []
@@ -75,7 +75,8 @@ def sample_labels(model: LabelledUNet, labels: Tensor, guidance_scale: float, st
     for xT, cond in zip(noise.split(batch), labels.split(batch), strict=True):
         null = torch.full_like(cond, -1).to(where)
         guided = classifier_free(model, cond.to(where), null, guidance_scale)
-        *_, (_, x0) = ddim.sample(ddim.fitted(guided, schedule), xT.to(where), schedule, steps)
+        guided = ddim.with_fitting_eps(guided, schedule)
+        *_, (_, x0) = ddim.sample(guided, xT.to(where), schedule, steps)
         done.append(x0.cpu())
     return torch.cat(done)
 
