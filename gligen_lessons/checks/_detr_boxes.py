@@ -83,8 +83,8 @@ def giou(attempt):
         raise Wrong("Return GIoU alone, (n,m), not a pair.")
     if isinstance(told, torch.Tensor) and told.isinf().any():
         raise Wrong("Some values are infinite: the frame of boxes that do not touch has no area. "
-                    "It begins at the EARLIER left and top (minimum) and ends at the LATER right and "
-                    "bottom (maximum).")
+                    "It begins at the EARLIER left and top (minimum) and ends at the LATER right "
+                    "and bottom (maximum).")
     error = expect_close(told, ratio - (frame - union) / frame, "IoU minus the empty part of the "
                          "frame around both.", mistakes=mistakes)
     left = torch.tensor([[.1, .2, .2, .5]], requires_grad=True)
