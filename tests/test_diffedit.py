@@ -226,14 +226,14 @@ def test_a_mask_does_not_depend_on_its_batch(parts):
 def test_a_map_is_clipped_rescaled_and_cut_for_each_picture():
     maps = torch.stack([torch.arange(256.), 5 + .01 * torch.arange(256.)]).view(2, 16, 16)
     maps[0, -1, -1] = 1e6                                 # one extreme value
-    level = rescaled(maps, .02)
-    want = ((torch.arange(256.) - 5.1) / (249.9 - 5.1)).clamp(0, 1).view(16, 16)
+    level = rescaled(maps, .05)
+    want = ((torch.arange(256.) - 12.75) / (242.25 - 12.75)).clamp(0, 1).view(16, 16)
     assert relative_error(level[0], want) < 1e-5 and relative_error(level[1], want) < 1e-3
     assert edit_mask(maps, .25).sum() > edit_mask(maps).sum() > edit_mask(maps, .75).sum()
     assert relative_error(edit_mask(maps).mean((1, 2, 3)), torch.tensor([.5, .5])) < .02
 
 
-@pytest.mark.parametrize("area", [.02, .1, .5, .8, .9, .98])
+@pytest.mark.parametrize("area", [.03, .1, .5, .8, .9, .97])
 def test_a_change_of_any_area_is_found_where_diffusers_rule_finds_none_above_two_thirds(area):
     maps = .01 * torch.rand(1, 20, 20, generator=device.generator(0))
     maps.view(-1)[:int(area * 400)] += 1

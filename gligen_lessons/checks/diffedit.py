@@ -55,7 +55,8 @@ def noise_difference(attempt):
             toy_with_words(q_sample(z0, t, eps, MIXED), t, query).abs().mean(1),
         "Latents and contexts are paired wrongly: [all latents, all latents] goes with "
         "[queries, references].": crossed(z0, query, reference, t, eps)}
-    got = expect_no_draw(attempt, "eps", toy_with_words, z0.clone(), query, reference, t,
+    asked = query.clone().requires_grad_()                      # a text tower that learns
+    got = expect_no_draw(attempt, "eps", toy_with_words, z0.clone(), asked, reference, t,
                          eps.clone(), MIXED)
     error = expect_close(got, signed.abs().mean(1), "One noisy latent, two predictions, the mean "
                          "over channels of their absolute difference.", mistakes=mistakes)

@@ -10,14 +10,15 @@ OFFSET = 1
 
 # noise_difference
 
-def differ(reduce=lambda d: d.abs().mean(1), noised=ddpm.q_sample, interleave=False, single=False):
+def differ(reduce=lambda d: d.abs().mean(1), noised=ddpm.q_sample, interleave=False, single=False,
+           grad=False):
     """A noise_difference with a mistake in one place."""
     def found(model, z0, query, reference, t, eps, schedule):
         zt = noised(z0, t, eps, schedule)
         both = torch.cat([query, reference])
         if interleave:
             both = torch.stack([query, reference], 1).flatten(0, 1)
-        with torch.no_grad():
+        with torch.set_grad_enabled(grad):
             a, b = model(torch.cat([zt, zt]), torch.cat([t, t]), both).chunk(2)
         return reduce(a if single else a - b)
     return found
@@ -87,7 +88,7 @@ def in_one_batch(model, z0, query, reference, t, noises, schedule):
 def scaler(part=lambda p: p, together=False, low=True, high=True, clip=True, zero=False,
            safe=True):
     """A rescaled with a mistake in one place."""
-    def made(maps, extremes=.005):
+    def made(maps, extremes=.02):
         flat, p = maps.reshape(1, -1) if together else maps.flatten(1), part(extremes)
         least = flat.quantile(p if low else 0., dim=1, keepdim=True)
         most = flat.quantile(1 - p if high else 1., dim=1, keepdim=True)
@@ -98,7 +99,7 @@ def scaler(part=lambda p: p, together=False, low=True, high=True, clip=True, zer
     return made
 
 
-def a_picture_at_a_time(maps, extremes=.005):
+def a_picture_at_a_time(maps, extremes=.02):
     made = []
     for one in maps:
         low, high = torch.quantile(one, extremes), torch.quantile(one, 1 - extremes)
@@ -106,7 +107,7 @@ def a_picture_at_a_time(maps, extremes=.005):
     return torch.stack(made)
 
 
-def by_clamping_last(maps, extremes=.005):
+def by_clamping_last(maps, extremes=.02):
     ends = torch.tensor([extremes, 1 - extremes])
     low, high = maps.flatten(1).quantile(ends, dim=1).view(2, -1, 1, 1)
     return ((maps - low) / (high - low + 1e-12)).clamp(0, 1)
@@ -282,7 +283,7 @@ WRONG = {
         (differ(noised=lambda z, t, e, s: z), "without noise"),
         (differ(noised=lambda z, t, e, s: z + e), "level of t"),
         (differ(single=True), "one text alone"), (differ(interleave=True), "paired wrongly"),
-        (two_noises, "noise was drawn in here")],
+        (two_noises, "noise was drawn in here"), (differ(grad=True), "gradients are being kept")],
     "difference_map": [
         (signed_first, "cancel"), (mapper(lambda maps: maps[0]), "only the first"),
         (mapper(lambda maps: maps[-1]), "only the last"), (mapper(sum), "summed"),
