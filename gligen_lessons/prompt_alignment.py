@@ -150,8 +150,8 @@ def word_schedule(steps: int, cross: Fraction | dict[str, Fraction], words: Word
 
     `cross` is a fraction of the steps, from the first on, or (from, to); a dict gives
     some words their own, "default_" the others (else 0). As in the official code the
-    fraction counts steps + 1 rows and is cut down, so that the last step is reached by
-    1 only. ValueError for fractions outside 0..1 and for words that do not occur.
+    fraction counts steps + 1 rows and is cut down; no step uses the last row. ValueError
+    for fractions outside 0..1 and for words that do not occur.
     """
     given = cross if isinstance(cross, dict) else {"default_": cross}
     table = torch.zeros(steps + 1, n)

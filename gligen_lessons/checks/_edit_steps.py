@@ -16,19 +16,23 @@ from ._fixtures import END, NOISE
 from .ddim import expect_trajectory
 from .gligen import small_unet
 
-STEPS = 4
+STEPS, LOUD = 4, 6.
 
 
 def pair() -> tuple:
     """A small network, a model for each step, latents of one pair, a control and a blend.
 
-    The models predict with the empty caption too, so that each layer sees four rows.
+    The models predict with the empty caption too, so that each layer sees four rows. Layers
+    that attend sharply and speak loudly: without control of either kind the end is another.
     """
     unet = small_unet(sample_size=8).requires_grad_(False)
+    for layer in reference.attentions(unet).values():
+        for linear in (layer.to_q, layer.to_k, layer.to_out[0]):
+            linear.weight *= LOUD
     words = torch.randn(STEPS, 4, 5, 10)
 
     def guided(context: Tensor, xt: Tensor, t: Tensor) -> Tensor:
-        return unet(torch.cat([xt, xt]), torch.cat([t, t]), context)[2:] / 8
+        return unet(torch.cat([xt, xt]), torch.cat([t, t]), context)[2:]
 
     table = torch.zeros(1, STEPS + 1, 5)
     table[:, :3, 1:], table[:, :1, 0] = 1, 1
@@ -42,16 +46,16 @@ def pair() -> tuple:
 def edit_trajectory(parts, models: list[Callable], zt: Tensor, control, local=None, *, index=int,
                end: float = END, offset: int = 1, chosen=int, kept=lambda seen, new: seen + new,
                first=lambda start: start, order: str = "after", rows: slice | None = None,
-               controlled: bool = True) -> list:
+               controlled: bool = True, layers: Callable = reference.attentions) -> list:
     """The loop of Prompt-to-Prompt, with a mistake in one place."""
-    yielded, seen, layers = [], 0., cross_attentions(parts.unet) if local else {}
+    yielded, seen, words = [], 0., cross_attentions(parts.unet) if local else {}
     part = slice(-len(zt), None) if rows is None else rows
     for i in range(STEPS):
         step = (STEPS - 1 - i) * (NOISE.T // STEPS) + offset
         t = torch.full((len(zt),), step)
         act = partial(control, index(i)) if controlled else lambda name, attention: None
-        with (torch.no_grad(), record_attention(layers, head_mean(attention_map)) as maps,
-              replace_attention(reference.attentions(parts.unet), act)):
+        with (torch.no_grad(), record_attention(words, head_mean(attention_map)) as maps,
+              replace_attention(layers(parts.unet), act)):
             eps_hat = models[chosen(i)](zt, t)
         moved = ddim_step(eps_hat, zt, t, t - NOISE.T // STEPS, NOISE, end=end)
         if local:
@@ -72,6 +76,8 @@ def edit_mistakes(given: tuple, local=None) -> dict[str, Tensor]:
     found = {
         "Nothing is controlled: the network must be called within `replace_attention`.":
             ends(controlled=False),
+        "Only cross-attention is controlled: attentions(parts.unet) has both kinds of layers.":
+            ends(layers=cross_attentions),
         "The control is asked about step 0 all the time, so its schedule never ends: "
         "partial(control, i).": ends(index=lambda i: 0),
         "The control counts from the end: step 0 is the noisiest.":
@@ -82,7 +88,7 @@ def edit_mistakes(given: tuple, local=None) -> dict[str, Tensor]:
             ends(offset=0)}
     if local:
         found |= {
-            "`local` is ignored: outside of the mask the edited latent is the base's.":
+            "`local` has no effect: it is ignored, or `blend_mask` was not told `local.threshold`.":
                 ends(local=None),
             "The blend sees this step's maps only; sum them over the steps.":
                 ends(kept=lambda seen, new: new),

@@ -232,7 +232,8 @@ def by_shifting(maps, words, size, threshold=.3):
 
 
 def looper(control=True, index=int, model=int, end=None, offset=1, local=True, summed=True,
-           waits=True, rows=None, free=True, once=False):
+           waits=True, rows=None, free=True, once=False, layers=reference.attentions,
+           threshold=True):
     """An edit_steps with a mistake in one place."""
     def edit_steps(parts, models, zt, control_, blend=None):
         schedule, seen = parts.schedule, 0.
@@ -243,7 +244,7 @@ def looper(control=True, index=int, model=int, end=None, offset=1, local=True, s
             act = partial(control_, index(i)) if control else lambda name, p: None
             with (torch.set_grad_enabled(not free), nets.record_attention(words, nets.head_mean(
                     nets.attention_map)) as maps,
-                    nets.replace_attention(reference.attentions(parts.unet), act)):
+                    nets.replace_attention(layers(parts.unet), act)):
                 eps_hat = models[model(i)](zt.requires_grad_(not free), t)
             t_prev = t - schedule.T // len(models)
             zt = ddim.ddim_step(eps_hat, zt, t, t_prev, schedule, end=last)
@@ -252,7 +253,8 @@ def looper(control=True, index=int, model=int, end=None, offset=1, local=True, s
                 now = now[-len(zt):] if rows is None else now[rows]
                 seen = seen + now if summed else now
                 if i >= int(blend.start * len(models)) or not waits:
-                    inside = reference.blend_mask(seen, blend.words, zt.shape[-1], blend.threshold)
+                    least = {"threshold": blend.threshold} if threshold else {}
+                    inside = reference.blend_mask(seen, blend.words, zt.shape[-1], **least)
                     zt = reference.blend(zt, inside)
             if not once or i == len(models) - 1:
                 yield step, zt
@@ -358,9 +360,11 @@ WRONG = {
         (masker(fixed=.3), "is ignored"), (masker(upside_down=True), "upside down")],
     "edit_steps": [
         (looper(control=False), "nothing is controlled"), (looper(index=lambda i: 0), "step 0"),
+        (looper(layers=latent.cross_attentions), "both kinds of layers"),
+        (looper(threshold=False), "`local.threshold`"),
         (looper(index=lambda i: 3 - i), "counts from the end"),
         (looper(model=lambda i: 0), "model of its own"), (looper(end=1.), "ends at alpha_bar[0]"),
-        (looper(offset=0), "are not moved"), (looper(local=False), "`local` is ignored"),
+        (looper(offset=0), "are not moved"), (looper(local=False), "it is ignored"),
         (looper(summed=False), "sum them over"), (looper(waits=False), "begins with the first"),
         (looper(rows=slice(0, 2)), "half without caption"), (looper(free=False), "no_grad"),
         (looper(once=True), "after every step")],
