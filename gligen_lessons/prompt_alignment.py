@@ -138,10 +138,17 @@ def mappers(tokenizer: Tokenizer, bases: list[str], edits: list[str],
     return torch.stack(made)
 
 
-def shuffled_mapper(mapper: Tensor, generator: torch.Generator) -> Tensor:
-    """A negative control: the mapper (b,n,n) with its source tokens in random order."""
-    order = torch.randperm(mapper.shape[1], generator=generator)
-    return mapper[:, order]
+def shuffled_mapper(mapper: Tensor, counts: list[int], generator: torch.Generator) -> Tensor:
+    """A negative control: the mapper (b,n,n) with the maps of each base caption's words exchanged.
+
+    `counts` (b) are the tokens of its words; none keeps its own map. The start token and what
+    follows the words stay, since they take most of each row.
+    """
+    mixed = mapper.clone()
+    for one, count in zip(mixed, counts, strict=True):
+        order = 1 + torch.randperm(count, generator=generator)
+        one[order] = one[order.roll(1)]
+    return mixed
 
 
 def word_schedule(steps: int, cross: Fraction | dict[str, Fraction], words: Words,
@@ -150,8 +157,8 @@ def word_schedule(steps: int, cross: Fraction | dict[str, Fraction], words: Word
 
     `cross` is a fraction of the steps, from the first on, or (from, to); a dict gives
     some words their own, "default_" the others (else 0). As in the official code the
-    fraction counts steps + 1 rows and is cut down; no step uses the last row. ValueError
-    for fractions outside 0..1 and for words that do not occur.
+    fraction counts steps + 1 rows and is cut down; no step uses the last row.
+    ValueError for fractions outside 0..1 and for words that do not occur.
     """
     given = cross if isinstance(cross, dict) else {"default_": cross}
     table = torch.zeros(steps + 1, n)

@@ -186,11 +186,13 @@ def test_refining_leaves_a_swapped_word_alone():
     assert torch.equal(mapper, want)
 
 
-def test_a_shuffled_mapper_has_the_same_rows_elsewhere():
-    mapper = alignment.mappers(TOKENIZER, [BASE, EDIT], [EDIT, BASE])
-    mixed = alignment.shuffled_mapper(mapper, device.generator(0))
-    assert not torch.equal(mixed, mapper)
-    assert torch.equal(mixed.sum(1), mapper.sum(1)) and torch.equal(mixed[0], mixed[1])
+def test_a_shuffled_mapper_gives_each_word_the_map_of_another():
+    mapper, count = torch.eye(9).expand(3, -1, -1), 5
+    mixed = alignment.shuffled_mapper(mapper, [count] * 3, device.generator(0))
+    assert torch.equal(mixed.sum(1), mapper.sum(1)) and torch.equal(mixed.sum(2), mapper.sum(2))
+    assert not mixed[:, 1:count + 1, 1:count + 1].diagonal(dim1=1, dim2=2).any()
+    rest = [0, *range(count + 1, 9)]
+    assert torch.equal(mixed[:, rest], mapper[:, rest])
 
 
 # ------------------------------------------------------------------------------------ schedules
@@ -343,7 +345,8 @@ def test_pairs_do_not_see_each_other(parts):
 
 
 def test_a_shuffled_mapper_paints_something_else(parts):
-    mapper = alignment.shuffled_mapper(alignment.mappers(TOKENIZER, [BASE], [EDIT]),
+    count = alignment.word_tokens(TOKENIZER, BASE)[-1][1][-1]
+    mapper = alignment.shuffled_mapper(alignment.mappers(TOKENIZER, [BASE], [EDIT]), [count],
                                        device.generator(0))
     right, wrong = edited(parts), edited(parts, mapper=mapper)
     assert torch.equal(right[0], wrong[0]) and (right[1] - wrong[1]).abs().max() > .01

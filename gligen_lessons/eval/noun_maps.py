@@ -41,7 +41,7 @@ def located(heat: Tensor, truth: Tensor) -> tuple[float, float]:
 def centre_prior(side: int) -> Tensor:
     """A map (side,side) that is highest in the middle, whatever it is asked for."""
     y, x = torch.meshgrid(*[torch.arange(side) - side / 2 + .49] * 2, indexing="ij")
-    return -(x**2 + y**2)
+    return -(x**2 + y**2)                       # .49, not .5: one cell is the highest
 
 
 @torch.no_grad()

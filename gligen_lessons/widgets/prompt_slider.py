@@ -17,15 +17,15 @@ def prompt_slider(parts: TextToImage, base: str, edit: str, seed: int = 0, steps
                   guidance_scale: float = 5.) -> "PromptSlider":
     """A slider over edits of one caption, each painted once, beforehand, from one noise.
 
-    It moves the share of the steps with the base's cross-attention, half as many with its
-    self-attention; with a `word` of the edited caption its weight, attention being the base's in
+    It moves the share of the steps with the base's cross-attention, self-attention being the
+    edit's own; with a `word` of the edited caption its weight, cross-attention being the base's in
     all steps. Errors: those of `prompt2prompt.edit_prompts`.
     """
     values = values or (WEIGHTS if word else SHARES)
     frames = {}
     for value in values:
         options = ({"cross": 1., "scales": {word: value}} if word
-                   else {"cross": value, "self_": value / 2})
+                   else {"cross": value, "self_": 0.})
         before, frames[value] = edit_prompts(parts, [base], [edit], seed, guidance_scale,
                                              steps=steps, **options)
     return PromptSlider(before, frames, f"weight of {word}" if word else "cross")
