@@ -230,8 +230,8 @@ def hard_negative_loss(attempt):
     try:
         told = attempt(logits)
     except (ValueError, IndexError) as error:
-        raise Wrong(f"it stopped with {type(error).__name__} ({error}). A wrong caption belongs to "
-                    "no picture, so it has no right answer: only `logits[:, :b].T` chooses."
+        raise Wrong(f"it stopped with {type(error).__name__} ({error}). A wrong caption belongs "
+                    "to no picture, so it has no right answer: only `logits[:, :b].T` chooses."
                     ) from error
     is_one_number(told)
     error = expect_close(told, (i + t) / 2, "Rows choose among all columns, the first b columns "

@@ -92,6 +92,26 @@ def edge_sums(off) -> tuple[torch.Tensor, torch.Tensor]:
             (off[..., 1:] - off[..., :-1]).abs().sum((1, 2, 3)))
 
 
+def edge_mistakes(x_hat, x) -> dict[str, torch.Tensor]:
+    """Wrong values of the edges alone, each with its message."""
+    off = x_hat - x
+    apart = torch.stack([a - b for a, b in zip(edge_sums(x_hat), edge_sums(x), strict=True)])
+    signed = torch.stack([off.diff(dim=k).sum((1, 2, 3)) for k in (2, 3)])
+    padded = sum(F.pad(off, (0, k == 3, 0, k == 2)).diff(dim=k).abs().sum((1, 2, 3))
+                 for k in (2, 3))
+    return {
+        "The border is compared with zeros: take the differences first, and pad nothing before.":
+            padded,
+        "diff(dim=1) compares colours. Rows are dimension 2, columns 3.":
+            sum(off.diff(dim=k).abs().sum((1, 2, 3)) for k in (1, 2)),
+        "Neighbours of |off| are compared. Take the differences of `off` itself, then their "
+        "absolute values.": sum(edge_sums(off.abs())),
+        "The differences of neighbours are summed before their absolute value, and cancel.":
+            signed.abs().sum(0),
+        "The two pictures' edges are summed first and then compared. Take the edges of their "
+        "difference.": apart.abs().sum(0)}
+
+
 @exercise("gligen_lessons.vae:reconstruction_error")
 def reconstruction_error(attempt):
     """Sums by slices, on pictures that are not square."""
@@ -101,10 +121,6 @@ def reconstruction_error(attempt):
     edges = below + right
     want = plain + edges / 2
     around = sum((off - off.roll(1, k)).abs().sum((1, 2, 3)) for k in (2, 3))
-    apart = torch.stack([a - b for a, b in zip(edge_sums(x_hat), edge_sums(x), strict=True)])
-    signed = torch.stack([off.diff(dim=k).sum((1, 2, 3)) for k in (2, 3)])
-    padded = sum(F.pad(off, (0, k == 3, 0, k == 2)).diff(dim=k).abs().sum((1, 2, 3))
-                 for k in (2, 3))
     mistakes = {
         "The edges are missing: add half the differences between neighbours.": plain,
         "The edges count half.": plain + edges,
@@ -120,20 +136,11 @@ def reconstruction_error(attempt):
             plain + sum(edge_sums(x_hat)) / 2,
         "The last row is compared with the first: nothing is compared beyond the border.":
             plain + around / 2,
-        "The border is compared with zeros: take the differences first, and pad nothing before.":
-            plain + padded / 2,
-        "diff(dim=1) compares colours. Rows are dimension 2, columns 3.":
-            plain + sum(off.diff(dim=k).abs().sum((1, 2, 3)) for k in (1, 2)) / 2,
-        "Neighbours of |off| are compared. Take the differences of `off` itself, then their "
-        "absolute values.": plain + sum(edge_sums(off.abs())) / 2,
-        "The differences of neighbours are summed before their absolute value, and cancel.":
-            plain + signed.abs().sum(0) / 2,
-        "The two pictures' edges are summed first and then compared. Take the edges of their "
-        "difference.": plain + apart.abs().sum(0) / 2,
         "This is the mean. Take the sum over a picture; `vae_loss` divides later.":
             want / off[0].numel(),
         WHOLE_BATCH: want.sum(), "This is a mean over the batch. " + EACH: want.mean(),
         "Without absolute values errors cancel.": off.sum((1, 2, 3))}
+    mistakes |= {what: plain + v / 2 for what, v in edge_mistakes(x_hat, x).items()}
     error = expect_close(attempt(x_hat.clone(), x.clone()), want, "Sum |x_hat - x|, and add half "
                          "of the differences between neighbours of x_hat - x.", mistakes=mistakes)
     return f"sums differences and edges of 3 pictures (largest difference {error:.0e})"
