@@ -7,11 +7,11 @@ from .. import ddim
 from ..datasets.labelled import labels_of, small_pictures
 from ..ddpm import q_sample
 from ..guidance import LabelledUNet, NoisyClassifier, classifier_free
-from ..metrics import feature_distances
+from ..metrics import feature_distances, share
 from ..referee import judge_scenes
 from ..schedule import Schedule
 from ..weights import load
-from ..world.vocabulary import CATEGORIES, WORDS
+from ..world.vocabulary import CATEGORIES, COLOURS, HELD_OUT, WORDS
 
 
 def sample_pixels(model, count: int, steps: int, seed: int = 0, batch: int = 64,
@@ -54,7 +54,7 @@ def classifier_report(model: NoisyClassifier, count: int) -> dict:
     g, schedule, made = torch.Generator().manual_seed(0), Schedule.linear(), {}
     eps = torch.randn(x0.shape, generator=g)
     where = next(model.parameters()).device
-    for step in (0, 100, 250, 500, 750):
+    for step in (0, 100, 250, 500, 750, 900, 999):
         t = torch.full((count,), step)
         xt = q_sample(x0, t, eps, schedule)
         category, colour = (logits.argmax(1).cpu() for logits in model(xt.to(where), t.to(where)))
@@ -65,40 +65,64 @@ def classifier_report(model: NoisyClassifier, count: int) -> dict:
 
 def sample_labels(model: LabelledUNet, labels: Tensor, guidance_scale: float, steps: int = 30,
                   seed: int = 0, batch: int = 50) -> Tensor:
-    """Pictures (n,3,32,32) in [-1, 1] of labels (n,2), on the CPU: DDIM, classifier-free."""
+    """Pictures (n,3,32,32) in [-1, 1] of labels (n,2), on the CPU: DDIM, classifier-free.
+
+    x0_hat is clamped and eps fits it (`ddim.with_fitting_eps`): a kept eps would spoil high scales.
+    """
     g, where = torch.Generator().manual_seed(seed), next(model.parameters()).device
     noise, done = torch.randn(len(labels), 3, 32, 32, generator=g), []
+    schedule = Schedule.linear()
     for xT, cond in zip(noise.split(batch), labels.split(batch), strict=True):
         null = torch.full_like(cond, -1).to(where)
         guided = classifier_free(model, cond.to(where), null, guidance_scale)
-        *_, (_, x0) = ddim.sample(guided, xT.to(where), Schedule.linear(), steps, clip=True)
+        guided = ddim.with_fitting_eps(guided, schedule)
+        *_, (_, x0) = ddim.sample(guided, xT.to(where), schedule, steps)
         done.append(x0.cpu())
     return torch.cat(done)
 
 
-def obeyed(judge, x: Tensor, labels: Tensor) -> tuple[float, Tensor]:
-    """How often the referee is sure of the wished thing in its colour; and its features (n,64)."""
+def hits_of(judge, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the referee is sure of the wished thing in its colour (n,); its features (n,64)."""
     found, features = judge_scenes(judge, x)
     numbers = torch.tensor([CATEGORIES.index(word) for word in WORDS])[labels[:, 0]]
-    sure = found[torch.arange(len(x)), numbers, labels[:, 1]] > .5
-    return float(sure.float().mean()), features
+    return found[torch.arange(len(x)), numbers, labels[:, 1]] > .5, features
+
+
+def obeyed(judge, x: Tensor, labels: Tensor) -> tuple[float, Tensor]:
+    """How often the referee is sure of the wished thing in its colour; and its features (n,64)."""
+    hits, features = hits_of(judge, x, labels)
+    return float(hits.float().mean()), features
+
+
+def held_out_labels(count: int) -> Tensor:
+    """`count` labels (n,2) of the pairs that no training has seen, each as often as the others."""
+    pairs = [[WORDS.index(word), list(COLOURS).index(hue)] for hue, word in sorted(HELD_OUT)]
+    return torch.tensor(pairs)[torch.arange(count) % len(pairs)]
 
 
 def labelled_report(model: LabelledUNet, count: int, steps: int = 30,
                     scales: tuple[float, ...] = (0, 1, 2, 4, 8)) -> dict:
     """Fidelity and diversity against the guidance scale, from the same noise.
 
-    `obeyed` is the referee's verdict, `spread` the mean distance of its features from their mean
-    within one label (a single label, many noises), `frechet` compares with held-out renders.
+    `obeyed` is the referee's verdict: on labels of held-out scenes, and on pairs that no training
+    has seen (its interval draws whole pairs). `frechet` compares the former with held-out renders.
+    `spread` is the distance of a picture's features from the mean of its label's: ten pictures of
+    each of count / 20 labels.
     """
     judge, labels = load("referee-scene"), labels_of("single-test", count)
     real = judge_scenes(judge, small_pictures("single-test", 2 * count))[1]
-    same, rows = labels[:1].expand(count // 4, 2), []
+    never, some = held_out_labels(count // 2), labels[:max(1, count // 20)]
+    alike, rows = torch.arange(len(some)).repeat_interleave(10), []
     for scale in scales:
-        share, features = obeyed(judge, sample_labels(model, labels, scale, steps), labels)
-        alike = judge_scenes(judge, sample_labels(model, same, scale, steps))[1]
-        rows.append({"scale": scale, "obeyed": share, **feature_distances(features, real[:count]),
-                     "spread": float((alike - alike.mean(0)).norm(dim=1).mean())})
+        hits, features = hits_of(judge, sample_labels(model, labels, scale, steps), labels)
+        new, _ = hits_of(judge, sample_labels(model, never, scale, steps), never)
+        same = judge_scenes(judge, sample_labels(model, some[alike], scale, steps))[1]
+        same = same.unflatten(0, (-1, 10))                                      # (labels,10,64)
+        apart = (same - same.mean(1, keepdim=True)).norm(dim=2).flatten()
+        rows.append({"scale": scale, **share("obeyed", hits, torch.arange(count)),
+                     **share("obeyed, held-out pairs", new, never[:, 0]),
+                     **feature_distances(features, real[:count]),
+                     **share("spread", apart, alike)})
     floor = feature_distances(real[count:], real[:count])
     return {"rows": rows, "obeyed": max(row["obeyed"] for row in rows),
             **{f"{name} floor": value for name, value in floor.items()},

@@ -92,9 +92,13 @@ def guidance_scales() -> show.Picture:
     scales, model = (0, 1, 2, 4, 8), weights.load("labelled")
     named = (("red", "car"), ("blue", "house"), ("yellow", "flower"), ("green", "mushroom"))
     labels = torch.tensor([[WORDS.index(word), list(COLOURS).index(hue)] for hue, word in named])
-    columns = [sample_labels(model, labels, scale, 50, seed=3) for scale in scales]
-    return show.grid(torch.stack(columns, 1).flatten(0, 1), 5, size=1.1,
-                     titles=[f"s = {scale}" for scale in scales] + [""] * 15)
+    columns = [sample_labels(model, labels, scale, 50, seed=8) for scale in scales]
+    figure = show.grid(torch.stack(columns, 1).flatten(0, 1), 5, size=1.1,
+                       titles=[f"s = {scale}" for scale in scales] + [""] * 15)
+    for ax, (hue, word) in zip(figure.axes[::5], named, strict=True):
+        ax.text(-.06, .5, f"{hue} {word}", rotation=90, ha="right", va="center", fontsize=9,
+                color=show.INK, transform=ax.transAxes)
+    return figure
 
 
 def captions() -> show.Picture:
