@@ -37,6 +37,8 @@ def MapNet(attempt):
         "`reshape(b, 64, 128)` mixes parts and channels; `flatten(2).transpose(1, 2)` makes one "
         "token of each part.":
             net.linears(torch.where(used, features.reshape(4, 64, 128), null) + place),
+        "Without a map the features are zero. The null feature stands there.":
+            net.linears(used * x + place),
         "The mask is upside down: 1 is a picture with a map.":
             net.linears(torch.where(used, null, x) + place)}
     learner = attempt(5, 7)
@@ -57,6 +59,8 @@ def FirstConv(attempt):
     if layer.weight.shape != (6, 7, 3, 3):
         raise Wrong(f"the weight is {tuple(layer.weight.shape)}, expected (6, 7, 3, 3): three "
                     "channels of the latent, then four of the map.")
+    if torch.equal(layer.weight[:, 4:], old.weight) and not bool(layer.weight[:, :4].any()):
+        raise Wrong("the new channels stand in front; the latent's come first, then the map's.")
     if bool(layer.weight[:, 3:].any()):
         raise Wrong("the new channels do not begin at zero; a fresh layer is full of random "
                     "weights.")
@@ -75,7 +79,9 @@ def FirstConv(attempt):
     now = F.conv2d(x, layer.weight, old.bias, padding=1)
     mistakes = {"The new channels are not seen once they have weights.":
                 F.conv2d(x[:, :3], layer.weight[:, :3], old.bias, padding=1),
-                "The old weights are used although the layer has learnt others.": want}
+                "The old weights are used although the layer has learnt others.": want,
+                "The old channels go through `old_weight`, though they have learnt, too. That is "
+                "for `restored` only.": want + F.conv2d(x[:, 3:], layer.weight[:, 3:], padding=1)}
     error = expect_close(layer(x), now, "It is one convolution over all seven channels.",
                          mistakes=mistakes)
     restored(layer, x, want)
@@ -143,7 +149,9 @@ def concat_map_channels(attempt):
         again = extra.repeat(b // 2, 1, 1, 1)
         mistakes = {"The channels of the map are left out where there is grounding.":
                     shown(torch.zeros_like(again)),
-                    "Grounding did not reach the network: hand it on.": shown(again, few.none())}
+                    "Grounding did not reach the network: hand it on.": shown(again, few.none()),
+                    "`restored` is set although there is grounding: only without it.":
+                    with_old_weights(unet, shown, again)}
         if b == 4:
             mistakes["Guidance stacks [all pictures, all pictures]; this repeats each picture at "
                      "once: `repeat`, not `repeat_interleave`."] = shown(
@@ -154,9 +162,19 @@ def concat_map_channels(attempt):
         if not callable(network):
             raise Wrong("it returned no function: return one that takes zt and the rest.")
         largest = max(largest, expect_close(network(zt[:b].clone(), *rest, few), shown(again),
-                                            "Show [zt, downsample_net(maps)].", mistakes=mistakes))
+                                            "Show zt first, then downsample_net(maps).",
+                                            mistakes=mistakes))
     closed(attempt(unet, maps.clone()), unet, zt[:2], extra, t[:2], context[:2])
     return f"shows 2 pictures, also twice over and restored (largest difference {largest:.0e})"
+
+
+def with_old_weights(unet: Eared, shown: Callable, channels: Tensor) -> Tensor:
+    """What `shown` gives while the first layer is restored."""
+    unet.conv_in.restored = True
+    try:
+        return shown(channels)
+    finally:
+        unet.conv_in.restored = False
 
 
 def closed(network: Callable, unet: Eared, zt: Tensor, extra: Tensor, *rest: Tensor) -> None:

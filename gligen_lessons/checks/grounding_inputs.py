@@ -87,10 +87,11 @@ def KeypointNet(attempt):
         "corner. `null_xy_feature` stands there.": token(xy=fourier(points * used))}
     learner = attempt(6, persons=2)
     zero_start(learner)
-    learner.load_state_dict(net.state_dict())
+    load_into(learner, net)
     error = expect_close(learner(points.clone(), masks.clone()), token(), "Name = person + joint, "
                          "place = Fourier(x, y); exchange both where nothing is given, then the "
                          "MLP.", mistakes=mistakes)
+    expect_chosen(learner, points.masked_fill(~used, torch.nan), masks)
     return f"makes 68 tokens, {int(masks.sum())} of given joints (largest difference {error:.0e})"
 
 
@@ -99,6 +100,34 @@ def zero_start(learner: nn.Module) -> None:
     for name, value in learner.named_parameters():
         if name.endswith(("_embeddings", "_feature")) and bool(value.any()):
             raise Wrong(f"{name} does not begin at zero, as it does in the original.")
+
+
+def load_into(learner: nn.Module, net: nn.Module) -> None:
+    """Give a learner's net the weights of `net`, or say whose name or shape is another."""
+    has, wants = ({name: tuple(x.shape) for name, x in one.state_dict().items()}
+                  for one in (learner, net))
+    for name, shape in wants.items():
+        if name not in has:
+            raise Wrong(f"there is no {name}, which the published weights have.")
+        if has[name] != shape:
+            why = " A point has two coordinates, each with `2 * FREQUENCIES` sinusoids."
+            raise Wrong(f"{name} is {has[name]}, expected {shape}.{why * ('_xy_' in name)}")
+    if more := set(has) - set(wants):
+        raise Wrong(f"{more.pop()} is in no published file: weights would not load.")
+    learner.load_state_dict(net.state_dict())
+
+
+def expect_chosen(learner: nn.Module, *given: Tensor, **named: Tensor) -> None:
+    """Refuse a net whose tokens or gradients are spoilt by what lies in free slots."""
+    tokens = learner(*given, **named)
+    if not bool(tokens.isfinite().all()):
+        raise Wrong("a free slot held NaN, and it came through: 0 * NaN is NaN. Take `chosen`, do "
+                    "not multiply.")
+    tokens.sum().backward()
+    for name, p in learner.named_parameters():
+        if p.grad is not None and not bool(p.grad.isfinite().all()):
+            raise Wrong(f"a free slot held NaN: the tokens are right, but the gradient of {name} "
+                        "is NaN. Choose before the MLP, not after it.")
 
 
 def some_entities() -> dict[str, Tensor]:
@@ -111,14 +140,14 @@ def some_entities() -> dict[str, Tensor]:
 
 
 def entity_tokens(net: nn.Module, given: dict[str, Tensor], turned: bool = False, mlps: str = "",
-                  **masks: Tensor) -> Tensor:
-    """Tokens (2,6,7), with other masks, the place first, or one of the two MLPs for both."""
+                  null: str = "", **masks: Tensor) -> Tensor:
+    """Tokens (2,6,7), with other masks, the place first, or one MLP or null feature for both."""
     given, made = given | masks, []
     place = torch.where(given["masks"][..., None] > 0, fourier(given["boxes"]),
                         net.null_position_feature)
     for kind, field in ("text", "phrases"), ("image", "image"):
         says = torch.where(given[f"{field}_masks"][..., None] > 0, given[f"{field}_embeddings"],
-                           getattr(net, f"null_{kind}_feature"))
+                           getattr(net, f"null_{null or kind}_feature"))
         mlp = getattr(net, f"linears_{mlps or kind}")
         made.append(mlp(torch.cat([place, says] if turned else [says, place], -1)))
     return torch.cat(made, 1)
@@ -141,6 +170,12 @@ def EntityNet(attempt):
             text + image,
         "`masks` decides of phrase and picture. They have masks of their own; a slot may have "
         "one of both.": entity_tokens(net, given, phrases_masks=used, image_masks=used),
+        "The two masks are exchanged: phrases follow `phrases_masks`, pictures `image_masks`.":
+            entity_tokens(net, given, phrases_masks=pictured, image_masks=phrased),
+        "Where no picture is given the PHRASES' null feature stands: take `null_image_feature`.":
+            entity_tokens(net, given, null="text"),
+        "Where no phrase is given the PICTURES' null feature stands: take `null_text_feature`.":
+            entity_tokens(net, given, null="image"),
         "The place follows the masks of phrase and picture. It has its own, `masks`: both tokens "
         "of a box know where it is.": torch.cat(own, 1),
         "Where no box is given its PLACE leaks: `null_position_feature` stands for the sinusoids.":
@@ -157,6 +192,9 @@ def EntityNet(attempt):
     learner.load_state_dict(net.state_dict())
     error = expect_close(learner(**{k: v.clone() for k, v in given.items()}), want, "Each half by "
                          "its own mask, then the two MLPs, phrases first.", mistakes=mistakes)
+    free = {"boxes": used, "phrases_embeddings": phrased, "image_embeddings": pictured}
+    expect_chosen(learner, **(given | {k: given[k].masked_fill(mask[..., None] == 0, torch.nan)
+                                       for k, mask in free.items()}))
     return f"makes 12 tokens of 6 slots (largest difference {error:.0e})"
 
 

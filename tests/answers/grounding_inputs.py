@@ -61,31 +61,55 @@ def keypoint_net(names=lambda net: (net.person_embeddings[:, None] + net.keypoin
     return with_forward(reference.KeypointNet, forward)
 
 
+def chosen_at_the_end(net, points, masks):
+    names = (net.person_embeddings[:, None] + net.keypoint_embeddings).flatten(0, 1)
+    tokens = net.linears(torch.cat([names.expand(len(points), -1, -1), fourier(points)], -1))
+    null = net.linears(torch.cat([net.null_person_feature, net.null_xy_feature]))
+    return reference.chosen(tokens, masks, null)
+
+
+class AsWideAsABox(reference.KeypointNet):
+    def __init__(self, *args, **named):
+        super().__init__(*args, **named)
+        self.null_xy_feature = nn.Parameter(torch.zeros(64))
+
+
+class Renamed(reference.KeypointNet):
+    def __init__(self, *args, **named):
+        super().__init__(*args, **named)
+        self.mlp, self.linears = self.linears, None
+
+
 class Drawn(reference.KeypointNet):
     def __init__(self, *args, **named):
         super().__init__(*args, **named)
         nn.init.normal_(self.person_embeddings, std=.02)
 
 
-def figure_by_figure(net, points, masks):
+def figure_by_figure(net, points, masks, mix=torch.where):
     made, n = [], len(net.keypoint_embeddings)
     for k, person in enumerate(net.person_embeddings):
-        rows, used = slice(n * k, n * k + n), masks[:, n * k:n * k + n, None]
-        name = used * (person + net.keypoint_embeddings) + (1 - used) * net.null_person_feature
-        place = used * fourier(points[:, rows]) + (1 - used) * net.null_xy_feature
+        rows, used = slice(n * k, n * k + n), masks[:, n * k:n * k + n, None] > 0
+        name = mix(used, person + net.keypoint_embeddings, net.null_person_feature)
+        place = mix(used, fourier(points[:, rows]), net.null_xy_feature)
         made.append(net.linears(torch.cat([name, place], 2)))
     return torch.cat(made, 1)
+
+
+def multiplied(used, x, null):
+    return used * x + ~used * null
 
 
 # EntityNet
 
 def entity_net(join=lambda text, image: torch.cat([text, image], 1), masks=("phrases_masks",
-               "image_masks"), place=("masks", "masks"), turned=False, mlps=("text", "image")):
+               "image_masks"), place=("masks", "masks"), turned=False, mlps=("text", "image"),
+               nulls=("text", "image")):
     """An EntityNet with a mistake in one place."""
     def forward(net, **given):
         made = []
-        for i, (kind, null) in enumerate((("phrases", net.null_text_feature),
-                                          ("image", net.null_image_feature))):
+        for i, kind in enumerate(("phrases", "image")):
+            null = getattr(net, f"null_{nulls[i]}_feature")
             says = reference.chosen(given[f"{kind}_embeddings"], given[masks[i]], null)
             where = fourier(given["boxes"])
             if place:
@@ -96,12 +120,12 @@ def entity_net(join=lambda text, image: torch.cat([text, image], 1), masks=("phr
     return with_forward(reference.EntityNet, forward)
 
 
-def entities_by_lerp(net, boxes, masks, phrases_masks, image_masks, phrases_embeddings,
-                     image_embeddings):
-    m, p, i = (x[..., None] for x in (masks, phrases_masks, image_masks))
-    place = m * fourier(boxes) + (1 - m) * net.null_position_feature
-    text = p * phrases_embeddings + (1 - p) * net.null_text_feature
-    image = i * image_embeddings + (1 - i) * net.null_image_feature
+def entities_in_lines(net, boxes, masks, phrases_masks, image_masks, phrases_embeddings,
+                      image_embeddings, mix=torch.where):
+    m, p, i = (x[..., None] > 0 for x in (masks, phrases_masks, image_masks))
+    place = mix(m, fourier(boxes), net.null_position_feature)
+    text = mix(p, phrases_embeddings, net.null_text_feature)
+    image = mix(i, image_embeddings, net.null_image_feature)
     return torch.cat([net.linears_text(torch.cat([text, place], 2)),
                       net.linears_image(torch.cat([image, place], 2))], 1)
 
@@ -208,6 +232,20 @@ class Deaf(maps_.FirstConv):
         return F.conv2d(x[:, :self.parts[0]], self.weight[:, :self.parts[0]], self.bias, padding=1)
 
 
+class InFront(maps_.FirstConv):
+    def __init__(self, old, extra):
+        super().__init__(old, extra)
+        self.weight.data = self.weight.data.roll(extra, 1)
+
+
+class NeverLearnt(maps_.FirstConv):
+    def forward(self, x):
+        zt, extra = x.split(self.parts, 1)
+        y = F.conv2d(zt, self.old_weight, self.bias, padding=1)
+        return y if self.restored else y + F.conv2d(extra, self.weight[:, self.parts[0]:],
+                                                    padding=1)
+
+
 class TwiceBiased(maps_.FirstConv):
     def forward(self, x):
         return super().forward(x) + self.bias.view(1, -1, 1, 1)
@@ -254,12 +292,12 @@ class WithAnOldLayer(nn.Conv2d):
 # concat_map_channels
 
 def shower(again=lambda x, n: x.repeat(n, 1, 1, 1), told=True, extra=lambda x: x, closed=True,
-           back=True, safe=True):
+           back=True, safe=True, open_=False):
     """A concat_map_channels with a mistake in one place."""
     def concat(unet, maps):
         def shown(zt, t, context, grounding=None):
             made = extra(unet.downsample_net(maps))
-            unet.conv_in.restored = closed and grounding is None
+            unet.conv_in.restored = open_ or closed and grounding is None
             both, done = torch.cat([zt, again(made, len(zt) // len(made))], 1), False
             try:
                 y = unet(both, t, context, grounding if told else grounding and grounding.none())
@@ -428,7 +466,13 @@ WRONG = {
         (keypoint_net(place=lambda net, points, used: fourier(points)), "place leaks"),
         (keypoint_net(place=lambda net, points, used: fourier(points * used)), "a corner"),
         (keypoint_net(named=False), "name stays"),
-        (Drawn, "person_embeddings does not begin at zero")],
+        (Drawn, "person_embeddings does not begin at zero"),
+        (AsWideAsABox, "null_xy_feature is (64,), expected (32,). A point has"),
+        (Renamed, "there is no linears.0.weight"),
+        (with_forward(reference.KeypointNet, chosen_at_the_end), "before the MLP"),
+        (with_forward(reference.KeypointNet, lambda *given: figure_by_figure(
+            *given, mix=multiplied)),
+         "held NaN, and it came through")],
     "EntityNet": [
         (entity_net(lambda text, image: torch.cat([image, text], 1)), "phrases come first"),
         (entity_net(lambda text, image: torch.stack([text, image], 2).flatten(1, 2)),
@@ -440,6 +484,12 @@ WRONG = {
         (entity_net(turned=True), "features are first"),
         (entity_net(mlps=("text", "text")), "their own, `linears_image`"),
         (entity_net(mlps=("image", "image")), "their own, `linears_text`"),
+        (entity_net(masks=("image_masks", "phrases_masks")), "masks are exchanged"),
+        (entity_net(nulls=("text", "text")), "take `null_image_feature`"),
+        (entity_net(nulls=("image", "image")), "take `null_text_feature`"),
+        (with_forward(reference.EntityNet, lambda net, **given: entities_in_lines(
+            net, **given, mix=multiplied)),
+         "held NaN, and it came through"),
         (entity_net(lambda text, image: text), "only the phrases'"),
         (entity_net(lambda text, image: image), "only the pictures'")],
     "image_features": [
@@ -452,6 +502,7 @@ WRONG = {
     "MapNet": [
         (map_net(lambda x, used, net: x), "masks are ignored"),
         (map_net(zeros=True), "tokens of zeros"),
+        (map_net(lambda x, used, net: used * x), "features are zero"),
         (with_forward(maps_.MapNet, null_instead_of_place), "in place of the position"),
         (map_net(place=lambda net: 0), "position is not told"),
         (map_net(turned=True), "column by column"),
@@ -462,12 +513,14 @@ WRONG = {
         (first_conv(lambda old, new, bias: old() + new(bias)), "with the bias"),
         (first_conv(lambda old, new, bias: old() + new() + bias.view(1, -1, 1, 1)),
          "with the bias"), (Fresh, "do not begin at zero"), (Deaf, "are not seen"),
+        (InFront, "stand in front"), (NeverLearnt, "for `restored` only"),
         (TwiceBiased, "added twice"), (NeverRestored, "makes no difference"),
         (HalfRestored, "have learnt since"), (SavedTwice, "keeps it out")],
     "concat_map_channels": [
         (shower(lambda x, n: x.repeat_interleave(n, 0)), "not `repeat_interleave`"),
         (shower(half_without), "on both sides"), (shower(told=False), "hand it on"),
         (shower(extra=torch.zeros_like), "are left out"), (shower(closed=False), "plain model"),
+        (shower(open_=True), "although there is grounding"),
         (shower(back=False), "after the call"), (shower(safe=False), "after an error"),
         (called_at_once, "no function")],
     "forward": [
@@ -491,7 +544,7 @@ WRONG = {
 RIGHT = {
     "chosen": [by_loops, by_index, on_a_copy],
     "KeypointNet": [with_forward(reference.KeypointNet, figure_by_figure), keypoint_net()],
-    "EntityNet": [entity_net(), with_forward(reference.EntityNet, entities_by_lerp)],
+    "EntityNet": [entity_net(), with_forward(reference.EntityNet, entities_in_lines)],
     "image_features": [led_back(), row_by_row],
     "MapNet": [map_net(), with_forward(maps_.MapNet, map_by_map),
                with_forward(maps_.MapNet, moved)],
