@@ -153,6 +153,17 @@ def entity_tokens(net: nn.Module, given: dict[str, Tensor], turned: bool = False
     return torch.cat(made, 1)
 
 
+def wrong_nulls(net: nn.Module, given: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What comes of a null feature at the wrong place, by message."""
+    return {
+        "Where no box is given its PLACE leaks: `null_position_feature` stands for the sinusoids.":
+            entity_tokens(net, given, masks=torch.ones(2, 3)),
+        "Where no picture is given the PHRASES' null feature stands: take `null_image_feature`.":
+            entity_tokens(net, given, null="text"),
+        "Where no phrase is given the PICTURES' null feature stands: take `null_text_feature`.":
+            entity_tokens(net, given, null="image")}
+
+
 @exercise("gligen_lessons.grounding_inputs:EntityNet")
 def EntityNet(attempt):
     """Six slots with a phrase, a picture, both or nothing."""
@@ -162,7 +173,7 @@ def EntityNet(attempt):
     text, image = want.chunk(2, 1)
     own = [entity_tokens(net, given, masks=phrased)[:, :3],
            entity_tokens(net, given, masks=pictured)[:, 3:]]
-    mistakes = {
+    mistakes = wrong_nulls(net, given) | {
         "The tokens of pictures stand first; phrases come first.": torch.cat([image, text], 1),
         "Each box's two tokens stand side by side. All phrases come first, then all pictures.":
             torch.stack([text, image], 2).flatten(1, 2),
@@ -172,14 +183,8 @@ def EntityNet(attempt):
         "one of both.": entity_tokens(net, given, phrases_masks=used, image_masks=used),
         "The two masks are exchanged: phrases follow `phrases_masks`, pictures `image_masks`.":
             entity_tokens(net, given, phrases_masks=pictured, image_masks=phrased),
-        "Where no picture is given the PHRASES' null feature stands: take `null_image_feature`.":
-            entity_tokens(net, given, null="text"),
-        "Where no phrase is given the PICTURES' null feature stands: take `null_text_feature`.":
-            entity_tokens(net, given, null="image"),
         "The place follows the masks of phrase and picture. It has its own, `masks`: both tokens "
         "of a box know where it is.": torch.cat(own, 1),
-        "Where no box is given its PLACE leaks: `null_position_feature` stands for the sinusoids.":
-            entity_tokens(net, given, masks=torch.ones(2, 3)),
         "The place comes before the feature. Features are first.":
             entity_tokens(net, given, turned=True),
         "Pictures go through the phrases' MLP. They have their own, `linears_image`.":
