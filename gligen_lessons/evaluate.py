@@ -11,6 +11,7 @@ import torch
 from . import device, files, latent, weights
 from .arguments import OneLineParser, compared_of, folder_of
 from .datasets.labelled import labelled, small_pictures
+from .eval.attributes import attributes_judged, attributes_report
 from .eval.autoencoder import vae_report
 from .eval.detection import backbone_report, detr_report
 from .eval.editing_report import editing_report
@@ -19,7 +20,14 @@ from .eval.grounding_inputs import entity_report, keypoint_report, map_report
 from .eval.grounding_report import grounding_report
 from .eval.image_text import clip_report
 from .eval.pixels import classifier_report, ddpm_report, labelled_report, sample_pixels
-from .eval.referees import crop_report, pose_report, scene_report
+from .eval.referees import (
+    crop_judged,
+    crop_report,
+    pose_report,
+    rubbish_report,
+    scene_judged,
+    scene_report,
+)
 from .eval.reground import reground_report
 from .eval.text_to_image import SHOWN, ldm_report
 from .metrics import frechet_distance, kernel_distance
@@ -31,11 +39,21 @@ DDIM_STEPS = (5, 10, 20, 50, 100)
 
 
 def referee_figures(count: int) -> dict:
-    """How well the judges do on `count` held-out renders, that of poses on an eighth as many."""
-    data = labelled("referee-test", count)
-    return {"crop": crop_report(weights.load("referee-crop"), data),
-            "scene": scene_report(weights.load("referee-scene"), data),
-            "pose": pose_report(weights.load("referee-pose"), max(1, count // 8))}
+    """How well the judges do on `count` held-out renders, that of poses on an eighth as many.
+
+    Beside it how often they are sure of something in pictures of nothing, of each kind an eighth.
+    """
+    few = max(1, count // 8)
+    data, fewer = labelled("referee-test", count), labelled("referee-test", few)
+    crop, scene, edits = (weights.load(f"referee-{name}")
+                          for name in ("crop", "scene", "attributes"))
+    sure = {"crop": crop_judged(crop), "scene": scene_judged(scene),
+            "attributes": attributes_judged(edits)}
+    return {"crop": crop_report(crop, data), "scene": scene_report(scene, data),
+            "pose": pose_report(weights.load("referee-pose"), few),
+            "attributes": attributes_report(edits, fewer),
+            "sure of nothing": {name: rubbish_report(judged, few)
+                                for name, judged in sure.items()}}
 
 
 def ddpm_figures(count: int) -> dict:

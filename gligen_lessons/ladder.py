@@ -26,7 +26,7 @@ from .models import MODELS
 from .shipping import copy_weights, is_worse
 from .world.vocabulary import BASE
 
-NEEDS = {name: model.needs for name, model in MODELS.items() if model.shipped}
+NEEDS = {name: model.needs for name, model in MODELS.items()}
 SMALL = ("vae", "clip", "ldm", "gligen")                  # what `train small` trains, at 64 px
 SHOWN = 8                                                 # pictures a row of its contact sheet
 JUDGED = 280                                              # layouts of its report, novel ones too
@@ -37,6 +37,7 @@ SHIPPED = ((("referee-scene", "referee-crop"),
             (("referee", "scene, mean average precision of pairs"),
              ("referee", "crop, category, clean"))),
            (("referee-pose",), (("referee", "pose, PCK, reconstructions"),)),
+           (("referee-attributes",), (("referee", "attributes, pattern, renders"),)),
            (("ddpm", "labelled", "noisy-classifier"), (("ddpm", "-frechet"),)),
            (("detr-backbone", "detr"), (("detr", "AP50"),)),
            (("vae", "clip", "ldm", "gligen", "gligen-inpaint", "gligen-keypoints",

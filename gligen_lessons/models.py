@@ -28,9 +28,8 @@ class Model:
 
     `needs` are the models that must be there before. A model whose file holds only what it adds
     names the `base` that it adds to; then `build(base)` makes room in it, and `added(network)`
-    names what is new. `exported` says that diffusers has a pipeline for it, `shipped` that its
-    weights lie in the course already, `metric` which figure of its card must not get worse ("-"
-    before it: must not grow).
+    names what is new. `exported` says that diffusers has a pipeline for it, `metric` which figure
+    of its card must not get worse ("-" before it: must not grow).
     """
 
     build: Callable[..., nn.Module]
@@ -39,7 +38,6 @@ class Model:
     base: str | None = None
     added: Callable[[nn.Module], list[str]] | None = None
     exported: bool = False
-    shipped: bool = True
     metric: str
 
 
@@ -62,7 +60,7 @@ MODELS = {
     "detr-backbone": Model(build=DenseClassifier, recipe="detr", metric="places with a thing"),
     "detr": Model(build=DETR, recipe="detr", needs=("detr-backbone",), metric="AP50"),
     "referee-attributes": Model(build=AttributeReferee, recipe="attributes", needs=("vae",),
-                                shipped=False, metric="pattern, renders"),
+                                metric="pattern, renders"),
     "referee-pose": Model(build=PoseReferee, recipe="referee", needs=("vae",),
                           metric="PCK, renders"),
     "gligen-keypoints": Model(build=add_keypoint_gates, recipe="grounding_inputs",

@@ -27,8 +27,7 @@ OWN = "GLIGEN_LESSONS_WEIGHTS"                   # a folder whose weights go bef
 
 def names(exported: bool = False) -> list[str]:
     """Every model that the course ships, or those that diffusers has a pipeline for."""
-    return [name for name, model in MODELS.items()
-            if (model.exported if exported else model.shipped)]
+    return [name for name, model in MODELS.items() if model.exported or not exported]
 
 
 def path(name: str, folder: Path | None = None) -> Path:

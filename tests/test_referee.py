@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from gligen_lessons import images, referee, vae, weights, world
+from gligen_lessons.attribute_referee import OF_SCENE, OF_THING
 from gligen_lessons.datasets import labelled, nothing
 from gligen_lessons.eval import referees
+from gligen_lessons.eval.attributes import attributes_judged, attributes_report
 from gligen_lessons.recipes import referee as recipe
 from gligen_lessons.world.render import render
 from gligen_lessons.world.scene import Scene, Thing
@@ -140,6 +142,22 @@ def test_the_shipped_crop_judge_names_category_and_colour(held_out):
 def test_the_shipped_scene_judge_ranks_what_is_there(held_out):
     report = referees.scene_report(weights.load("referee-scene"), held_out)
     assert report["mean average precision of pairs"] >= .97, report
+
+
+def test_the_shipped_judge_of_edits_names_attributes(held_out):
+    report = attributes_report(weights.load("referee-attributes"), held_out)
+    for name in (*OF_SCENE, *OF_THING):
+        assert report[f"{name}, renders"] >= .95, report
+
+
+@pytest.mark.parametrize("name, judged", [
+    ("referee-scene", referees.scene_judged), ("referee-crop", referees.crop_judged),
+    ("referee-attributes", attributes_judged)])
+def test_the_shipped_judges_are_sure_of_nothing_where_nothing_can_be_named(name, judged):
+    report = referees.rubbish_report(judged(weights.load(name)), 200)
+    assert set(report) == {*nothing.KINDS, "decoded noise"}
+    for kind, sure in report.items():
+        assert sure <= .02, f"{name} is sure of something in {sure:.1%} of pictures of {kind}"
 
 
 def test_the_scene_judge_sees_a_colour_change():

@@ -16,7 +16,7 @@ from ..metrics import bootstrap, share
 from ..null_text import pivots
 from ..prompt2prompt import Blend, make_control
 from ..sdedit import decode
-from .editing import REGIONS, cells_of, edit_obeyed, mask_iou, psnr_in, repaint, succeeded
+from .editing import REGIONS, cells_of, mask_iou, psnr_in, repaint, succeeded
 from .noun_maps import noun_report
 
 SIZE = 8                                                  # edits at once
@@ -31,25 +31,17 @@ def editing_report(parts: TextToImage, count: int = 160, steps: int = 30,
     Masks of `count` edits, noun maps of as many scenes, Prompt-to-Prompt on half of the edits.
     """
     some, few = (of_all_kinds(n, REGIONS) for n in (count, max(2, count // 2)))
-    name, judge = judge_of(device.pick())
     return (mask_report(parts, some) | noun_report(parts, count)
-            | control_report(parts, judge, few, steps, guidance_scale)
-            | {"judge": name, "edits": count, "edits of Prompt-to-Prompt": len(few),
+            | control_report(parts, judged(device.pick()), few, steps, guidance_scale)
+            | {"edits": count, "edits of Prompt-to-Prompt": len(few),
                "steps": steps, "guidance scale": guidance_scale})
 
 
-def judge_of(where: torch.device) -> tuple[str, Judge]:
-    """Who says whether edits succeeded, by name: a referee, which made no picture.
-
-    That of attributes; where its weights are not there that of crops, which must hold category
-    and colour for more likely than not.
-    """
-    if weights.path("referee-attributes").exists():
-        judge = weights.load("referee-attributes", where)
-        return "referee-attributes", lambda x, some: succeeded(
-            attributes(judge, x, torch.stack([case.box for case in some])), some)
-    crop = weights.load("referee-crop")
-    return "referee-crop", lambda x, some: edit_obeyed(crop, x, some) > .5
+def judged(where: torch.device) -> Judge:
+    """Who says whether edits succeeded: the referee of attributes, which made no picture."""
+    judge = weights.load("referee-attributes", where)
+    return lambda x, some: succeeded(
+        attributes(judge, x, torch.stack([case.box for case in some])), some)
 
 
 def mean_figure(name: str, values: Tensor) -> dict[str, float | int | None]:

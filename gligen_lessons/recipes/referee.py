@@ -38,7 +38,8 @@ from ..weights import load
 from ..world import scene
 from . import Recipe, seeded
 
-EMPTY = .2                                                # of a batch: pictures of nothing
+EMPTY = .2                                                # of a batch: pictures of nothing,
+HARD = ("blurred away", "smeared")                        # these kinds four times as often
 RATE = 5e-3                                               # Muon's
 SHIFT = .2                                                # of its size: how far a side may be off
 OFF, PLACE = 10., .5                                      # weights of the pose judge's two losses
@@ -90,10 +91,11 @@ class Exhibits:
 
     def empty(self, rows: Tensor, g: torch.Generator) -> Tensor:
         """Some scenes' pictures, all spoilt in one way, so that nothing can be named."""
-        kind = int(torch.randint(len(KINDS) + 1, (), generator=g))
-        if kind == len(KINDS):
+        kinds = (*KINDS, "decoded noise", *3 * HARD)
+        kind = kinds[int(torch.randint(len(kinds), (), generator=g))]
+        if kind not in KINDS:
             return self.decoded[rows % len(self.decoded)]
-        return nothing([*KINDS][kind], pictures(self.data, rows), g)
+        return nothing(kind, pictures(self.data, rows), g)
 
 
 def referee_crop(steps: int | None = None, batch: int = 80) -> Recipe:
