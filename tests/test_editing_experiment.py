@@ -147,3 +147,24 @@ def test_the_whole_experiment_has_a_row_for_every_strength(keeping):
     assert set(made["masks"]["rows"]) > {"as it is", "empty reference", "best on the grid"}
     assert len(made["claims"]) == 2 * len(run.CLAIMS)
     json.dumps(made, allow_nan=False)
+
+
+def test_a_run_that_was_cut_off_goes_on_and_ends_the_same(keeping, monkeypatch, tmp_path):
+    measured = []
+
+    def judged_batch(one, judges, methods):
+        measured.append(len(one.some))
+        g = torch.Generator().manual_seed(one.seed)
+        return {("copy", None): {"success": torch.rand(len(one.some), generator=g)}}, {
+            "as it is": torch.rand(len(one.some), generator=g)}
+
+    monkeypatch.setattr(run, "judged_batch", judged_batch)
+    judges = SimpleNamespace(clip=None)
+    whole = run.all_judged(None, judges, keeping, 2, {})
+    run.all_judged(None, judges, keeping[:8], 2, {}, tmp_path)     # the first batch only
+    measured.clear()
+    again = run.all_judged(None, judges, keeping, 2, {}, tmp_path)
+    assert measured == [4]
+    assert np.array_equal(again[0]["copy", None]["success"], whole[0]["copy", None]["success"])
+    assert np.array_equal(again[1]["as it is"], whole[1]["as it is"])
+    assert run.left_in(KEEPING, 20) != run.left_in(KEEPING, 30) != run.left_in(MOVING, 30)

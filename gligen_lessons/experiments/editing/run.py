@@ -1,9 +1,12 @@
 """Editing measured, the experiment of lessons 12 and 13: every method over its strength, on edits
-of held-out scenes whose true answer is known.
+of held-out scenes whose true answer is known. A run that was cut off goes on where it stopped.
 """
 
 import argparse
+import hashlib
+import io
 import json
+import shutil
 import sys
 from pathlib import Path
 from time import monotonic
@@ -19,6 +22,7 @@ from ...datasets.edits import KEEPING, MOVING, EditCase, of_all_kinds
 from ...diffedit import NOISE_LEVEL, NOISES, THRESHOLD
 from ...eval.editing import REGIONS, cells_of, mask_iou
 from ...metrics import bootstrap
+from ...world.cache import code_version
 from .. import result_file
 from ..detector_grounding.judges import Referee
 from ..detector_grounding.run import batches
@@ -27,6 +31,7 @@ from .metrics import Judges, compared, edit_figures, summary, together
 
 COUNTS = {"small": 12, "normal": 300, "full": 1200}       # edits, by the compute budget
 SIZE = 8
+USED = ("vae", "clip", "ldm", "referee-attributes", "referee-scene", "referee-crop")
 # variants of the mask: how it differs from DiffEdit's own, one thing at a time
 MASKS = {"as it is": {}, "empty reference": {"reference": False}, "one noise": {"noises": 1},
          "threshold .25": {"threshold": .25}, "threshold .75": {"threshold": .75},
@@ -56,22 +61,51 @@ def mask_ious(one: Batch) -> dict[str, Tensor]:
     return {name: mask_iou(mask.cpu(), changed) for name, mask in made.items()}
 
 
+def judged_batch(one: Batch, judges: Judges, methods: dict) -> tuple[dict, dict]:
+    """The figures of some edits: by (method, strength), and the masks' IoU by variant."""
+    made = {(name, None): bound(one) for name, bound in BOUNDS.items()}
+    made |= {(name, strength): edited(one, strength)
+             for name, (strengths, edited) in methods.items() for strength in strengths}
+    return {key: edit_figures(judges, x, one.some) for key, x in made.items()}, mask_ious(one)
+
+
 def all_judged(parts, judges: Judges, found: list[EditCase], steps: int, methods: dict,
-             seed: int = 0) -> tuple[dict, dict]:
-    """The figures of all edits: by (method, strength), and the masks' IoU by variant."""
+               folder: Path | None = None, seed: int = 0) -> tuple[dict, dict]:
+    """The figures of all edits: by (method, strength), and the masks' IoU by variant.
+
+    Each batch is left in the folder; those that an earlier run has left there are read.
+    """
     figures: dict[tuple, list] = {}
     ious: dict[str, list] = {}
     for i, some in enumerate(tqdm(list(batches(found, SIZE)), "editing", file=sys.stderr)):
-        one = Batch(parts, judges.clip, some, steps, seed + i * SIZE)
-        made = {(name, None): bound(one) for name, bound in BOUNDS.items()}
-        made |= {(name, strength): edited(one, strength)
-                 for name, (strengths, edited) in methods.items() for strength in strengths}
-        for key, x in made.items():
-            figures.setdefault(key, []).append(edit_figures(judges, x, some))
-        for name, values in mask_ious(one).items():
+        file = folder / f"{i:03d}-{len(some)}.pt" if folder else None
+        if file and file.exists():
+            by_method, by_variant = torch.load(file, weights_only=True)
+        else:
+            one = Batch(parts, judges.clip, some, steps, seed + i * SIZE)
+            by_method, by_variant = judged_batch(one, judges, methods)
+            if file:
+                leave((by_method, by_variant), file)
+        for key, values in by_method.items():
+            figures.setdefault(key, []).append(values)
+        for name, values in by_variant.items():
             ious.setdefault(name, []).append(values)
     return ({key: together(rows) for key, rows in figures.items()},
             {name: torch.cat(rows).numpy() for name, rows in ious.items()})
+
+
+def leave(figures: tuple[dict, dict], file: Path) -> None:
+    """Write the figures of a batch so that the file is whole or not there."""
+    whole = io.BytesIO()
+    torch.save(figures, whole)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    files.atomic_write(file, whole.getvalue())
+
+
+def left_in(kinds: tuple[str, ...], steps: int) -> Path:
+    """The folder of a run that was cut off, named by what its figures depend on."""
+    told = [kinds, steps, NOISES, NOISE_LEVEL, code_version(), *map(weights.fingerprint, USED)]
+    return Path("runs", "editing", hashlib.sha256(repr(told).encode()).hexdigest()[:12])
 
 
 def mask_figures(ious: dict[str, np.ndarray], kinds: list[str]) -> dict:
@@ -88,10 +122,10 @@ def mask_figures(ious: dict[str, np.ndarray], kinds: list[str]) -> dict:
 
 
 def run(parts, judges: Judges, count: int, steps: int, kinds: tuple[str, ...] = KEEPING,
-        methods: dict = METHODS) -> dict:
+        methods: dict = METHODS, folder: Path | None = None) -> dict:
     """The experiment on `count` edits of some kinds; figures as JSON holds them."""
     found = of_all_kinds(count, kinds)
-    figures, ious = all_judged(parts, judges, found, steps, methods)
+    figures, ious = all_judged(parts, judges, found, steps, methods, folder)
     kinds_of = [case.edit.kind for case in found]
     real = figures["the answer", None]["features"]
     rows = [{"method": name, "strength": strength} | summary(made, real, kinds_of)
@@ -113,10 +147,14 @@ def main(arguments: list[str] | None = None) -> int:
     head = {"command": " ".join(["python course.py experiment editing", *words]),
             "steps": args.steps, "noises": NOISES, "noise level": NOISE_LEVEL,
             "threshold": THRESHOLD, "device": str(where)}
-    made = head | run(parts, judges, count, args.steps)
-    made["layout changes"] = run(parts, judges, max(2, count // 4), args.steps, MOVING)
+    keeping, moving = (left_in(kinds, args.steps) for kinds in (KEEPING, MOVING))
+    made = head | run(parts, judges, count, args.steps, folder=keeping)
+    made["layout changes"] = run(parts, judges, max(2, count // 4), args.steps, MOVING,
+                                 folder=moving)
     made["seconds"] = round(monotonic() - start, 1)
     files.atomic_write(args.out, json.dumps(made, indent=1) + "\n")
+    for folder in (keeping, moving):
+        shutil.rmtree(folder)
     for row in made["rows"]:
         print(f"{row['method']} {row['strength'] or ''}: success {row['success']:.1%}, "
               f"outside {row['psnr outside'] or float('inf'):.1f} dB")
