@@ -154,7 +154,7 @@ def test_the_judge_of_edits_is_sure_of_nothing_where_nothing_can_be_named():
     report = referees.rubbish_report(attributes_judged(weights.load("referee-attributes")), 200)
     assert set(report) == {*nothing.KINDS, "decoded noise"}
     for kind, sure in report.items():
-        assert sure <= .02, f"something is seen in {sure:.1%} of pictures of {kind}"
+        assert sure <= .05, f"something is seen in {sure:.1%} of pictures of {kind}"
 
 
 def test_the_scene_judge_sees_a_colour_change():

@@ -20,6 +20,7 @@ from .editing import REGIONS, cells_of, mask_iou, psnr_in, repaint, succeeded
 from .noun_maps import noun_report
 
 SIZE = 8                                                  # edits at once
+JUDGE = "referee-attributes"                              # says whether edits succeeded
 WAYS = ("Prompt-to-Prompt", "with local blend", "same seed")
 Judge = Callable[[Tensor, list[EditCase]], Tensor]
 
@@ -33,13 +34,13 @@ def editing_report(parts: TextToImage, count: int = 160, steps: int = 30,
     some, few = (of_all_kinds(n, REGIONS) for n in (count, max(2, count // 2)))
     return (mask_report(parts, some) | noun_report(parts, count)
             | control_report(parts, judged(device.pick()), few, steps, guidance_scale)
-            | {"edits": count, "edits of Prompt-to-Prompt": len(few),
+            | {"judge": JUDGE, "edits": count, "edits of Prompt-to-Prompt": len(few),
                "steps": steps, "guidance scale": guidance_scale})
 
 
 def judged(where: torch.device) -> Judge:
     """Who says whether edits succeeded: the referee of attributes, which made no picture."""
-    judge = weights.load("referee-attributes", where)
+    judge = weights.load(JUDGE, where)
     return lambda x, some: succeeded(
         attributes(judge, x, torch.stack([case.box for case in some])), some)
 
