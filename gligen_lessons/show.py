@@ -141,15 +141,16 @@ def points(panels: Mapping[str, torch.Tensor], limit: float = 2.4,
            labels: Sequence[torch.Tensor] | None = None) -> Picture:
     """Two-dimensional points (n,2), a panel each; `lines` draws (steps,n,2) as paths.
 
-    A path begins at a hollow ring. `labels` are whole numbers (n,) for each panel: points of one
-    label share a colour.
+    Each path has its colour and begins at a hollow ring. `labels` are whole numbers (n,) for each
+    panel: points of one label share a colour.
     """
     figure = Picture(2.5 * len(panels), 2.8, palette=128)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for i, (ax, (name, xy)) in enumerate(zip(axes, panels.items(), strict=True)):
         xy, colours = torch.as_tensor(xy).detach().cpu(), COLOURS[0]
         if lines:
-            ax.plot(xy[..., 0], xy[..., 1], color=COLOURS[0], alpha=.4, lw=.8)
+            ax.set_prop_cycle(color=COLOURS)
+            ax.plot(xy[..., 0], xy[..., 1], alpha=.5, lw=.8)
             ax.scatter(xy[0, :, 0], xy[0, :, 1], s=14, facecolors="none", edgecolors=INK, lw=.6)
             xy = xy[-1]
         if labels is not None:
