@@ -56,6 +56,13 @@ def wrong_blocks(net: nn.Module, x: Tensor, temb: Tensor) -> dict:
         "one can react to it.": side + last(y) + shift,
         "The step is added behind the second norm. It comes before it.":
             side + net.conv2(F.silu(net.norm2(y) + shift)),
+        "The step is added behind the second SiLU. It comes before the second norm.":
+            side + net.conv2(F.silu(net.norm2(y)) + shift),
+        "The step is multiplied; it is added.": side + last(y * shift),
+        "These are ReLUs: take F.silu, all three times.": side + net.conv2(F.relu(net.norm2(
+            net.conv1(F.relu(net.norm1(x))) + net.time_emb_proj(F.relu(temb))[:, :, None, None]))),
+        "The SiLU comes behind each convolution. It stands between norm and convolution.":
+            side + F.silu(net.conv2(net.norm2(F.silu(net.conv1(net.norm1(x))) + shift))),
         "The SiLU comes before the norm. Norm first.":
             side + net.conv2(net.norm2(F.silu(net.conv1(net.norm1(F.silu(x))) + shift))),
         "The SiLUs are missing: without them two convolutions are one.":
@@ -93,7 +100,13 @@ def wrong_attentions(net: nn.Module, x: Tensor, context: Tensor) -> dict:
     def out(y):
         return net.to_out[0](reference.join_heads(y))                             # (b,n,d)
     q, k, v = net.to_q(x), net.to_k(context), net.to_v(context)
+    both, root = torch.cat([x, context], 1), (q.shape[-1] / 3) ** .5
     return {
+        "The scores are divided by the root of the width twice: "
+        "F.scaled_dot_product_attention does it.": out(mixed(q / root, k, v)),
+        "The scores are not divided by the root of a head's width.": out(mixed(q * root, k, v)),
+        "The context is joined to x. Pixels read the context alone: it replaces x as the source.":
+            out(mixed(q, net.to_k(both), net.to_v(both))),
         "The context is not read: this is self-attention.": out(mixed(q, net.to_k(x), net.to_v(x))),
         "Queries come from the context, keys and values from x: it is x that asks.":
             out(mixed(net.to_q(context), net.to_k(x), net.to_v(x))),

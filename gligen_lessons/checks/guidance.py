@@ -1,4 +1,4 @@
-"""Checks of lesson 5."""
+"""Checks of lesson 5: its functions; its U-Net's parts are in `_unet_parts`."""
 
 import torch
 
@@ -126,8 +126,15 @@ def classifier_ddpm_step(attempt):
         mean, variance = posterior(x0_hat, xt, t, SHORT)
         return mean + s * shift(variance) * gradient + spread(variance) * noise
     mean, variance = posterior((prediction + scale * gradient).clamp(-1, 1), xt, t, SHORT)
+    still = moved(prediction, s=0, spread=torch.zeros_like)
     of_ddim = reference.classifier_eps(eps_hat, gradient, t, SHORT, scale)
     mistakes = {
+        "sqrt(1 - alpha_bar) belongs to classifier_eps. Here the shift has the step's variance.":
+            moved(clipped, lambda v: extract((1 - SHORT.alpha_bar).sqrt(), t, xt)),
+        "The mean was clamped. Clamp the prediction of x0, before `posterior` reads it.":
+            (still + scale * variance * gradient).clamp(-1, 1) + variance.sqrt() * noise,
+        "The mean was clamped before its shift. Clamp the prediction of x0.":
+            still.clamp(-1, 1) + scale * variance * gradient + variance.sqrt() * noise,
         "eps_hat was corrected, as DDIM needs it. Here leave eps_hat and move the mean.":
             moved(predict_x0(of_ddim, xt, t, SHORT).clamp(-1, 1), s=0),
         "The shift is multiplied by the standard deviation. Completing the square gives the "
@@ -168,7 +175,7 @@ def drop(attempt):
     empty, kept = got == null_cond, got == cond
     if not bool((empty | kept).all()):
         raise Wrong("some entries are neither the condition nor the empty one. Every sample has "
-                    "either all of `cond` or all of `null_cond`.")
+                    "either all of `cond` or all of `null_cond` (not 0, nor -1).")
     gone = empty.flatten(1)
     if bool((gone.any(1) != gone.all(1)).any()):
         raise Wrong("some samples lost a part of their condition: throw one coin a sample, not "
@@ -190,17 +197,43 @@ def drop(attempt):
     beside = float((first[1:] * first[:-1]).mean())
     if beside > .1:
         raise Wrong("the dropped samples stand side by side. Each throws its own coin.")
-    labels = torch.tensor([[3, 1], [0, 2]])
-    for chance, want in ((0., labels), (1., torch.full_like(labels, -1))):
-        got = attempt(labels.clone(), torch.tensor([-1, -1]), chance, torch.Generator())
-        expect_close(got, want, f"With p_drop = {chance:g}: nothing is dropped at 0, all at 1.")
+    drops_from_few(attempt)
     return f"drops {part:.1%} of 2000 samples for p_drop = 20%, each of them whole"
+
+
+def drops_from_few(attempt):
+    """Small batches: how many are dropped varies, the extremes hold, the caller's stay whole."""
+    labels = torch.tensor([[3, 1], [0, 2]] * 4)
+    none, numbers = torch.tensor([-1, -1]), set()
+    for seed in range(20):
+        given = labels.clone()
+        got = attempt(given, none.clone(), .5, torch.Generator().manual_seed(seed))
+        numbers.add(int((torch.as_tensor(got) == none).all(1).sum()))
+        if not torch.equal(given, labels):
+            raise Wrong("the caller's cond was changed. `torch.where` makes a new one.")
+    if len(numbers) == 1:
+        raise Wrong("every batch loses equally many. Each sample throws its own coin, whatever "
+                    "the others threw.")
+    for chance, want in ((0., labels), (1., torch.full_like(labels, -1))):
+        got = attempt(labels.clone(), none, chance, torch.Generator())
+        expect_close(got, want, f"With p_drop = {chance:g}: nothing is dropped at 0, all at 1.")
 
 
 def bent_by(xt, t, cond):
     """A prediction of eps that depends on the picture, the step and the condition."""
     level = t.to(xt).view(-1, 1, 1, 1) / 7
     return torch.tanh(xt + level) * (1 + cond.to(xt).view(-1, 1, 1, 1))
+
+
+def function(guided):
+    """What was returned, if it is a function for samplers."""
+    if guided is None:
+        raise Wrong("it returned None. Does it end with `return guided`, indented less than the "
+                    "inner function's lines?")
+    if not callable(guided):
+        raise Wrong("return the inner function itself, not what it returns: a sampler will call "
+                    "it with xt and t.")
+    return guided
 
 
 def counted(model) -> tuple:
@@ -225,17 +258,17 @@ def classifier_free(attempt):
     model, calls = counted(bent_by)
     without, with_c = bent_by(xt, t, null_cond), bent_by(xt, t, cond)
     want = reference.guide(without, with_c, 3.)
+    mixed = bent_by(xt.repeat_interleave(2, 0), t.repeat_interleave(2),
+                    torch.cat([null_cond, cond]))
     mistakes = {
+        "Pictures met the conditions of others: repeat_interleave puts twins side by side. Use "
+        "torch.cat([xt, xt]).": reference.guide(*mixed.chunk(2), 3.),
         "The halves are exchanged: what came from the empty condition must be eps_uncond. Mind the "
         "order of the batch.": reference.guide(with_c, without, 3.),
         "The guidance scale is not used: this is the prediction with the condition alone.": with_c,
         "This is Ho and Salimans' w, one more than s: hand guidance_scale to `guide` as it is.":
             reference.guide(without, with_c, 4.)}
-    guided = attempt(model, cond.clone(), null_cond.clone(), 3.)
-    if not callable(guided):
-        raise Wrong("return the inner function itself, not what it returns: a sampler will call "
-                    "it with xt and t.")
-    got = guided(xt.clone(), t)
+    got = function(attempt(model, cond.clone(), null_cond.clone(), 3.))(xt.clone(), t)
     if isinstance(got, torch.Tensor) and len(got) == 2 * len(xt):
         raise Wrong("twice as many pictures came back: cut the predictions in two along the first "
                     "axis and mix the halves.")
@@ -282,11 +315,10 @@ def classifier_guided(attempt):
         "The scale works twice: classifier_eps multiplies by it already.":
             reference.classifier_eps(eps_hat, gradient, t, SHORT, scale**2),
         "The gradient was added to eps without sqrt(1 - alpha_bar) and with the wrong sign: let "
-        "classifier_eps do it.": eps_hat + scale * gradient}
-    guided = attempt(model, uneven_log_prob, SHORT, scale)
-    if not callable(guided):
-        raise Wrong("return the inner function itself, not what it returns: a sampler will call "
-                    "it with xt and t.")
+        "classifier_eps do it.": eps_hat + scale * gradient,
+        "The factor sqrt(1 - alpha_bar) is missing: let classifier_eps subtract the gradient.":
+            eps_hat - scale * gradient}
+    guided = function(attempt(model, uneven_log_prob, SHORT, scale))
     with torch.no_grad():
         got = guided(xt.clone(), t)
     error = expect_close(got, want, "Inside: classifier_gradient at xt and t, then classifier_eps "

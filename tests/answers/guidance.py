@@ -223,6 +223,24 @@ def noise_and_push_together(eps_hat, xt, t, schedule, noise, gradient, guidance_
     return mean + sigma * (noise + guidance_scale * sigma * gradient)
 
 
+def with_noise_level(eps_hat, xt, t, schedule, noise, gradient, guidance_scale, clip=False):
+    level = extract((1 - schedule.alpha_bar).sqrt(), t, xt)
+    step = ddpm_step(eps_hat, xt, t, schedule, noise, clip=clip)
+    return step + guidance_scale * level * gradient
+
+
+def mean_clamped(eps_hat, xt, t, schedule, noise, gradient, guidance_scale, clip=False):
+    mean, variance = posterior(predict_x0(eps_hat, xt, t, schedule), xt, t, schedule)
+    mean = mean + guidance_scale * variance * gradient
+    return (mean.clamp(-1, 1) if clip else mean) + variance.sqrt() * noise
+
+
+def mean_clamped_early(eps_hat, xt, t, schedule, noise, gradient, guidance_scale, clip=False):
+    mean, variance = posterior(predict_x0(eps_hat, xt, t, schedule), xt, t, schedule)
+    mean = mean.clamp(-1, 1) if clip else mean
+    return mean + guidance_scale * variance * gradient + variance.sqrt() * noise
+
+
 # drop
 
 def keeps_instead(cond, null_cond, p_drop, g):
@@ -268,6 +286,21 @@ def by_bernoulli(cond, null_cond, p_drop, g):
     coins = torch.bernoulli(torch.full((len(cond),), float(p_drop)), generator=g).bool()
     return torch.stack([null_cond.to(one) if coin else one
                         for one, coin in zip(cond, coins.tolist(), strict=True)])
+
+
+def in_place(cond, null_cond, p_drop, g):
+    cond[torch.rand(len(cond), generator=g) < p_drop] = null_cond.to(cond)
+    return cond
+
+
+def equally_many(cond, null_cond, p_drop, g):
+    kept = cond.clone()
+    kept[torch.randperm(len(cond), generator=g)[:round(p_drop * len(cond))]] = null_cond.to(cond)
+    return kept
+
+
+def zeros_for_null(cond, null_cond, p_drop, g):
+    return reference.drop(cond, 0 * null_cond, p_drop, g)
 
 
 # classifier_free
@@ -329,6 +362,17 @@ def cut_along_channels(model, cond, null_cond, guidance_scale):
         eps_hat = model(torch.cat([xt, xt]), torch.cat([t, t]), torch.cat([null_cond, cond]))
         return reference.guide(*eps_hat.chunk(2, dim=1), guidance_scale)
     return guided
+
+
+def interleaved(model, cond, null_cond, guidance_scale):
+    both = torch.cat([null_cond, cond])
+    return lambda xt, t: reference.guide(*model(
+        xt.repeat_interleave(2, 0), t.repeat_interleave(2), both).chunk(2), guidance_scale)
+
+
+def nothing_returned(*given):
+    def guided(xt, t):
+        return xt
 
 
 def called_already(model, cond, null_cond, guidance_scale):
@@ -403,6 +447,10 @@ def scale_twice(model, log_prob, schedule, s, xt, t):
 
 def bare_sum(model, log_prob, schedule, s, xt, t):
     return model(xt, t) + s * reference.classifier_gradient(log_prob, xt, t)
+
+
+def bare_difference(model, log_prob, schedule, s, xt, t):
+    return model(xt, t) - s * reference.classifier_gradient(log_prob, xt, t)
 
 
 def scale_left_out(model, log_prob, schedule, s, xt, t):
@@ -489,6 +537,24 @@ def block_step_behind_the_norm(self, x, temb=None):
 def block_silu_first(self, x, temb=None):
     y = self.conv1(self.norm1(F.silu(x))) + shift(self, temb)
     return side(self, x) + self.conv2(self.norm2(F.silu(y)))
+
+
+def block_step_behind_the_silu(self, x, temb=None):
+    return side(self, x) + self.conv2(F.silu(self.norm2(first(self, x))) + shift(self, temb))
+
+
+def block_times_step(self, x, temb=None):
+    return side(self, x) + last(self, first(self, x) * shift(self, temb))
+
+
+def block_of_relus(self, x, temb=None):
+    y = self.conv1(F.relu(self.norm1(x))) + self.time_emb_proj(F.relu(temb))[:, :, None, None]
+    return side(self, x) + self.conv2(F.relu(self.norm2(y)))
+
+
+def block_silu_last(self, x, temb=None):
+    y = F.silu(self.conv1(self.norm1(x))) + shift(self, temb)
+    return side(self, x) + F.silu(self.conv2(self.norm2(y)))
 
 
 def block_linear(self, x, temb=None):
@@ -591,6 +657,21 @@ def attends_and_adds(self, x, context=None):
     return x + nets.Attention.forward(self, x, context)
 
 
+def attends_twice_scaled(self, x, context=None):
+    q, k, v = heads_of(self, x, x if context is None else context)
+    return joined(self, F.scaled_dot_product_attention(q / q.shape[-1] ** .5, k, v))
+
+
+def attends_unscaled(self, x, context=None):
+    q, k, v = heads_of(self, x, x if context is None else context)
+    return joined(self, (q @ k.mT).softmax(-1) @ v)
+
+
+def attends_to_both(self, x, context=None):
+    source = x if context is None else torch.cat([x, context], 1)
+    return joined(self, F.scaled_dot_product_attention(*heads_of(self, x, source)))
+
+
 def attends_to_a_context_only(self, x, context=None):
     return joined(self, F.scaled_dot_product_attention(*heads_of(self, x, context)))
 
@@ -664,6 +745,9 @@ WRONG = {
         (block(block_without_shortcut), "your line"),
         (block(block_raw_step), "through the SiLU"), (block(block_late_step), "BETWEEN"),
         (block(block_step_behind_the_norm), "comes before it"),
+        (block(block_step_behind_the_silu), "behind the second SiLU"),
+        (block(block_times_step), "it is added"), (block(block_of_relus), "ReLUs"),
+        (block(block_silu_last), "behind each convolution"),
         (block(block_silu_first), "Norm first"), (block(block_linear), "SiLUs are missing"),
         (block(block_without_norms), "norms are missing"),
         (block(block_step_unfolded), "your line"), (block(block_always_a_step), "TypeError")],
@@ -676,6 +760,8 @@ WRONG = {
         (attention(attends_without_out), "never meet"),
         (attention(attends_and_mixes_tokens), "mixes up tokens"),
         (attention(attends_and_adds), "block around it"),
+        (attention(attends_twice_scaled), "width twice"),
+        (attention(attends_unscaled), "not divided"), (attention(attends_to_both), "joined to x"),
         (attention(attends_to_a_context_only), "TypeError")],
     "classifier_gradient": [
         (without_enable_grad, "torch.enable_grad"), (leaf_forgotten, "torch.enable_grad"),
@@ -698,25 +784,32 @@ WRONG = {
         (unscaled_step, "scale is missing"), (step_without_guidance, "not moved"),
         (step_without_noise, "No noise"), (step_with_much_noise, "needs the root"),
         (eps_corrected_step, "leave eps_hat"), (step_with_noise_of_beta, "root of beta"),
-        (prediction_moved, "prediction of x0 was moved"), (betas_for_variance, "betas stand")],
+        (prediction_moved, "prediction of x0 was moved"), (betas_for_variance, "betas stand"),
+        (with_noise_level, "belongs to classifier_eps"), (mean_clamped, "mean was clamped."),
+        (mean_clamped_early, "before its shift")],
     "drop": [
         (keeps_instead, "keeps the part"), (one_coin, "batch as a whole"),
         (a_coin_a_number, "one coin a sample"), (weakened, "neither the condition"),
         (global_coins, "generator `g`"), (the_first_ones, "side by side"),
-        (half_of_them, "where p_drop is 20%")],
+        (half_of_them, "where p_drop is 20%"), (in_place, "caller's cond"),
+        (equally_many, "equally many"), (zeros_for_null, "not 0")],
     "classifier_free": [
         (halves_exchanged, "halves are exchanged"), (scale_ignored, "scale is not used"),
         (free_with_w, "Ho and Salimans"), (two_calls, "called 2 times"),
         (order_turned, "empty condition first"), (always_both, "call the model once"),
         (pictures_once, "repeat xt and t"), (uncut, "twice as many"),
         (cut_along_channels, "twice as many"), (called_already, "inner function itself"),
+        (interleaved, "conditions of others"), (nothing_returned, "return guided"),
         (lambda model, cond, null_cond, s: lambda xt, t: reference.guide(
             model(xt, t, cond), model(xt, t, cond), s), "scale is not used")],
     "classifier_guided": [
         (steered(model_alone), "does not take part"), (steered(gradient_alone), "gradient alone"),
         (steered(at_the_prediction), "prediction of x0"), (steered(at_step_zero), "step 0"),
         (steered(scale_twice), "works twice"), (steered(bare_sum), "without sqrt"),
-        (steered(scale_left_out), "scale is missing"), (guided_with_a_typo, "your line"),
+        (steered(scale_left_out), "scale is missing"),
+        (nothing_returned, "return guided"),
+        (steered(bare_difference), "let classifier_eps subtract"),
+        (guided_with_a_typo, "your line"),
         (lambda model, log_prob, schedule, s: model(torch.zeros(3, 2, 4, 5), torch.zeros(3).long()),
          "inner function itself")],
 }
