@@ -5,6 +5,7 @@ import math
 import torch
 import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
+from torch.nn.utils.rnn import pad_sequence
 
 from .. import boxes as own_boxes
 from .. import detr as reference
@@ -84,8 +85,10 @@ def match(attempt):
         raise Wrong("it returned None. Does it end with `return`?")
     if not isinstance(told, list | tuple) or len(told) != 5:
         raise Wrong("Return a list with one (rows, cols) for each of the 5 pictures.")
+    padded = reference.matching_cost(logits, boxes, *(pad_sequence(truth, True)
+                                                      for truth in (labels, targets)))
     for i, (pair, *one) in enumerate(zip(told, logits, boxes, labels, targets, strict=True)):
-        expect_matched(i, pair, reference.matching_cost(*one))
+        expect_matched(i, pair, reference.matching_cost(*one), padded[i])
     for what, spoil in {"NaN in the predictions": (logits * math.nan, boxes, labels, targets),
                         "a target as wide as -0.1": (logits, boxes, labels, [
                             t * torch.tensor([1., 1, -1, 1]) for t in targets])}.items():
@@ -101,7 +104,13 @@ def match(attempt):
     return "matches 5 pictures with 0 to 5 targets"
 
 
-def expect_matched(i: int, pair, cost) -> None:
+def cut_too_late(padded, n: int) -> list[list[int]]:
+    """What is left of the matching with all columns of a padded cost, cut to n of them."""
+    rows, cols = linear_sum_assignment(padded.numpy())
+    return [rows[cols < n].tolist(), cols[cols < n].tolist()]
+
+
+def expect_matched(i: int, pair, cost, padded) -> None:
     """Refuse a pair of rows and columns that is not the cheapest, with the reason."""
     queries, n = cost.shape
     rows, cols = map(torch.from_numpy, linear_sum_assignment(cost.numpy()))
@@ -121,6 +130,9 @@ def expect_matched(i: int, pair, cost) -> None:
         return
     if len(set(told[0])) < len(told[0]):
         raise Wrong(f"In picture {i} a query answers for two targets: each answers for one.")
+    if told == cut_too_late(padded, n):
+        raise Wrong(f"Picture {i}: what was filled up took part in the matching and took queries "
+                    "away. Cut its columns off BEFORE you match.")
     if len(told[0]) == n and max(told[0], default=0) < queries and n:
         paid, cheapest = (float(cost[r, c].sum()) for r, c in ((told[0], told[1]), (rows, cols)))
         raise Wrong(f"Picture {i}: this matching costs {paid:.2f}, the cheapest {cheapest:.2f}. "
@@ -131,7 +143,7 @@ def expect_matched(i: int, pair, cost) -> None:
 @exercise("gligen_lessons.detr:hungarian_loss")
 def hungarian_loss(attempt):
     """Four pictures with 3, 0, 1 and 2 targets, another eos_coef, gradients, no target at all."""
-    logits, boxes = (part.requires_grad_() for part in some_answers(4, 6))
+    logits, boxes = (part.requires_grad_() for part in some_answers(4, 7))
     _, targets = some_truth(3, 0, 1, 2)
     labels = [torch.tensor(one, dtype=torch.long) for one in ([3, 0, 4], [], [2], [1, 3])]
     told = attempt(logits, boxes, list(labels), list(targets))
@@ -162,6 +174,7 @@ def lost_wrongly(logits, boxes, labels, targets, eos_coef) -> tuple[dict, dict]:
         unordered[i, rows] = labels[i]
     each = F.cross_entropy(logits.transpose(1, 2), wanted, reduction="none")       # (b,q)
     weight = torch.where(wanted == nothing, eos_coef, 1.)
+    first_class = torch.where(wanted == 0, eos_coef, 1.)
     at_first, mixed = (F.cross_entropy(logits.transpose(1, 2), x, reduction="none")
                        for x in (first, unordered))
     mistakes = {"loss_ce": {
@@ -169,11 +182,14 @@ def lost_wrongly(logits, boxes, labels, targets, eos_coef) -> tuple[dict, dict]:
             (at_first * torch.where(first == nothing, eos_coef, 1.)).sum() / weight.sum(),
         "The labels are not in the order of the matching: query rows[i] learns labels[cols[i]]; "
         "`in_order(labels, pairs)`.": (mixed * weight).sum() / weight.sum(),
+        "eos_coef stands at class 0. 'Nothing' is the LAST class.":
+            (each * first_class).sum() / first_class.sum(),
     } | misnamed(each, weight, wanted != nothing, eos_coef)}
     found = torch.cat([boxes[i, rows] for i, (rows, _) in enumerate(pairs)])
     true, n = reference.in_order(targets, pairs), sum(map(len, labels))
     l1, overlap = (found - true).abs(), every_giou(found, true).diagonal()
-    mistakes |= misboxed(found, true, torch.cat(targets), len(logits))
+    mistakes |= misboxed(found, true, torch.cat(targets), [len(rows) for rows, _ in pairs],
+                         wanted.numel())
     return {"loss_ce": (each * weight).sum() / weight.sum(), "loss_bbox": l1.sum() / n,
             "loss_giou": (1 - overlap).sum() / n}, mistakes
 
@@ -194,18 +210,27 @@ def misnamed(each, weight, thing, eos_coef) -> dict:
             each[thing].mean(),
         "The weight is on the things. It belongs to the last class, 'nothing'.":
             (each * turned).sum() / turned.sum(),
+        "Each picture has a mean of its own here. Take ONE weighted mean over all queries of the "
+        "batch.": ((each * weight).sum(1) / weight.sum(1)).mean(),
         "This is the sum over all queries. It is a (weighted) mean.": (each * weight).sum()}
 
 
-def misboxed(found, true, unordered, b: int) -> dict:
-    """Typical wrong values of loss_bbox and loss_giou for matched boxes (n,4), b pictures."""
+def misboxed(found, true, unordered, counts: list[int], answers: int) -> dict:
+    """Typical wrong values of both box losses, of matched boxes (n,4): `counts` a picture."""
     l1, every, n = (found - true).abs(), every_giou(found, true), len(true)
-    overlap, by_pictures = every.diagonal(), ("The box losses are divided by the pictures. Divide "
-                                              "by the targets of the batch.")
+    overlap, b = every.diagonal(), len(counts)
+    by_pictures = "The box losses are divided by the pictures. Divide by the targets of the batch."
+    by_answers = "The box losses are divided by all answers. Divide by the targets of the batch."
+    by_picture = ("Each picture has a mean of its own here. Sum over the whole batch, and divide "
+                  "by all its targets.")
+
+    def mean_of_means(values):
+        return torch.stack([part.mean() for part in values.split(counts) if len(part)]).mean()
     return {"loss_bbox": {
         "L1 is averaged over the four numbers. Sum everything, and divide by the number of "
         "targets.": l1.mean(),
-        by_pictures: l1.sum() / b,
+        by_pictures: l1.sum() / b, by_answers: l1.sum() / answers,
+        by_picture: mean_of_means(l1.sum(1)),
         "The targets are not in the order of the matching: `in_order(targets, pairs)`.":
             (found - unordered).abs().sum() / n,
         "This is the squared error. L1 sums absolute differences.": l1.square().sum() / n,
@@ -217,7 +242,9 @@ def misboxed(found, true, unordered, b: int) -> dict:
             (1 - every).sum() / n,
         CORNERS: (1 - own_boxes.giou(found, true).diagonal()).sum() / n,
         "This is GIoU itself. The loss is 1 minus it.": overlap.sum() / n,
-        by_pictures: (1 - overlap).sum() / b,
+        by_pictures: (1 - overlap).sum() / b, by_answers: (1 - overlap).sum() / answers,
+        by_picture: mean_of_means(1 - overlap), "This is a sum. Divide by the number of targets.":
+            (1 - overlap).sum(),
         "The weight 2 is applied here already. Leave it to detection_loss.":
             2 * (1 - overlap).sum() / n}}
 

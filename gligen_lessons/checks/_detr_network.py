@@ -9,7 +9,7 @@ from . import Wrong, exercise, expect_close, looks_like
 
 
 def sinusoids_of(n: int, d: int, first: int = 1, whole: float = 2 * math.pi, rate=None,
-                 apart: bool = False) -> torch.Tensor:
+                 apart: bool = False, turned: bool = False) -> torch.Tensor:
     """The numbers of one axis, (n,d), by loops; the arguments make typical mistakes."""
     table = torch.zeros(n, d, dtype=torch.float64)
     for i in range(n):
@@ -17,6 +17,7 @@ def sinusoids_of(n: int, d: int, first: int = 1, whole: float = 2 * math.pi, rat
         for j in range(d // 2):
             theta = angle / 10000 ** (2 * j / (rate or d))
             at = (j, d // 2 + j) if apart else (2 * j, 2 * j + 1)
+            at = at[::-1] if turned else at
             table[i, at[0]], table[i, at[1]] = math.sin(theta), math.cos(theta)
     return table
 
@@ -37,6 +38,8 @@ def sine_positions(attempt):
         "The angles are not scaled: divide by the number of rows (or columns), times 2 pi.":
             both(whole=0),
         "The angles run to 1. They run to 2 pi.": both(whole=1.),
+        "The angles run to pi. They run to 2 pi.": both(whole=math.pi),
+        "The cosines come before the sines. Of each rate the sine is first.": both(turned=True),
         "Columns come first here. The first half is for the row.":
             torch.cat([columns.repeat(3, 1), rows.repeat_interleave(5, 0)], 1),
         "All sines come before all cosines. They alternate: stack, then flatten.":
@@ -52,7 +55,8 @@ def sine_positions(attempt):
         raise Wrong("the positions are not flattened yet: (h*w,d), row after row.")
     told = told.double() if isinstance(told, torch.Tensor) else told
     error = expect_close(told, placed(rows, columns), "Compare row 1, column 1: the angle is "
-                         "2 pi / h for the first half, 2 pi / w for the second.", mistakes=mistakes)
+                         "2 pi / h for the first half, 2 pi / w for the second; the rates begin "
+                         "at 1 and fall.", mistakes=mistakes)
     expect_close(attempt(4, 2, 8).double(), placed(sinusoids_of(4, 4), sinusoids_of(2, 4)),
                  "It is right "
                  "for one size and wrong for another: is a size written into it?")
@@ -97,6 +101,8 @@ def DetrAttention(attempt):                              # noqa: N802
         "The scores are not divided by the root of a head's width. "
         "F.scaled_dot_product_attention does it.": attended(own_layer, *given, scale=False),
         "The heads are joined in the wrong order: transpose first, then flatten.": tangled,
+        "x is added here. The layer that calls the attention adds x.":
+            x + attended(own_layer, *given),
         "This is one head: `self.split` all three.": attended(own_layer, *given, heads=1),
         "The positions are added after the projections. They go in before: q_proj(x + position).":
             attended(own_layer, *given, late=True)}

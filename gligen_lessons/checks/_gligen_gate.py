@@ -70,11 +70,8 @@ def drawn_position_net() -> reference.PositionNet:
     return net.requires_grad_(False)
 
 
-@exercise("gligen_lessons.gligen:PositionNet")
-def PositionNet(attempt):
-    """Two pictures with two and one of three slots used."""
-    net, boxes, features = drawn_position_net(), some_boxes(), torch.randn(2, 3, 5)
-    masks = torch.tensor([[1., 0, 1], [0, 1, 0]])
+def tokens_wrongly(net, boxes, masks, features) -> tuple[Tensor, dict[str, Tensor]]:
+    """The right tokens, and typical wrong ones by message."""
     used, sinusoids = masks[..., None], reference.fourier(boxes)
     null, null_sinusoids = net.null_positive_feature, net.null_position_feature
     words = used * features + (1 - used) * null
@@ -82,10 +79,10 @@ def PositionNet(attempt):
 
     def mlp(a, b):
         return net.linears(torch.cat([a, b], -1))
-    want, plain = mlp(words, places), mlp(features, sinusoids)
-    no_box = reference.fourier(used * boxes)
-    mistakes = {
-        "The masks are ignored: unused slots show what happens to lie in them.": plain,
+    want, no_box = mlp(words, places), reference.fourier(used * boxes)
+    return want, {
+        "The masks are ignored: unused slots show what happens to lie in them.":
+            mlp(features, sinusoids),
         "Unused slots give a token of zeros: the mask works after the MLP. Exchange features and "
         "sinusoids for the null features BEFORE it; an empty slot has a token like any other.":
             used * want,
@@ -97,6 +94,10 @@ def PositionNet(attempt):
             mlp(used * features, used * sinusoids),
         "In unused slots the BOX is zero, and its sinusoids are those of a box in the corner. "
         "`null_position_feature` stands for the 64 sinusoids.": mlp(words, no_box),
+        "In unused slots the SINUSOIDS are zero. `null_position_feature` stands there.":
+            mlp(words, used * sinusoids),
+        "In unused slots the FEATURE is zero. `null_positive_feature` stands there.":
+            mlp(used * features, places),
         "The mask is upside down: 1 is a slot in use.":
             mlp((1 - used) * features + used * null,
                 (1 - used) * sinusoids + used * null_sinusoids),
@@ -104,6 +105,14 @@ def PositionNet(attempt):
             mlp(used * features + null, used * sinusoids + null_sinusoids),
         "Sinusoids come before features. The order is features, sinusoids.":
             net.linears(torch.cat([places, words], -1))}
+
+
+@exercise("gligen_lessons.gligen:PositionNet")
+def PositionNet(attempt):
+    """Two pictures with two and one of three slots used."""
+    net, boxes, features = drawn_position_net(), some_boxes(), torch.randn(2, 3, 5)
+    masks = torch.tensor([[1., 0, 1], [0, 1, 0]])
+    want, mistakes = tokens_wrongly(net, boxes, masks, features)
     learner = attempt(5, 7)
     learner.load_state_dict(net.state_dict())
     got = expect_unchanged(learner, boxes=boxes, masks=masks, features=features)
@@ -147,6 +156,7 @@ def mistakes_of_gates(s: Slipped) -> dict[str, Tensor]:
     """What comes out where a gate is wrong, missing, or at the wrong place, by message."""
     gate, x, seen = s.gate, s.x, s.seen
     alpha, dense, scale = gate.alpha_attn, gate.alpha_dense, gate.scale
+    mixed = x + s.first * (seen - x)
     return {
         "Both parts go through alpha_attn: the feed-forward part has a gate of its own, "
         "alpha_dense.": s.fed(s.right, s.first),
@@ -168,7 +178,13 @@ def mistakes_of_gates(s: Slipped) -> dict[str, Tensor]:
         "`self.scale` stands inside the tanh. It multiplies the opened gate.":
             s.fed(x + (scale * alpha).tanh() * seen, (scale * dense).tanh()),
         "The gate multiplies x as well. It weighs what is ADDED; x passes beside it.":
-            s.fed(s.first * (x + seen))}
+            s.fed(s.first * (x + seen)),
+        "The first gate mixes, as in a GRU: (1 - g) x + g times the answer. Here x passes whole, "
+        "and g times the answer is added.": s.fed(mixed),
+        "The gates mix, as in a GRU: (1 - g) x + g times the answer. Here x passes whole, and g "
+        "times the answer is added.": mixed + s.second * (gate.ff(gate.norm2(mixed)) - mixed),
+        "`self.scale` multiplies x as well. It belongs to what is added.":
+            s.fed(scale * (x + alpha.tanh() * seen))}
 
 
 def mistakes_of_parts(s: Slipped) -> dict[str, Tensor]:

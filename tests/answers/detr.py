@@ -124,6 +124,13 @@ def giou_with_a_pair(a, b):
     return own_boxes.giou(a, b), own_boxes.iou(a, b)[1]
 
 
+def giou_of_two_lists(a, b):
+    overlap, union = own_boxes.iou(a, b)
+    sides = torch.maximum(a[:, None, 2:], b[None, :, 2:]) - torch.minimum(
+        a[:, None, :2], b[None, :, :2])
+    return overlap - 1 + union / sides.prod(-1)
+
+
 def giou_from_the_parts(a, b):
     shared, first, second, frame = measured(a, b)
     union = first + second - shared
@@ -206,6 +213,12 @@ def match_with_padding(logits, boxes, labels, targets):
     pad = nn.utils.rnn.pad_sequence
     costs = reference.matching_cost(logits, boxes, pad(labels, True), pad(targets, True))
     return [tuple(map(torch.from_numpy, linear_sum_assignment(cost.numpy()))) for cost in costs]
+
+
+def match_cut_too_late(logits, boxes, labels, targets):
+    pairs = match_with_padding(logits, boxes, labels, targets)
+    return [(rows[cols < len(label)], cols[cols < len(label)])
+            for (rows, cols), label in zip(pairs, labels, strict=True)]
 
 
 def match_greedy(*given):
@@ -312,6 +325,19 @@ def lost_picture_by_picture(logits, boxes, labels, targets, eos_coef=.1):
     return {name: sum(one[name] for one in each) / len(each) for name in each[0]}
 
 
+def lost_with_the_first_class_light(logits, boxes, labels, targets, eos_coef=.1):
+    weight, wanted = torch.ones(logits.shape[2]), torch.full(logits.shape[:2], logits.shape[2] - 1)
+    for i, (rows, cols) in enumerate(reference.match(logits, boxes, labels, targets)):
+        wanted[i, rows] = labels[i][cols]
+    weight[0] = eos_coef
+    return reference.hungarian_loss(logits, boxes, labels, targets, eos_coef) | {
+        "loss_ce": F.cross_entropy(logits.transpose(1, 2), wanted, weight)}
+
+
+def mean_of_means(values, counts=(3, 0, 1, 2)):
+    return torch.stack([part.mean() for part in values.split(counts) if len(part)]).mean()
+
+
 def lost_without_keys(*given):
     return sum(reference.hungarian_loss(*given).values())
 
@@ -396,7 +422,8 @@ def layers_reshaped(logits, boxes, labels, targets):
 
 # sine_positions
 
-def waving(first=1, whole=2 * math.pi, scaled=True, over=None, apart=False, turned=False):
+def waving(first=1, whole=2 * math.pi, scaled=True, over=None, apart=False, turned=False,
+           cosine_first=False):
     """Sine positions with one convention changed."""
     def positions(h, w, d):
         i = torch.arange(d // 4, dtype=torch.float64)
@@ -405,7 +432,7 @@ def waving(first=1, whole=2 * math.pi, scaled=True, over=None, apart=False, turn
         def axis(n):
             count = torch.arange(first, first + n, dtype=torch.float64)
             angle = (count / (n + 1e-6) * whole if scaled else count)[:, None] * rates
-            parts = angle.sin(), angle.cos()
+            parts = (angle.sin(), angle.cos())[::-1 if cosine_first else 1]
             return torch.cat(parts, 1) if apart else torch.stack(parts, 2).flatten(1)
         rows, columns = axis(h), axis(w)
         parts = rows.repeat_interleave(w, 0), columns.repeat(h, 1)
@@ -484,6 +511,10 @@ def unscaled(self, x, position, source, source_position):
     parts = self.q_proj(x + position), self.k_proj(source + source_position), self.v_proj(source)
     y = F.scaled_dot_product_attention(*map(self.split, parts), scale=1.)
     return self.o_proj(y.transpose(1, 2).flatten(2))
+
+
+def x_added(self, x, position, source, source_position):
+    return x + by_its_map(self, x, position, source, source_position)
 
 
 def heads_tangled(self, x, position, source, source_position):
@@ -639,7 +670,7 @@ WRONG = {
         (giou_is_iou, "IoU still"), (giou_over_the_union, "part of the FRAME"),
         (giou_outside_the_shared, "outside the JOINT area"), (giou_rewarding, "punishment"),
         (giou_as_a_loss, "This is the loss"), (giou_without_slope, "no slope"),
-        (giou_with_a_pair, "GIoU alone")],
+        (giou_with_a_pair, "GIoU alone"), (giou_of_two_lists, "stops at a batch")],
     "matching_cost": [
         (costing(name=lambda p: -p.log()), "logarithm has no place"),
         (costing(over=None), "Take the softmax first"), (costing(cut=-1), "leaves 'nothing' out"),
@@ -653,7 +684,8 @@ WRONG = {
         (match_turned, "queries (rows) come first"), (match_with_padding, "must not be matched"),
         (match_greedy, "this matching costs"), (match_the_dearest, "this matching costs"),
         (match_nearest, "answers for two targets"), (match_in_numpy, "are tensors"),
-        (match_by_targets, "rows must rise"), (match_unchecked, "must raise a ValueError")],
+        (match_by_targets, "rows must rise"),
+        (match_cut_too_late, "BEFORE you match"), (match_unchecked, "must raise a ValueError")],
     "hungarian_loss": [
         (lost(ce=lambda each, weight, thing: each.mean()), "weighs only eos_coef"),
         (lost(ce=lambda each, weight, thing: (each * weight).mean()), "sum of the weights"),
@@ -661,7 +693,12 @@ WRONG = {
         (lost(ce=lambda each, weight, thing: (each * weight).sum()), "sum over all queries"),
         (lost_at_the_first_queries, "stand at the first queries"),
         (lost_with_labels_unordered, "learns labels[cols[i]]"),
-        (lost_picture_by_picture, "loss_ce is wrong"),
+        (lost_picture_by_picture, "ONE weighted mean"),
+        (lost_with_the_first_class_light, "is the LAST class"),
+        (lost(bbox=lambda off, b: off.abs().sum() / (b * 7)), "divided by all answers"),
+        (lost(bbox=lambda off, b: mean_of_means(off.abs().sum(1))), "a mean of its own"),
+        (lost(overlap=lambda every, b: mean_of_means(1 - every.diagonal())), "a mean of its own"),
+        (lost(overlap=lambda every, b: (1 - every.diagonal()).sum()), "This is a sum"),
         (lost(bbox=lambda off, b: off.abs().mean()), "averaged over the four"),
         (lost(bbox=lambda off, b: off.abs().sum() / b), "targets of the batch"),
         (lost(bbox=lambda off, b: off.square().sum() / len(off)), "squared error"),
@@ -677,7 +714,9 @@ WRONG = {
         (layers_as_a_dict, "one number"), (layers_without_gradient, "no gradient")],
     "sine_positions": [
         (waving(first=0), "count from 1"), (waving(scaled=False), "not scaled"),
-        (waving(whole=1.), "run to 2 pi"), (waving(turned=True), "first half is for the row"),
+        (waving(whole=1.), "run to 1."), (waving(whole=math.pi), "run to pi"),
+        (waving(cosine_first=True), "sine is first"),
+        (waving(turned=True), "first half is for the row"),
         (waving(apart=True), "alternate"), (waving(over=lambda d: d), "d for d/2"),
         (waving(over=lambda d: d // 4), "twice as fast"),
         (sinusoids_by_column, "column after column"), (sinusoids_as_a_map, "not flattened")],
@@ -688,7 +727,7 @@ WRONG = {
         (attention(without_last_projection), "o_proj"), (attention(unscaled), "root of a head"),
         (attention(heads_tangled), "transpose first"), (attention(in_one_head), "one head"),
         (attention(values_from_x), "values come from x"),
-        (attention(places_late), "after the projections")],
+        (attention(places_late), "after the projections"), (attention(x_added), "x is added here")],
     "DetrDecoderLayer": [
         (layer(silent), "their queries as positions"),
         (layer(looking_without_query), "still their"),

@@ -79,6 +79,21 @@ def zeros_for_null(self, boxes, masks, features):
     return joined(self, used * words, used * places)
 
 
+def zero_sinusoids(self, boxes, masks, features):
+    used, words, places, free = halves(self, boxes, masks, features)
+    return joined(self, used * words + free * self.null_positive_feature, used * places)
+
+
+def zero_feature(self, boxes, masks, features):
+    used, words, places, free = halves(self, boxes, masks, features)
+    return joined(self, used * words, used * places + free * self.null_position_feature)
+
+
+def by_the_tokens(self, boxes, masks, features):
+    null = self.linears(torch.cat([self.null_positive_feature, self.null_position_feature]))
+    return torch.where(masks[..., None] > 0, masks_ignored(self, boxes, masks, features), null)
+
+
 def zero_box(self, boxes, masks, features):
     used, words, _, free = halves(self, boxes, masks, features)
     return joined(self, used * words + free * self.null_positive_feature,
@@ -150,6 +165,24 @@ def tokens_kept(self, x, objs):
 def gate_on_everything(self, x, objs):
     seen = self.attn(self.norm1(torch.cat([x, self.linear(objs)], 1)))[:, :x.shape[1]]
     x = self.scale * self.alpha_attn.tanh() * (x + seen)
+    return x + self.scale * self.alpha_dense.tanh() * self.ff(self.norm2(x))
+
+
+def first_gate_mixes(self, x, objs):
+    seen = self.attn(self.norm1(torch.cat([x, self.linear(objs)], 1)))[:, :x.shape[1]]
+    x = torch.lerp(x, seen, self.scale * self.alpha_attn.tanh())
+    return x + self.scale * self.alpha_dense.tanh() * self.ff(self.norm2(x))
+
+
+def gates_mix(self, x, objs):
+    seen = self.attn(self.norm1(torch.cat([x, self.linear(objs)], 1)))[:, :x.shape[1]]
+    x = torch.lerp(x, seen, self.scale * self.alpha_attn.tanh())
+    return torch.lerp(x, self.ff(self.norm2(x)), self.scale * self.alpha_dense.tanh())
+
+
+def scale_on_all(self, x, objs):
+    seen = self.attn(self.norm1(torch.cat([x, self.linear(objs)], 1)))[:, :x.shape[1]]
+    x = self.scale * (x + self.alpha_attn.tanh() * seen)
     return x + self.scale * self.alpha_dense.tanh() * self.ff(self.norm2(x))
 
 
@@ -428,6 +461,7 @@ WRONG = {
         (tokens(masks_ignored), "masks are ignored"), (tokens(tokens_zeroed), "after the MLP"),
         (tokens(box_leaks), "the box leaks"), (tokens(phrase_leaks), "the phrase leaks"),
         (tokens(zeros_for_null), "phrase and the box are zero"),
+        (tokens(zero_sinusoids), "SINUSOIDS are zero"), (tokens(zero_feature), "FEATURE is zero"),
         (tokens(zero_box), "box in the corner"), (tokens(upside_down), "upside down"),
         (tokens(null_added), "added to every slot"),
         (tokens(sinusoids_first), "features, sinusoids"),
@@ -450,7 +484,9 @@ WRONG = {
         (slipping(second=lambda g: g.alpha_dense.tanh()), "missing at the feed-forward"),
         (slipping(lambda g: (g.scale * g.alpha_attn).tanh(),
                   lambda g: (g.scale * g.alpha_dense).tanh()), "inside the tanh"),
-        (gated(gate_on_everything), "multiplies x as well"),
+        (gated(gate_on_everything), "The gate multiplies x as well"),
+        (gated(first_gate_mixes), "first gate mixes"), (gated(gates_mix), "gates mix"),
+        (gated(scale_on_all), "scale` multiplies x as well"),
         (slipping(keep=torch.zeros_like), "x is not added"),
         (slipping(fed=lambda g, x, new: g.ff(g.norm2(x))), "before the attention's answer"),
         (gated(norm_stays), "not norm1(x)"),
@@ -516,7 +552,7 @@ WRONG = {
 }
 RIGHT = {
     "fourier": [frequency_by_frequency, by_einsum],
-    "PositionNet": [tokens(by_where), tokens(by_lerp)],
+    "PositionNet": [tokens(by_where), tokens(by_lerp), tokens(by_the_tokens)],
     "GatedSelfAttentionDense": [gated(by_split), gated(tokens_in_front)],
     "add_gates": [by_class_name, filler()],
     "freeze": [all_off_then_on, by_modules],
