@@ -36,7 +36,8 @@ def instruction(one: Scene, boxes_xyxy: Tensor, kind: str,
                 g: torch.Generator) -> Instruction:
     """One scene as one of three kinds of training data (GLIGEN, section 4.1).
 
-    boxes_xyxy (n,4) of its things, zero where nothing of one shows. "grounding":
+    boxes_xyxy (n,4) of its things, zero where nothing of one shows; a box narrower than
+    SMALLEST, 4 pixels, does not count. FULL_CAPTIONS are those with colours. "grounding":
     phrases as the caption says them; "detection": no caption, bare categories;
     "detection and caption": both.
     """
