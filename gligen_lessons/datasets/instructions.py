@@ -37,7 +37,7 @@ def instruction(one: Scene, boxes_xyxy: Tensor, kind: str,
     """One scene as one of three kinds of training data (GLIGEN, section 4.1).
 
     boxes_xyxy (n,4) of its things, zero where nothing of one shows; a box narrower than
-    SMALLEST, 4 pixels, does not count. FULL_CAPTIONS are those with colours. "grounding":
+    SMALLEST, 4 pixels, does not count. FULL_CAPTIONS say colours. "grounding":
     phrases as the caption says them; "detection": no caption, bare categories;
     "detection and caption": both.
     """
