@@ -119,11 +119,12 @@ def gate_schedule(attempt):
                          "Ones, then an even fall that ends at 0, then "
                          "zeros.", mistakes=mistakes)
     for steps, stages in ((10, (.2, .7, .1)), (100, (.29, .42, .29)), (7, (.3, .4, .3)),
-                          (49, (0., 1., 0.)), (5, (1., 0., 0.)), (30, (.3, 0., .7))):
+                          (49, (0., 1., 0.)), (5, (1., 0., 0.)), (30, (.3, 0., .7)),
+                          (10, (.25, .25, .5))):
         error = max(error, exact_parts(attempt, steps, stages))
     refuses(lambda: attempt(10, (.5, .2, .2)), "stages came that sum to .9")
     refuses(lambda: attempt(10, (1.2, 0., -.2)), "a stage below 0 came")
-    return f"opens and closes over 7 plans (largest difference {error:.0e})"
+    return f"opens and closes over 8 plans (largest difference {error:.0e})"
 
 
 def exact_parts(attempt, steps: int, stages: tuple[float, float, float]) -> float:
@@ -141,8 +142,14 @@ def exact_parts(attempt, steps: int, stages: tuple[float, float, float]) -> floa
     if got.count(1.) < want.count(1.):
         raise Wrong(f"int({stages[0]} * {steps}) is {int(stages[0] * steps)}, since the product "
                     f"is {stages[0] * steps!r} as a float: add something tiny before `int`.")
+    full, ends = want.count(1.), int((stages[0] + stages[1]) * steps + 1e-6)
+    fall = [1 - (i + 1) / (ends - full) for i in range(ends - full)]
+    together = [1.] * full + fall + [0.] * (steps - ends)
     return expect_close(got, want, f"With {steps} steps and stages {stages}: cut the number of "
-                        "steps of the first two stages down to whole ones; the rest is closed.")
+                        "steps of the first two stages down to whole ones; the rest is closed.",
+                        mistakes={} if together == want else {
+                            f"With {steps} steps and stages {stages} the END of the closing stage "
+                            "was cut down. Cut its own length, and the rest is closed.": together})
 
 
 class PredictedTwice:
@@ -233,7 +240,13 @@ def grounded_eps(attempt):
     double.xt = 2 * team.xt
     expect_close(requested(3., team.t, detour), guide(
         double.call(team.null, team.grounding.none()), double.call(team.context, team.grounding),
-        3.), "`through` is ignored: where it is given, call it in the network's place.")
+        3.), "Where `through` is given, call it just as you call the network.", mistakes={
+            "`through` is ignored: where it is given, call it in the network's place.":
+                guide(no, yes, 3.),
+            "`through` is called with the gates wide open: it belongs inside "
+            "`with gate_scale(unet, beta)`, too.": guide(
+                double.call(team.null, team.grounding.none(), 1.),
+                double.call(team.context, team.grounding, 1.), 3.)})
     refuses(lambda: requested(-1., team.t), "a guidance scale of -1 came")
     return f"guides by caption and boxes at once (largest difference {error:.0e})"
 
@@ -287,6 +300,9 @@ def bootstrap(attempt):
                          [2.5, 97.5])
     near = {message: max(abs(low - a), abs(high - b))
             for message, (a, b) in mistakes_of_intervals(values).items()}
+    if high - low < 1e-9 and abs(low - values.mean()) > 1e-9:
+        raise Wrong("All draws are the same one, so there is no width: make the generator once, "
+                    "before the draws.")
     closest, right = min(near, key=near.get), max(abs(low - want[0]), abs(high - want[1]))
     if near[closest] < min(right, .03):
         raise Wrong(closest)

@@ -112,6 +112,14 @@ def one_by_one(steps, stages):
     return found
 
 
+def ends_cut_down(steps, stages):
+    if abs(sum(stages) - 1) > 1e-6 or min(stages) < 0:
+        raise ValueError("not parts of one")
+    full, ends = int(stages[0] * steps + 1e-6), int((stages[0] + stages[1]) * steps + 1e-6)
+    closing = ends - full
+    return [1.] * full + [1 - (i + 1) / closing for i in range(closing)] + [0.] * (steps - ends)
+
+
 # grounded_eps
 
 def predictor(contexts=lambda null, context: (null, context), grounds=lambda g: (g.none(), g),
@@ -171,6 +179,14 @@ def each_beside_its_copy(unet, context, null_context, grounding, guidance_scale,
             eps_hat = unet(xt.repeat_interleave(2, 0), t.repeat_interleave(2, 0), both, told)
         return guide(*eps_hat.chunk(2), guidance_scale)
     return guided
+
+
+def detour_with_open_gates(unet, context, null_context, grounding, guidance_scale, strength,
+                           through=None):
+    right = reference.grounded_eps(unet, context, null_context, grounding, guidance_scale, strength)
+    wide = reference.grounded_eps(unet, context, null_context, grounding, guidance_scale,
+                                  dict.fromkeys(strength, 1.), through)
+    return wide if through else right
 
 
 def by_extrapolation(away, towards, s):
@@ -235,6 +251,11 @@ def global_draws(values, seed=0, draws=2000):
     values = np.asarray(values, dtype=float)
     rows = np.random.default_rng().integers(len(values), size=(draws, len(values)))
     return np.percentile(values[rows].mean(1), [2.5, 97.5])
+
+
+def one_draw_again_and_again(values, seed=0, draws=2000):
+    means = [np.random.default_rng(seed).choice(values, len(values)).mean() for _ in range(draws)]
+    return tuple(np.percentile(means, [2.5, 97.5]))
 
 
 def by_torch(values, seed=0, draws=2000):
@@ -372,7 +393,7 @@ WRONG = {
         (staged(by_arange), "one too many"),
         (staged(count=lambda part, steps: int(part * steps)), "something tiny"),
         (staged(count=lambda part, steps: round(part * steps)), "cut the number"),
-        (never_refuses, "docstring promises")],
+        (ends_cut_down, "END of the closing stage"), (never_refuses, "docstring promises")],
     "grounded_eps": [
         (predictor(grounds=lambda g: (g, g)), "both predictions are grounded"),
         (predictor(grounds=lambda g: (g, g.none())), "groundings have changed"),
@@ -385,6 +406,7 @@ WRONG = {
         (predictor(scale=lambda s: s + 1), "w = s - 1"),
         (predictor(scale=lambda s: 1.), "is ignored"),
         (predictor(detour=False), "`through` is ignored"),
+        (detour_with_open_gates, "gates wide open: it belongs"),
         (predictor(checked=False), "scale of -1"),
         (alone_where_closed, "caption guides no longer"),
         (each_beside_its_copy, "beside its copy"),
@@ -394,6 +416,7 @@ WRONG = {
         (resampler(lambda drawn: drawn.mean(0)), "over axis 1"), (by_choice, "over axis 1"),
         (slim_bell, "root of draws"), (resampler(cut=(5, 95)), "90 % interval"),
         (resampler(cut=(.025, .975)), "in percent"),
+        (one_draw_again_and_again, "make the generator once"),
         (all_ends, "smallest and the largest"), (resampler(cut=(25, 75)), "quartiles"),
         (bell_curve, "bell curve"), (about_zero, "each side of 0"),
         (resampler(out=lambda ends: tuple(ends[::-1])), "upper end comes first"),
