@@ -73,13 +73,16 @@ def a_prediction(xt: Tensor, t: Tensor) -> Tensor:
 
 def trajectory(z0: Tensor, mask: Tensor, seed: int, *, keep: str = "before", renew: bool = True,
                end: float = END, each: bool = True, level: int = 0, down: int = NOISE.T // 5,
-               start: Callable | None = None, count: bool = True) -> tuple[Tensor, ...]:
+               start: Callable | None = None, count: bool = True,
+               anew: bool = False) -> tuple[Tensor, ...]:
     """Where a walk stands after each step, with one thing done in another way."""
     sources = [torch.Generator().manual_seed(seed + i * count) for i in range(len(z0))]
     if not each:
         sources = sources[:1]
 
     def drawn():
+        for i, g in enumerate(sources if anew else ()):
+            g.manual_seed(seed + i)
         if not each:
             return torch.randn(z0.shape, generator=sources[0])
         return torch.cat([torch.randn((1, *z0.shape[1:]), generator=g) for g in sources])
@@ -117,6 +120,8 @@ def mistakes(z0: Tensor, mask: Tensor, seed: int) -> dict[str, tuple]:
         "first, then use the result for both.": trajectory(*told, keep="seen"),
         "All steps put back the same noise. Draw it again before each.": trajectory(*told,
                                                                                    renew=False),
+        "The generators are made anew at each step, so what is put back gets the start's noise "
+        "again. Make them once, before the loop.": trajectory(*told, anew=True),
         "The last step goes to alpha_bar 1. Stable Diffusion ends at alpha_bar[0]: hand on `end`.":
             trajectory(*told, end=1.),
         "One generator draws for the whole batch. Picture i has its own, seeded with seed + i.":

@@ -42,6 +42,9 @@ def instructions(attempt):
     one, told = a_picture(), 0
     for seen in sightings():
         want, got = arms.instructions(one, seen), attempt(one, seen)
+        if isinstance(got, dict) and set(got) == set(want) - {"C"}:
+            raise Wrong("the key C is missing. Where the detector missed the target its value is "
+                        "None, and the key stays.")
         if not isinstance(got, dict) or set(got) != set(want):
             raise Wrong("expected a dict with the keys A, B, C and D.")
         for arm, right in want.items():
@@ -84,7 +87,7 @@ def the_target(arm: str, got: Instruction, right: Instruction, one: InpaintingCa
     if arm == "C" and (first[0] == one.phrases[one.target] or true_place):
         raise Wrong("C is automatic, and here it was told the truth about its target: phrase and "
                     "box both come from the detection that is the same thing (`same_thing`).")
-    if arm == "B" and not true_place:
+    if arm == "B":
         raise Wrong("B has the TRUE phrase and box of the target, as A has; the detector says what "
                     "else is there.")
     raise Wrong(f"entry 0 of arm {arm} is {first[0]!r}; the target comes first.")

@@ -174,7 +174,9 @@ def concat_inpainting_inputs(attempt):
                 shown(z0, mask),
             "The network is shown the hole and not what lies around it: z0 * mask.":
                 shown(z0 * (1 - mask), mask),
-            "The mask is upside down: 1 where the picture is kept.": shown(z0 * mask, 1 - mask)}
+            "The mask is upside down: 1 where the picture is kept.": shown(z0 * mask, 1 - mask),
+            "zt was masked. It is shown whole, as noisy as it is; what is kept stands beside it.":
+                shown(z0 * mask, mask, zt=zt * (1 - mask).repeat(copies, 1, 1, 1))}
         if copies == 2:
             mistakes["Guidance stacks [all pictures, all pictures]; this repeats each picture at "
                      "once: `repeat`, not `repeat_interleave`."] = shown(
@@ -221,6 +223,9 @@ class Wide(nn.Module):
         self.inner, self.mix = Attentive(), nn.Conv2d(7, 3, 3, padding=1)
 
     def forward(self, zt: Tensor, t=None, context=None, grounding=None) -> Tensor:
+        if zt.dtype == torch.float64:
+            raise Wrong("the network was shown torch.float64, as `schedule.alpha_bar` is: use "
+                        "`q_sample`, or bring alpha_bar to z0.dtype.")
         if zt.shape[1] != 7:
             raise Wrong(f"the network was shown {zt.shape[1]} channels, not 7: the latent's three, "
                         "three that are kept, and the mask. `concat_inpainting_inputs` shows them.")

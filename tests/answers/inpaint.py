@@ -132,6 +132,11 @@ def shower(order=lambda zt, kept, mask: [zt, kept, mask], kept=lambda z0, mask: 
     return with_known
 
 
+def zt_masked(unet, z0, mask):
+    shown = shower()(unet, z0, mask)
+    return lambda zt, *rest: shown(zt * (1 - mask.repeat(len(zt) // len(mask), 1, 1, 1)), *rest)
+
+
 def not_repeated(unet, z0, mask):
     return lambda zt, *more: unet(torch.cat([zt, z0 * mask, mask], 1), *more)
 
@@ -280,12 +285,14 @@ def picture_by_picture(unet, z0, t, eps, context, grounding, mask, schedule):
 
 
 def sampler(keep="before", renew=True, end=None, each=True, level=0, down=None, start=None,
-            count=True, free=True, left=True, once=False):
+            count=True, free=True, left=True, once=False, anew=False):
     """An inpaint_steps with a mistake in one place."""
     def trajectory(model, z0, mask, schedule, visited, seed):
         sources = [torch.Generator().manual_seed(seed + i * count) for i in range(len(z0))]
 
         def drawn():
+            if anew:
+                sources[:] = [torch.Generator().manual_seed(seed + i) for i in range(len(z0))]
             return reference.fresh_noise(z0, sources) if each else torch.randn(z0.shape,
                                                                                generator=sources[0])
         zt, eps = drawn(), None
@@ -388,6 +395,17 @@ def target_from_detr(reference, one, seen):
                         *pairs(reference.phrases[1:], reference.boxes_xyxy[1:]))
 
 
+def target_in_detr_words(reference, one, seen):
+    if (hit := arms.same_thing(one.box, seen)) is None:
+        return reference
+    return with_entries((seen.phrases[hit], one.box),
+                        *pairs(reference.phrases[1:], reference.boxes_xyxy[1:]))
+
+
+def c_left_out(one, seen):
+    return {arm: said for arm, said in arms.instructions(one, seen).items() if said}
+
+
 def true_target_in_c(reference, one, seen):
     return reference and with_entries(true_target(one),
                                       *pairs(reference.phrases[1:], reference.boxes_xyxy[1:]))
@@ -476,6 +494,7 @@ WRONG = {
         (shower(told=lambda mask: 1 - mask), "upside down"),
         (shower(again=lambda x, n: x.repeat_interleave(n, 0)), "not `repeat_interleave`"),
         (shower(rest=False), "did not reach the network"), (not_repeated, "stopped with"),
+        (zt_masked, "zt was masked"),
         (called_at_once, "no function")],
     "blend_known": [
         (keeper(join=lambda known, zt, mask: known * (1 - mask) + zt * mask), "changed places"),
@@ -509,11 +528,13 @@ WRONG = {
          "size of the whole"),
         (loss_of(measure=lambda a, b, m: (a - b).square().sum()), "squares are summed"),
         (loss_of(measure=lambda a, b, m: F.l1_loss(a, b)), "absolute differences"),
-        (put_back, "Draw none"), (without_the_mask, "shown 3 channels, not 7")],
+        (put_back, "Draw none"), (without_the_mask, "shown 3 channels, not 7"),
+        (loss_of(noised=in_64_bits), "bring alpha_bar")],
     "inpaint_steps": [
         (sampler(keep="never"), "nothing is put back"), (sampler(keep="after"), "AFTER each step"),
         (sampler(keep="seen"), "from the old zt"),
-        (sampler(renew=False), "draw it again"), (sampler(end=1.), "ends at alpha_bar[0]"),
+        (sampler(renew=False), "draw it again"), (sampler(anew=True), "the start's noise again"),
+        (sampler(end=1.), "ends at alpha_bar[0]"),
         (sampler(each=False), "one generator draws"), (sampler(count=False), "begin from one seed"),
         (sampler(level=-1), "another step than"), (sampler(down=1), "goes down by one"),
         (sampler(start=begins_at_z0), "should be noise alone"),
@@ -527,13 +548,14 @@ WRONG = {
         (teller("B", lambda reference, one, seen: with_entries(
             true_target(one), *pairs(one.phrases, one.boxes_xyxy))), "from the detector only"),
         (teller("B", target_from_detr), "TRUE phrase and box"),
+        (teller("B", target_in_detr_words), "TRUE phrase and box"),
         (teller("B", none_that_touch), "only what overlaps"),
         (teller("C", true_target_in_c), "told the truth"),
         (teller("C", true_box_in_c), "told the truth"), (teller("C", never_none), "missed the"),
         (teller("C", lambda reference, one, seen: None), "not a NoneType"),
         (teller("D", true_things), "comes first"), (teller("D", target_last), "comes first"),
         (teller("D", detections_in_d), "nothing else"), (teller("B", caption_of_all), "caption of"),
-        (zero_is_false, "ask `is None`"),
+        (c_left_out, "the key stays"), (zero_is_false, "ask `is None`"),
         (lambda one, seen: list(arms.instructions(one, seen).values()), "the keys A, B")],
 }
 RIGHT = {
