@@ -233,22 +233,23 @@ def grounded_eps(attempt):
     expect_close(requested(1., team.t), yes,
                  "At a scale of 1 the prediction with caption and boxes is "
                  "the answer.")
-
-    def detour(xt, *rest):
-        return team.unet(2 * xt, *rest)
-    double = copy.copy(team)
-    double.xt = 2 * team.xt
-    expect_close(requested(3., team.t, detour), guide(
-        double.call(team.null, team.grounding.none()), double.call(team.context, team.grounding),
-        3.), "Where `through` is given, call it just as you call the network.", mistakes={
-            "`through` is ignored: where it is given, call it in the network's place.":
-                guide(no, yes, 3.),
-            "`through` is called with the gates wide open: it belongs inside "
-            "`with gate_scale(unet, beta)`, too.": guide(
-                double.call(team.null, team.grounding.none(), 1.),
-                double.call(team.context, team.grounding, 1.), 3.)})
+    by_detour(team, lambda through: requested(3., team.t, through), guide(no, yes, 3.))
     refuses(lambda: requested(-1., team.t), "a guidance scale of -1 came")
     return f"guides by caption and boxes at once (largest difference {error:.0e})"
+
+
+def by_detour(team: PredictedTwice, requested, ignored: Tensor) -> None:
+    """A `through` that shows the network twice the latent; `ignored` is what comes without it."""
+    double = copy.copy(team)
+    double.xt = 2 * team.xt
+    want, wide = (guide(double.call(team.null, team.grounding.none(), beta),
+                        double.call(team.context, team.grounding, beta), 3.) for beta in (.5, 1.))
+    expect_close(requested(lambda xt, *rest: team.unet(2 * xt, *rest)), want,
+                 "Where `through` is given, call it just as you call the network.", mistakes={
+                     "`through` is ignored: where it is given, call it in the network's place.":
+                         ignored,
+                     "`through` is called with the gates wide open: it belongs inside "
+                     "`with gate_scale(unet, beta)`, too.": wide})
 
 
 def few_values() -> np.ndarray:
@@ -300,7 +301,7 @@ def bootstrap(attempt):
                          [2.5, 97.5])
     near = {message: max(abs(low - a), abs(high - b))
             for message, (a, b) in mistakes_of_intervals(values).items()}
-    if high - low < 1e-9 and abs(low - values.mean()) > 1e-9:
+    if abs(high - low) < 1e-9 < abs(low - values.mean()):
         raise Wrong("All draws are the same one, so there is no width: make the generator once, "
                     "before the draws.")
     closest, right = min(near, key=near.get), max(abs(low - want[0]), abs(high - want[1]))
