@@ -1,4 +1,4 @@
-"""Checks of lesson 1 beside the process: the bound, v, cosine schedule, sinusoids, EMA and KID."""
+"""Checks of lesson 1 beside the process: bound, v, score, schedule, sinusoids, EMA and KID."""
 
 import math
 
@@ -31,6 +31,10 @@ def vlb_weight(attempt):
         "The mean has 1 / sqrt(alpha) in front; squared, that is alpha below the line.":
             want * alpha,
         "beta is squared, since the difference of the means is.": want / beta,
+        "The whole difference of the means is squared: its roots of alpha and 1 - alpha_bar too.":
+            want / beta * (alpha * (1 - now)).sqrt(),
+        "sigma^2 stands below the line once, not squared.":
+            want * (1 - now) / (beta * (1 - alpha_bar[:-1])),
         "One entry too early: step t of the code is entry t, so the steps 1 to T-1 are the entries "
         "1 to T-1.": betas[:-1] / (2 * alphas[:-1] * (1 - alpha_bar[:-1]))}
     error = expect_close(told, want, "The divergence of two Gaussians with one variance is the "
@@ -62,6 +66,8 @@ def from_velocity(attempt):
         "must cancel.": (signal * xt + noise * v, want[1]),
         "A sign is wrong in eps: put the definitions of xt and v into noise xt + signal v, and x0 "
         "must cancel.": (want[0], noise * xt - signal * v),
+        "This turns the wrong way, from x0 and eps to xt and v. Turn back: both terms with v "
+        "change their sign.": (signal * xt + noise * v, noise * xt - signal * v),
         "The two factors are exchanged: at t = 0 x0 is almost xt, and eps almost v.":
             (noise * xt - signal * v, signal * xt + noise * v),
         "The square roots are missing: the factors are those of equation 4.":
@@ -80,6 +86,71 @@ def from_velocity(attempt):
     return f"finds picture and noise behind v at 3 steps (largest difference {error:.0e})"
 
 
+@exercise("gligen_lessons.ddpm:Mixture.eps")
+def eps(attempt):
+    """Against the gradient of the log density, which autograd takes."""
+    mixture, t = reference.Mixture(5, 1.2, .3), torch.tensor([0, 2, 5, 8, 11] * 4)
+    x = 1.3 * torch.randn(20, 2, dtype=torch.float64)
+    noise = (1 - STEEP.alpha_bar[t])[:, None].sqrt()
+    means, variance = mixture.noised(t, STEEP, x)
+    logits = -(x[:, None] - means).square().sum(-1) / (2 * variance)
+    score = gradient_of_log_density(mixture, x, t)
+
+    def prediction(logits, divisor=variance):
+        return -noise * ((torch.softmax(logits, 1)[..., None] * means).sum(1) - x) / divisor
+    mistakes = {
+        "This is the score. The noise is -sqrt(1 - alpha_bar) times it.": score,
+        "The sign is wrong: the score points to the data, the noise away from them.": noise * score,
+        "The factor in front of the score is sqrt(1 - alpha_bar), with its root.":
+            -noise**2 * score,
+        "Only the nearest cloud counts here. All of them do, each with its probability: softmax.":
+            prediction(1e9 * logits),
+        "All clouds count alike here. Near ones are likelier: softmax of -distance / (2 variance).":
+            prediction(0 * logits),
+        "A Gaussian's exponent has a 2 below: -distance / (2 variance).": prediction(2 * logits),
+        "Softmax needs the NEGATIVE squared distance: far clouds are unlikely.":
+            prediction(-logits),
+        "1 - alpha_bar is not the whole variance: the data's own, alpha_bar s^2, is part of it.":
+            prediction(logits, noise**2),
+        "The score is divided by the variance v.": prediction(logits, 1),
+        "The distances must be squared.":
+            prediction(-(x[:, None] - means).norm(dim=-1) / (2 * variance)),
+        "The softmax runs over the points; it must run over the clouds, dim 1: the weights of one "
+        "point add up to 1.": -noise * ((torch.softmax(logits, 0)[..., None] * means).sum(1)
+                                        - x) / variance}
+    mistakes |= slips_of_the_score(mixture, x, t)
+    error = expect_close(attempt(mixture, x.clone(), t.clone(), STEEP), -noise * score, "Compare "
+                         "with the formula: weights, mean of the means, score, noise.",
+                         mistakes=mistakes)
+    return f"is the gradient of the log density at 20 points (largest difference {error:.0e})"
+
+
+def slips_of_the_score(mixture, x, t) -> dict[str, torch.Tensor]:
+    """Wrong answers at x (b,2) whose formula reads v or the means wrongly."""
+    noise, (means, v) = (1 - STEEP.alpha_bar[t])[:, None].sqrt(), mixture.noised(t, STEEP, x)
+
+    def mean(means, v):
+        away = (x[:, None] - means).square().sum(-1)                # (b,k)
+        return (torch.softmax(-away / (2 * v), 1)[..., None] * means).sum(1)
+    return {
+        "v is a variance, so it stands in the exponent as it is, not squared.":
+            noise * (x - mean(means, v**2)) / v,
+        "The score is divided by the variance v, not by its root.":
+            noise * (x - mean(means, v)) / v.sqrt(),
+        "This is the weighted mean m of the clouds. Two steps are left: the score (m - x) / v, and "
+        "the factor that makes noise of it.": mean(means, v),
+        "These are the clean means. At step t they are those that `noised` returns.":
+            noise * (x - mean(mixture.means.expand_as(means), v)) / v}
+
+
+def gradient_of_log_density(mixture, x, t) -> torch.Tensor:
+    """The score of a noised mixture at x (b,2) by autograd, from the density's definition."""
+    x, alpha_bar = x.clone().requires_grad_(), STEEP.alpha_bar[t][:, None]
+    away = (x[:, None] - alpha_bar[..., None].sqrt() * mixture.means).square().sum(-1)
+    log = torch.logsumexp(-away / (2 * (alpha_bar * mixture.std**2 + 1 - alpha_bar)), 1)
+    return torch.autograd.grad(log.sum(), x)[0]
+
+
 @exercise("gligen_lessons.schedule:cosine_betas")
 def cosine_betas(attempt):
     """A short schedule with an s and a largest beta of its own, then the usual one."""
@@ -93,6 +164,8 @@ def cosine_betas(attempt):
         "This is alpha_bar. A beta is what one step takes away: 1 - alpha_bar(i) / "
         "alpha_bar(i - 1).": f[1:] / f[0],
         "This is alpha, what one step keeps. beta is 1 - alpha.": ratio,
+        "This is alpha, under the ceiling. beta is 1 - alpha.": ratio.clamp(max=largest),
+        "The ceiling is `largest`, whatever it is, not .999.": (1 - ratio).clamp(max=.999),
         "This is 1 - alpha_bar, the noise of all steps so far. Divide by the step before, not by "
         "f(0).": (1 - f[1:] / f[0]).clamp(max=largest),
         "alpha_bar is the SQUARED cosine.": (1 - cosine[1:] / cosine[:-1]).clamp(max=largest),
@@ -181,6 +254,9 @@ def unbiased_mmd(attempt):
         "The mean between the sets counts twice.": sum(within) - cross,
         "The sign is wrong: within a and within b, less what lies between.": -want,
         "The kernel divides x.y by the number of columns, d.": with_kernel(lambda xy: (xy + 1)**3),
+        "The kernel divides x.y by the number of columns, d, not by the number of rows.":
+            float(apart((a @ a.T / 6 + 1)**3) + apart((b @ b.T / 9 + 1)**3)
+                  - 2 * ((a @ b.T / 6 + 1)**3).mean()),
         "The kernel has a 1 in it: (x.y / d + 1)^3.": with_kernel(lambda xy: (xy / 4)**3),
         "The kernel is a cube: (x.y / d + 1)^3.": with_kernel(lambda xy: (xy / 4 + 1)**2)}
     told = attempt(a.clone(), b.clone())

@@ -8,6 +8,7 @@ from . import Wrong, exercise, expect_close, expect_no_draw
 from ._ddpm_forms import (
     STEEP,
     cosine_betas,
+    eps,
     from_velocity,
     timestep_embedding,
     unbiased_mmd,
@@ -95,14 +96,7 @@ def posterior(attempt):
     x0, xt = pictures_to_noise(2)
     t = torch.tensor([11, 6, 1])
     mean, variance = posterior_by_precisions(x0, xt, ALPHA_BAR[t], ALPHA_BAR[t - 1])
-    swapped, _ = posterior_by_precisions(xt, x0, ALPHA_BAR[t], ALPHA_BAR[t - 1])
-    mistakes = {
-        "The variance is beta (fixed large). Equation 7 shrinks it by (1 - before) / (1 - now): "
-        "x0 is known here, and that narrows x_prev down.": (mean, expand_like(BETAS[t], xt)),
-        "This returns the standard deviation. Equation 7 is the variance, without a root.":
-            (mean, variance.sqrt()),
-        "The two weights are swapped: read in equation 7 which belongs to x0 and which to xt.":
-            (swapped, variance)}
+    mistakes = slips_of_the_posterior(x0, xt, t, mean, variance)
     told = attempt(x0.clone(), xt.clone(), t.clone(), STEEP)
     if isinstance(told, torch.Tensor):
         raise Wrong("expected two values, the mean and the variance; it returned one tensor.")
@@ -119,6 +113,28 @@ def posterior(attempt):
                  "A t_prev below 0 means x0: the mean is x0, the variance 0. `levels` gives "
                  "alpha_bar = 1 there; entry -1 of a list would be its LAST one.")
     return f"agrees with Bayes' rule on 6 steps, jumps and landings on x0 (off by {error:.0e})"
+
+
+def slips_of_the_posterior(x0, xt, t, mean, variance) -> dict[str, tuple]:
+    """The typical wrong answers on single steps, by what a check says of them."""
+    swapped, _ = posterior_by_precisions(xt, x0, ALPHA_BAR[t], ALPHA_BAR[t - 1])
+    alpha, beta, now, before = (expand_like(v, xt) for v in (
+        ALPHAS[t], BETAS[t], ALPHA_BAR[t], ALPHA_BAR[t - 1]))
+    from_xt = alpha.sqrt() * (1 - before) / (1 - now) * xt
+    bare = (before * beta * x0 + alpha * (1 - before) * xt) / (1 - now)
+    return {
+        "The variance is beta (fixed large). Equation 7 shrinks it by (1 - before) / (1 - now): "
+        "x0 is known here, and that narrows x_prev down.": (mean, beta),
+        "This returns the standard deviation. Equation 7 is the variance, without a root.":
+            (mean, variance.sqrt()),
+        "The fraction of the variance is upside down: (1 - before) / (1 - now) is below 1.":
+            (mean, (1 - now) / (1 - before) * beta),
+        "The two weights are swapped: read in equation 7 which belongs to x0 and which to xt.":
+            (swapped, variance),
+        "The variance is right. In the mean the roots are missing: sqrt(before) stands with x0, "
+        "sqrt(alpha) with xt.": (bare, variance),
+        "The variance is right. In the mean x0 goes with the root of alpha_bar at t_prev, before, "
+        "not with that at t.": (now.sqrt() * beta / (1 - now) * x0 + from_xt, variance)}
 
 
 def check_jumps(attempt, x0, xt) -> None:
@@ -160,51 +176,6 @@ def predict_x0(attempt):
     return f"undoes q_sample at 3 steps (largest difference {error:.0e})"
 
 
-@exercise("gligen_lessons.ddpm:Mixture.eps")
-def eps(attempt):
-    """Against the gradient of the log density, which autograd takes."""
-    mixture, t = reference.Mixture(5, 1.2, .3), torch.tensor([0, 2, 5, 8, 11] * 4)
-    x = 1.3 * torch.randn(20, 2, dtype=torch.float64)
-    noise = (1 - ALPHA_BAR[t])[:, None].sqrt()
-    means, variance = mixture.noised(t, STEEP, x)
-    logits = -(x[:, None] - means).square().sum(-1) / (2 * variance)
-    score = gradient_of_log_density(mixture, x, t)
-
-    def prediction(logits, divisor=variance):
-        return -noise * ((torch.softmax(logits, 1)[..., None] * means).sum(1) - x) / divisor
-    mistakes = {
-        "This is the score. The noise is -sqrt(1 - alpha_bar) times it.": score,
-        "The sign is wrong: the score points to the data, the noise away from them.": noise * score,
-        "The factor in front of the score is sqrt(1 - alpha_bar), with its root.":
-            -noise**2 * score,
-        "Only the nearest mode counts here. All of them do, each with its probability: softmax.":
-            prediction(1e9 * logits),
-        "All modes count alike here. Near ones are likelier: softmax of -distance / (2 variance).":
-            prediction(0 * logits),
-        "A Gaussian's exponent has a 2 below: -distance / (2 variance).": prediction(2 * logits),
-        "Softmax needs the NEGATIVE squared distance: far modes are unlikely.": prediction(-logits),
-        "1 - alpha_bar is not the whole variance: the data's own, alpha_bar s^2, is part of it.":
-            prediction(logits, noise**2),
-        "The score is divided by the variance v.": prediction(logits, 1),
-        "The distances must be squared.":
-            prediction(-(x[:, None] - means).norm(dim=-1) / (2 * variance)),
-        "The softmax runs over the points; it must run over the modes, dim 1: the weights of one "
-        "point add up to 1.": -noise * ((torch.softmax(logits, 0)[..., None] * means).sum(1)
-                                        - x) / variance}
-    error = expect_close(attempt(mixture, x.clone(), t.clone(), STEEP), -noise * score, "Compare "
-                         "with the formula: weights, mean of the modes, score, noise.",
-                         mistakes=mistakes)
-    return f"is the gradient of the log density at 20 points (largest difference {error:.0e})"
-
-
-def gradient_of_log_density(mixture, x, t) -> torch.Tensor:
-    """The score of a noised mixture at x (b,2) by autograd, from the density's definition."""
-    x, alpha_bar = x.clone().requires_grad_(), ALPHA_BAR[t][:, None]
-    away = (x[:, None] - alpha_bar[..., None].sqrt() * mixture.means).square().sum(-1)
-    log = torch.logsumexp(-away / (2 * (alpha_bar * mixture.std**2 + 1 - alpha_bar)), 1)
-    return torch.autograd.grad(log.sum(), x)[0]
-
-
 @exercise("gligen_lessons.ddpm:ddpm_step")
 def ddpm_step(attempt):
     """A step, a step that clips, a jump, and the last step."""
@@ -216,8 +187,8 @@ def ddpm_step(attempt):
         return expect_no_draw(attempt, "noise", eps.clone(), xt.clone(), t.clone(), STEEP,
                               z.clone(), **options)
 
-    def drawn(x0, *aim):
-        mean, variance = reference.posterior(x0, xt, t, STEEP, *aim)
+    def drawn(x0, *aim, at=xt):
+        mean, variance = reference.posterior(x0, at, t, STEEP, *aim)
         return mean + variance.sqrt() * z
     mean, variance = reference.posterior(x0_hat, xt, t, STEEP)
     error = expect_close(step(), drawn(x0_hat), "Three moves: predict x0, take the posterior, add "
@@ -229,7 +200,11 @@ def ddpm_step(attempt):
         "No noise is added: this returns the mean.": mean,
         "The noise is added with its full size; multiply it by sqrt(variance).": mean + z,
         "This returns the prediction of x0. It is only where the step aims at.": x0_hat,
-        "posterior wants the prediction of x0; it was given eps_hat.": drawn(eps)})
+        "posterior wants the prediction of x0; it was given eps_hat.": drawn(eps),
+        "x0 was clipped though clip is False: clamp it only where clip asks for it.":
+            drawn(x0_hat.clamp(-1, 1)),
+        "predict_x0 takes eps_hat first, then xt.": drawn(reference.predict_x0(xt, eps, t, STEEP)),
+        "posterior takes the prediction of x0 first, then xt.": drawn(xt, at=x0_hat)})
     expect_close(step(clip=True), drawn(x0_hat.clamp(-1, 1)),
                  "With clip=True the prediction of x0 is "
                  "clamped to [-1, 1], before the posterior.", mistakes={
@@ -264,6 +239,8 @@ def l_simple(attempt):
         "norm is a sum, the code's loss a number of size about 1.":
             off.square().flatten(1).sum(1).mean(),
         "The difference is squared, not taken as it is.": off.abs().mean(),
+        "The network takes the step t itself, not a part of T.":
+            (model(reference.q_sample(x0, t, eps, STEEP), t / STEEP.T) - eps).square().mean(),
         "There is a root too many.": off.square().mean().sqrt()}
     told = expect_no_draw(attempt, "eps", model, x0.clone(), t.clone(), eps.clone(), STEEP)
     if getattr(told, "ndim", 0):

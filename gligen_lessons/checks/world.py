@@ -7,7 +7,7 @@ import torch
 
 from ..world.backdrop import THING_ID
 from ..world.scene import Scene, Thing
-from . import Wrong, exercise, expect_close
+from . import Wrong, exercise, expect_close, looks_like
 
 
 @exercise("gligen_lessons.boxes:xyxy_from_cxcywh")
@@ -50,6 +50,7 @@ def boxes(attempt):
     got = _as_rows(_found(attempt, scene, ids))
     want = np.array([[2, 4, 14, 7], [11, 6, 17, 15], [0, 0, 0, 0]], np.float32) / 20
     last = want - np.array([0, 0, .05, .05], np.float32) * (want[:, 2:3] > 0)
+    first = want + np.array([.05, .05, 0, 0], np.float32) * (want[:, 2:3] > 0)
     size = np.concatenate([want[:, :2], want[:, 2:] - want[:, :2]], 1)
     whole = np.array([[t.x - t.width / 2, t.y - t.size, t.x + t.width / 2, t.y]
                       for t in scene.things], np.float32)
@@ -59,6 +60,7 @@ def boxes(attempt):
             want[:, [1, 0, 3, 2]],
         "A pixel is lost on the right and at the bottom: a box ends where its last pixel ends, "
         "at index + 1.": last,
+        "Only the last index gets one more: a box begins where its first pixel begins.": first,
         "The last two numbers must be the right and bottom edge, not width and height.": size,
         "This is the frame of the whole thing. Only the pixels that are seen count: use ids.":
             whole,
@@ -83,7 +85,10 @@ def _as_rows(got) -> np.ndarray:
     """The learner's boxes as float32, or Wrong where rows are missing."""
     if got is None:
         raise Wrong("it returned None. Does it end with `return`?")
-    got = np.asarray(got, np.float32)
+    whole, got = np.asarray(got), np.asarray(got, np.float32)
+    if whole.dtype.kind == "i" and not whole.any():
+        raise Wrong("All numbers are 0: an array of whole numbers cannot hold a fraction of the "
+                    "picture's side. Or no pixel was found: the ids of things start at THING_ID.")
     if got.shape == (2, 4):
         raise Wrong("The hidden thing has no row. Every thing keeps its row, in the order of the "
                     "scene; one that nothing shows of gets four zeros.")
@@ -157,6 +162,7 @@ def iou(attempt):
     got = attempt(a.clone(), b.clone())
     if torch.is_tensor(got):
         raise Wrong("it returned one tensor. Return two: the IoU and the union.")
+    _look_for_slips_of_pairs(got, shared, both, frame)
     error = expect_close(got, (shared / union, union), "Shared: from the later left and top to "
                          "the earlier right and bottom. Union: both areas, less the shared one.",
                          mistakes=mistakes)
@@ -164,3 +170,15 @@ def iou(attempt):
         raise Wrong("two boxes of no area, such as those of hidden things, have IoU 0, not 0/0: "
                     "keep the union above zero where you divide by it.")
     return f"compares 13 pairs of boxes (largest difference {error:.0e})"
+
+
+def _look_for_slips_of_pairs(got, shared, both, frame) -> None:
+    """Refuse three answers that show in one of the two returned values alone."""
+    if isinstance(got, tuple | list) and len(got) == 2:
+        looks_like(got[0], {
+            "The two are swapped: return the IoU first, then the union.": both - shared,
+            "The guard against 0/0 must be tiny, such as 1e-9: here it replaces real unions, which "
+            "are below 1, since boxes are normalised.": shared})
+        looks_like(got[1], {
+            "minimum and maximum are exchanged: what is shared begins at the later left and top "
+            "and ends at the earlier right and bottom.": both - frame})

@@ -181,6 +181,19 @@ def posterior_without_roots(x0, xt, t, schedule, t_prev=None):
     return to_x0 * x0 + to_xt * xt, expand_like((1 - alpha) * (1 - before) / (1 - now), xt)
 
 
+def posterior_with_the_root_at_t(x0, xt, t, schedule, t_prev=None):
+    now, before, alpha = weights_of(t, schedule, t_prev)
+    to_x0 = expand_like(now.sqrt() * (1 - alpha) / (1 - now), xt)
+    to_xt = expand_like(alpha.sqrt() * (1 - before) / (1 - now), xt)
+    return to_x0 * x0 + to_xt * xt, expand_like((1 - alpha) * (1 - before) / (1 - now), xt)
+
+
+def posterior_upside_down(x0, xt, t, schedule, t_prev=None):
+    now, before, alpha = weights_of(t, schedule, t_prev)
+    mean, _ = reference.posterior(x0, xt, t, schedule, t_prev)
+    return mean, expand_like((1 - alpha) * (1 - now) / (1 - before), xt)
+
+
 def posterior_through_eps(x0, xt, t, schedule, t_prev=None):
     """The form of DDIM with eta = 1."""
     now, before, alpha = weights_of(t, schedule, t_prev)
@@ -236,6 +249,11 @@ def v_with_minus_in_eps(v_hat, xt, t, schedule):
 def v_with_factors_exchanged(v_hat, xt, t, schedule):
     a, b = factors(xt, t, schedule)
     return b * xt - a * v_hat, a * xt + b * v_hat
+
+
+def v_turned_the_wrong_way(v_hat, xt, t, schedule):
+    signal, noise = factors(xt, t, schedule)
+    return signal * xt + noise * v_hat, noise * xt - signal * v_hat
 
 
 def v_without_roots(v_hat, xt, t, schedule):
@@ -306,6 +324,15 @@ def cosine_all_the_noise(T, s=.008, largest=.999):
 
 def cosine_not_squared(T, s=.008, largest=.999):
     return betas_of(f_of(T, s, power=1), largest)
+
+
+def cosine_alphas_below_largest(T, s=.008, largest=.999):
+    f = f_of(T, s)
+    return (f[1:] / f[:-1]).clamp(max=largest)
+
+
+def cosine_with_its_own_ceiling(T, s=.008, largest=.999):
+    return cosine_betas(T, s)
 
 
 def cosine_up_to_one(T, s=.008, largest=.999):
@@ -528,6 +555,27 @@ def mixture_not_squared(self, xt, t, schedule):
     return extract((1 - schedule.alpha_bar).sqrt(), t, xt) * (xt - mean) / variance
 
 
+def mixture_with_v_squared(self, xt, t, schedule):
+    return mixture_from_logits(self, xt, t, schedule, lambda d, v: -d / (2 * v**2))
+
+
+def mixture_of_clean_means(self, xt, t, schedule):
+    _, variance = self.noised(t, schedule, xt)
+    away = (xt[:, None] - self.means).square().sum(-1)
+    mean = torch.softmax(-away / (2 * variance), dim=1) @ self.means
+    return extract((1 - schedule.alpha_bar).sqrt(), t, xt) * (xt - mean) / variance
+
+
+def mixture_weighted_mean(self, xt, t, schedule):
+    _, variance = self.noised(t, schedule, xt)
+    root = extract((1 - schedule.alpha_bar).sqrt(), t, xt)
+    return xt - self_eps(self, xt, t, schedule) * variance / root
+
+
+def mixture_divided_by_the_root(self, xt, t, schedule):
+    return self_eps(self, xt, t, schedule) * self.noised(t, schedule, xt)[1].sqrt()
+
+
 def mixture_not_divided(self, xt, t, schedule):
     return self_eps(self, xt, t, schedule) * self.noised(t, schedule, xt)[1]
 
@@ -611,6 +659,22 @@ def step_with_eps_for_x0(eps_hat, xt, t, schedule, noise, t_prev=None, clip=Fals
     return mean + variance.sqrt() * noise
 
 
+def step_that_always_clips(eps_hat, xt, t, schedule, noise, t_prev=None, clip=False):
+    return reference.ddpm_step(eps_hat, xt, t, schedule, noise, t_prev, clip=True)
+
+
+def step_with_xt_for_eps(eps_hat, xt, t, schedule, noise, t_prev=None, clip=False):
+    x0_hat = reference.predict_x0(xt, eps_hat, t, schedule)
+    mean, variance = reference.posterior(x0_hat, xt, t, schedule, t_prev)
+    return mean + variance.sqrt() * noise
+
+
+def step_with_xt_for_x0(eps_hat, xt, t, schedule, noise, t_prev=None, clip=False):
+    x0_hat = reference.predict_x0(eps_hat, xt, t, schedule)
+    mean, variance = reference.posterior(xt, x0_hat, t, schedule, t_prev)
+    return mean + variance.sqrt() * noise
+
+
 def step_that_never_clips(eps_hat, xt, t, schedule, noise, t_prev=None, clip=False):
     return reference.ddpm_step(eps_hat, xt, t, schedule, noise, t_prev)
 
@@ -666,6 +730,16 @@ def weight_with_beta_once(schedule):
     return betas / (2 * variance * alphas * (1 - now))
 
 
+def weight_not_squared(schedule):
+    beta, alpha, now, variance = pieces(schedule)
+    return beta / (alpha * (1 - now)).sqrt() / (2 * variance)
+
+
+def weight_with_sigma_to_the_fourth(schedule):
+    beta, alpha, now, variance = pieces(schedule)
+    return beta**2 / (2 * variance**2 * alpha * (1 - now))
+
+
 def weight_of_all_steps(schedule):
     return schedule.betas / (2 * schedule.alphas * (1 - schedule.alpha_bar))
 
@@ -709,6 +783,11 @@ def loss_with_another_input(model, x0, t, eps, schedule):
 
 def loss_by_a_module(model, x0, t, eps, schedule):
     return torch.nn.MSELoss()(model(reference.q_sample(x0, t, eps, schedule), t), eps)
+
+
+def loss_with_a_part_of_T(model, x0, t, eps, schedule):
+    xt = reference.q_sample(x0, t, eps, schedule)
+    return F.mse_loss(model(xt, t / schedule.T), eps)
 
 
 def loss_on_x0(model, x0, t, eps, schedule):
@@ -839,6 +918,12 @@ def mmd_with(change):
     return measure
 
 
+def mmd_divided_by_rows(a, b):
+    aa, bb, ab = ((x @ y.T / len(x) + 1)**3 for x, y in ((a, a), (b, b), (a, b)))
+    return float(sum((k.sum() - k.trace()) / (len(k) * (len(k) - 1)) for k in (aa, bb))
+                 - 2 * ab.mean())
+
+
 def mmd_as_a_tensor(a, b):
     aa, bb, ab = kernels(a, b)
     return hollow(aa) + hollow(bb) - 2 * ab.mean()
@@ -902,7 +987,9 @@ WRONG = {
         (posterior_without_t_prev, "t_prev is ignored"),
         (posterior_with_one_step_s_beta, "belong to one step"),
         (posterior_with_index_minus_one, "LAST one"),
-        (posterior_without_roots, "factor by factor"),
+        (posterior_without_roots, "roots are missing"),
+        (posterior_with_the_root_at_t, "not with that at t"),
+        (posterior_upside_down, "upside down"),
         (posterior_by_a_and_b, "over one fraction")],
     "predict_x0": [
         (x0_with_plus, "needs a minus"), (x0_not_divided, "divide by that root"),
@@ -910,18 +997,23 @@ WRONG = {
         (x0_one_step_away, "alpha_bar, not alphas"), (x0_clipped, "Do not clip")],
     "eps": [
         (mixture_score, "This is the score"), (mixture_sign, "sign is wrong"),
-        (mixture_without_root, "with its root"), (mixture_of_the_nearest, "nearest mode"),
+        (mixture_without_root, "with its root"), (mixture_of_the_nearest, "nearest cloud"),
         (mixture_of_all_alike, "count alike"), (mixture_without_the_2, "has a 2 below"),
         (mixture_softmax_of_distance, "NEGATIVE"),
         (mixture_without_its_own_width, "not the whole variance"),
         (mixture_of_the_wrong_axis, "runs over the points"),
-        (mixture_not_squared, "must be squared"), (mixture_not_divided, "by the variance v")],
+        (mixture_not_squared, "must be squared"), (mixture_not_divided, "by the variance v"),
+        (mixture_with_v_squared, "not squared"), (mixture_of_clean_means, "clean means"),
+        (mixture_weighted_mean, "Two steps are left"),
+        (mixture_divided_by_the_root, "not by its root")],
     "ddpm_step": [
         (step_with_a_draw_of_its_own, "not the `noise`"),
         (step_scaled_by_the_variance, "square root, the standard deviation"),
         (step_fixed_large, "fixed large"), (step_without_noise, "No noise"),
         (step_with_full_noise, "full size"), (step_to_x0, "aims at"),
-        (step_with_eps_for_x0, "given eps_hat"), (step_that_never_clips, "clip is ignored"),
+        (step_with_eps_for_x0, "given eps_hat"), (step_that_always_clips, "though clip is False"),
+        (step_with_xt_for_eps, "takes eps_hat first"), (step_with_xt_for_x0, "posterior takes"),
+        (step_that_never_clips, "clip is ignored"),
         (step_that_clips_the_result, "not to the result"),
         (step_that_drops_t_prev, "t_prev is ignored"),
         (step_with_noise_at_the_end, "must add no noise")],
@@ -929,10 +1021,12 @@ WRONG = {
         (weight_fixed_large, "fixed large"), (weight_without_half, "The 2 of"),
         (weight_without_alpha, "alpha below the line"), (weight_with_beta_once, "squared"),
         (weight_of_all_steps, "Step 0"), (weight_of_ones, "divergence of two Gaussians"),
-        (weight_one_too_early, "One entry too early")],
+        (weight_one_too_early, "One entry too early"), (weight_not_squared, "whole difference"),
+        (weight_with_sigma_to_the_fourth, "below the line once")],
     "l_simple": [
         (loss_with_another_target, "not the `eps`"), (loss_with_another_input, "not the `eps`"),
-        (loss_on_x0, "not x0"), (loss_against_x0, "compare with eps"),
+        (loss_on_x0, "not x0"), (loss_with_a_part_of_T, "not a part of T"),
+        (loss_against_x0, "compare with eps"),
         (loss_summed, "This is the sum"), (loss_of_norms, "sums over the pixels"),
         (loss_absolute, "squared"),
         (loss_per_picture, "one number"), (loss_without_gradient, "no gradient")],
@@ -944,11 +1038,14 @@ WRONG = {
     "from_velocity": [
         (v_swapped, "two are swapped"), (v_with_plus_in_x0, "wrong in x0"),
         (v_with_minus_in_eps, "wrong in eps"), (v_with_factors_exchanged, "are exchanged"),
+        (v_turned_the_wrong_way, "turns the wrong way"),
         (v_without_roots, "roots are missing"), (v_as_eps, "as if it were the noise"),
         (v_of_one_step, "belongs to one step"), (v_only_x0, "returned one tensor")],
     "cosine_betas": [
         (cosine_alpha_bar, "This is alpha_bar"), (cosine_alphas, "This is alpha,"),
         (cosine_all_the_noise, "This is 1 - alpha_bar"), (cosine_not_squared, "SQUARED"),
+        (cosine_alphas_below_largest, "under the ceiling"),
+        (cosine_with_its_own_ceiling, "not .999"),
         (cosine_up_to_one, "`largest` is missing"), (cosine_without_s, "s is missing"),
         (cosine_with_another_end, "end at pi / 2"), (cosine_one_too_few, "at T + 1 points"),
         (cosine_in_32_bits, "torch.float64")],
@@ -964,6 +1061,7 @@ WRONG = {
         (mmd_with(lambda xy, d: (xy + 1)**3), "number of columns"),
         (mmd_with(lambda xy, d: (xy / d)**3), "has a 1 in it"),
         (mmd_with(lambda xy, d: (xy / d + 1)**2), "is a cube"),
+        (mmd_divided_by_rows, "not by the number of rows"),
         (mmd_as_a_tensor, "return a float"), (mmd_of_the_means, "Mean kernel within a")],
 }
 RIGHT = {

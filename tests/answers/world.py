@@ -112,6 +112,16 @@ def boxes_of_other_things(scene, ids):
     return np.array([seen(scene, ids)[i + 1] for i in range(len(scene.things))])
 
 
+def one_more_everywhere(scene, ids):
+    found = seen(scene, ids)
+    found[found.any(1), :2] += 1 / len(ids)
+    return found
+
+
+def whole_numbers(scene, ids):
+    return seen(scene, ids).astype(int)
+
+
 def whole_frames(scene, ids):
     return np.array([[t.x - t.width / 2, t.y - t.size, t.x + t.width / 2, t.y]
                      for t in scene.things], np.float32)
@@ -250,6 +260,23 @@ def nothing_by_nothing(a, b):
     return shared / union, union
 
 
+def union_first(a, b):
+    return pair_by_pair(a, b)[::-1]
+
+
+def minimum_for_maximum(a, b):
+    low, high = torch.minimum(a[:, None, :2], b[:, :2]), torch.maximum(a[:, None, 2:], b[:, 2:])
+    shared = (high - low).clamp(min=0).prod(-1)
+    union = area(a)[:, None] + area(b) - shared
+    return shared / union.clamp(min=1e-9), union
+
+
+def guarded_at_one(a, b):
+    shared = shared_area(a, b)
+    union = (area(a)[:, None] + area(b) - shared).clamp(min=1)
+    return shared / union, union
+
+
 def pair_by_pair(a, b):
     found, union = torch.zeros(len(a), len(b)), torch.zeros(len(a), len(b))
     for i, p in enumerate(a):
@@ -280,6 +307,7 @@ WRONG = {
         (left_top_width_height, "not width and height"), (hidden_left_out, "keeps its row"),
         (hidden_stops_it, "Leave its row at zero"),
         (boxes_of_other_things, "stopped with IndexError"),
+        (one_more_everywhere, "Only the last index"), (whole_numbers, "whole numbers"),
         (whole_frames, "frame of the whole thing"),
         (boxes_without_return, "returned None")],
     "phrase": [
@@ -291,7 +319,9 @@ WRONG = {
         (no_clamp, "share nothing"), (clamp_after_the_product, "before you multiply: two"),
         (shared_twice, "counted twice"), (frame_for_union, "frame around both"),
         (smaller_for_union, "smaller area"), (only_iou, "return two"),
-        (wrong_way_round, "shape (4, 3)"), (nothing_by_nothing, "boxes of no area")],
+        (wrong_way_round, "shape (4, 3)"), (nothing_by_nothing, "boxes of no area"),
+        (union_first, "IoU first"), (minimum_for_maximum, "are exchanged"),
+        (guarded_at_one, "must be tiny")],
 }
 RIGHT = {
     "xyxy_from_cxcywh": [corners_by_slices, corners_by_a_matrix, corners_in_place],
