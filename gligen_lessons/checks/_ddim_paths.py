@@ -1,5 +1,6 @@
 """Checks of lesson 2 beside DDIM: steps to visit, a second-order solver, between two noises."""
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
@@ -36,6 +37,10 @@ def extrapolated_x0(attempt):
         "The mean of both predictions lies behind: x0_hat is the newer one, go beyond it.":
             (x0_hat + x0_last) / 2,
         "The steps differ in length: the ratio of the two lengths is missing.": along(now * 0 + .5),
+        "The middle of the step was taken in t. It is half way in lambda.":
+            along((reference.half_log_snr((t + t_prev) // 2, COARSE) - now) / (now - last)),
+        "This divides by both steps together. Divide by the last one, lambda(t) - lambda(t_last).":
+            along((ahead - now) / (ahead - last) / 2),
         "x0_last is the start of the line here. It starts at x0_hat, and x0_last only gives its "
         "direction.": x0_last + expand_like(ratio / 2, x0_hat) * (x0_hat - x0_last),
         "lambda is the log of signal to NOISE: log of alpha_bar / (1 - alpha_bar), halved.":
@@ -57,8 +62,14 @@ def misplaced(T: int, steps: int, spacing: str, offset: int, want: list[int]) ->
                 [i * T / steps + offset for i in reversed(range(steps))]},
         "trailing": {
             "trailing: the first step is T - 1, not T.": [t + 1 for t in want],
+            "trailing: round first, then take 1 off, or halves go to the other neighbour.":
+                [int(t) for t in np.arange(T - 1, -1, -T / steps)[:steps].round()],
+            "trailing: T / steps keeps its fraction; // cuts it.":
+                [T - 1 - i * (T // steps) for i in range(steps)],
             "`offset` is for leading steps only.": [t + offset for t in want]},
         "linspace": {
+            "linspace: a half goes to the even neighbour, as NumPy's `round` does it.":
+                [int(t + .5) for t in even],
             "linspace: round to the nearest step; int() and // cut.": [int(t) for t in even],
             "linspace: these are no whole steps. Round them.": even,
             "`offset` is for leading steps only.": [t + offset for t in want]}}[spacing]
@@ -69,7 +80,7 @@ def misplaced(T: int, steps: int, spacing: str, offset: int, want: list[int]) ->
 @exercise("gligen_lessons.ddim:timesteps")
 def timesteps(attempt):
     """Counts that divide T and counts that do not, all with an offset and without."""
-    cases = [(1000, 4, "leading", 0), (1000, 7, "leading", 3), (1000, 4, "trailing", 3),
+    cases = [(1000, 4, "leading", 0), (1000, 7, "leading", 3), (1000, 16, "trailing", 3),
              (1000, 7, "trailing", 0), (1000, 61, "trailing", 0), (1000, 4, "linspace", 3),
              (50, 7, "linspace", 0)]
     for case in cases:
@@ -77,9 +88,9 @@ def timesteps(attempt):
         if got is None:
             raise Wrong("it returned None. Does it end with `return`?")
         got, want = [float(t) for t in got], ddim.timesteps(*case)
-        if case[1] == 61 and len(got) == 62:
-            raise Wrong("61 steps were asked and 62 came: T / steps is rounded, so `arange` runs "
-                        "one too far. Keep the first `steps` of them.")
+        if len(got) == case[1] + 1:
+            raise Wrong(f"{case[1]} steps were asked and {len(got)} came ({case[2]}): a range over "
+                        "all of T runs one too far here. Take `steps` of them.")
         mistakes = {m: torch.tensor(value) for m, value in misplaced(*case, want).items()}
         expect_close(torch.tensor(got), torch.tensor(want).float(), f"timesteps{case} is {want}, "
                      f"and this gives {got}.", 1e-9, mistakes)
@@ -101,9 +112,12 @@ def slerp(attempt):
         rows = torch.stack([ddim.slerp(x, y, part) for x, y in zip(a, b, strict=True)])
         each = _with_angle(a, b, part, F.cosine_similarity(a, b, dim=-1)[..., None].arccos())
         mistakes = {
-            "This is the straight line, which is too short half way.": line,
+            "This is the straight line, which is too short half way. (Is `part` inside the sine?)":
+                line,
             "This is the straight line, stretched. It has the right direction only in the middle: "
             "the angle must grow evenly.": line / line.norm() * want.norm(),
+            "a and b were brought to length one. That is for the cosine; the sum takes them as "
+            "they are.": ddim.slerp(a / a.norm(), b / b.norm(), part),
             "a and b are exchanged: part 0 must give a.": ddim.slerp(b, a, part),
             "The division by the sine of the angle is missing.": wave_a * a + wave_b * b,
             "The cosine must be divided by both lengths.": _unscaled(a, b, part),
@@ -112,9 +126,14 @@ def slerp(attempt):
             "Each row got an angle of its own. a and b count as one long vector: one angle.": each}
         error = expect_close(attempt(a.clone(), b.clone(), part), want, "Compare with the formula: "
                              "two sines above, one below.", mistakes=mistakes)
-    a = torch.zeros(3, 4).index_fill(0, torch.tensor([1]), 1)     # its cosine with itself is 1
-    expect_close(attempt(a.clone(), a.clone(), .5), a, "Between a noise and itself lies that "
-                 "noise: where the sine of the angle is almost 0, take the straight line.", 1e-4)
+    a = torch.eye(7)[:, None]                  # in float32 its cosine with itself exceeds 1
+    between = attempt(a.clone(), a.clone(), .5)
+    if torch.is_tensor(between) and bool(between.isnan().any()):
+        raise Wrong("between a noise and itself this is NaN. Rounding may bring the cosine above "
+                    "1: clamp it to [-1, 1] before arccos. And where the sine of the angle is "
+                    "almost 0, take the straight line.")
+    expect_close(between, a, "Between a noise and itself lies that noise: where the sine of the "
+                 "angle is almost 0, take the straight line.", 1e-4)
     return f"keeps to the great circle at 2 places (largest difference {error:.0e})"
 
 

@@ -76,9 +76,11 @@ def ddim_sigma(attempt):
 
 
 def ignored(eps_hat, xt, t, t_prev, noise, eta: float) -> dict[str, torch.Tensor]:
-    """What a step gives that does not hand on eta or `end`, by its message."""
+    """What a step gives that does not hand on eta or `end`, or clamps late, by its message."""
     step = reference.ddim_step
-    return {"eta is ignored: hand it on to `ddim_sigma`.":
+    return {"`clip` clamps the prediction of x0, not the result, which is noisy and may leave "
+            "[-1, 1].": step(eps_hat, xt, t, t_prev, COARSE, eta, noise, False, END).clamp(-1, 1),
+            "eta is ignored: hand it on to `ddim_sigma`.":
             step(eps_hat, xt, t, t_prev, COARSE, 1., noise, True, END),
             "`end` is ignored: hand it on, to both that ask for a level at t_prev.":
             step(eps_hat, xt, t, t_prev, COARSE, eta, noise, True)}
@@ -141,8 +143,11 @@ def expect_trajectory(got, want: list, message: str, mistakes: dict) -> float:
         raise Wrong("nothing was yielded. The loop yields (t, x) after each step.")
     if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in got):
         raise Wrong("each step must yield a pair: the step and the picture.")
-    if torch.is_tensor(got[0][0]) and got[0][0].numel() > 1:
+    if torch.is_tensor(got[0][0]) and got[0][0].ndim > 1:
         raise Wrong("the pair is the wrong way round: yield the step first, then the picture.")
+    if torch.is_tensor(got[0][0]) and got[0][0].numel() > 1:
+        raise Wrong("the step came once for each picture, as the network wants it. Yield the one "
+                    "number that the loop runs over.")
     if len(got) != len(want):
         raise Wrong(f"{len(got)} steps came, expected {len(want)}: yield after every step, once.")
     if [int(t) for t, _ in got] != [t for t, _ in want]:
@@ -151,15 +156,34 @@ def expect_trajectory(got, want: list, message: str, mistakes: dict) -> float:
     return max(expect_close(x, y, message) for (_, x), (_, y) in zip(got, want, strict=True))
 
 
-def careless(xT: torch.Tensor, steps: list[int], aim, ask=lambda t: t,
-             forget: bool = False) -> torch.Tensor:
-    """Where a loop ends that aims at `aim(t)`, asks the network about `ask(t)`, or forgets."""
-    g, xt = torch.Generator().manual_seed(3), xT
-    for step in steps:
-        t, noise = torch.full((len(xt),), step), torch.randn(xt.shape, generator=g)
+def careless(xT: torch.Tensor, steps: list[int], aim=lambda t: t - 3, ask=lambda t: t,
+             forget: bool = False, told: tuple = (.6, True, END), drawn: int = 9) -> torch.Tensor:
+    """Where a loop ends that aims, asks the network, hands options on or draws in its own way."""
+    g, xt, (eta, clip, end) = torch.Generator().manual_seed(3), xT, told
+    for i, step in enumerate(steps):
+        t = torch.full((len(xt),), step)
+        noise = torch.randn(xt.shape, generator=g) if i < drawn else noise
         xt = xT if forget else xt
-        xt = reference.ddim_step(bent(xt, ask(t)), xt, t, aim(t), COARSE, .6, noise, True, END)
+        xt = reference.ddim_step(bent(xt, ask(t)), xt, t, aim(t), COARSE, eta, noise, clip, end)
     return xt
+
+
+def loop_mistakes(xT: torch.Tensor, steps: list[int]) -> dict[str, torch.Tensor]:
+    """Where typical wrong loops over these steps end, by their message."""
+    return {
+        "This aims one step down each time. It leaves t for t - T // steps, or the trajectory ends "
+        "before the noise is gone.": careless(xT, steps, lambda t: t - 1),
+        "The network was asked about the step aimed at; it must be told the level of the picture "
+        "that it is given.": careless(xT, steps, ask=lambda t: (t - 3).clamp(0)),
+        "Every step starts from xT again: keep the result in `xt`.":
+            careless(xT, steps, forget=True),
+        "The last jump ends at step 0. Let it aim below 0, which means x0: clamp nothing.":
+            careless(xT, steps, lambda t: (t - 3).clamp(0)),
+        "`eta` is ignored: hand it on to `ddim_step`.": careless(xT, steps, told=(0., True, END)),
+        "`clip` is ignored: hand it on to `ddim_step`.": careless(xT, steps, told=(.6, False, END)),
+        "`end` is ignored: hand it on to `ddim_step`.": careless(xT, steps, told=(.6, True, 1.)),
+        "One noise served for all steps. Draw inside the loop: noise is fresh at each.":
+            careless(xT, steps, drawn=1)}
 
 
 @exercise("gligen_lessons.ddim:sample")
@@ -171,14 +195,6 @@ def sample(attempt):
         return torch.Generator().manual_seed(3)
     options = (COARSE, 3, .6, seeded(), True, "trailing", 0, END)
     want = list(reference.sample(bent, xT, *options))
-    visited = [t for t, _ in want]
-    mistakes = {
-        "This aims one step down each time. It leaves t for t - T // steps, or the trajectory ends "
-        "before the noise is gone.": careless(xT, visited, lambda t: t - 1),
-        "The network was asked about the step aimed at; it must be told the level of the picture "
-        "that it is given.": careless(xT, visited, lambda t: t - 3, lambda t: (t - 3).clamp(0)),
-        "Every step starts from xT again: keep the result in `xt`.":
-            careless(xT, visited, lambda t: t - 3, forget=True)}
     seeds = torch.get_rng_state()
     got = attempt(bent, xT.clone(), COARSE, 3, .6, seeded(), True, "trailing", 0, END)
     got = got if got is None else list(got)
@@ -186,7 +202,8 @@ def sample(attempt):
         raise Wrong("the noise did not come from `generator`, so a seed means no picture.")
     error = expect_trajectory(got, want,
                               "Each turn: predict eps at t, then ddim_step to t - T // steps "
-                              "with everything that was asked for.", mistakes)
+                              "with everything that was asked for.",
+                              loop_mistakes(xT, [t for t, _ in want]))
     g = torch.Generator()
     untouched = g.get_state()
     plain = attempt(bent, xT.clone(), COARSE, 5, generator=g)
@@ -195,19 +212,19 @@ def sample(attempt):
                       "chain of ddim_step.", {})
     if not torch.equal(g.get_state(), untouched):
         raise Wrong("with eta = 0 no noise may be drawn: the trajectory uses none.")
-    moved_and_ungraded(attempt, xT)
+    moved_and_ungraded(attempt, xT, reference.sample)
     midway(attempt, xT)
     return f"samples the same 3 + 5 + 3 + 2 steps as the library (largest difference {error:.0e})"
 
 
-def moved_and_ungraded(attempt, xT: torch.Tensor) -> None:
+def moved_and_ungraded(attempt, xT: torch.Tensor, own) -> None:
     """Three steps with an offset, by a network that has a parameter."""
     weight = torch.nn.Parameter(torch.ones(()))
 
     def model(xt, t):
         return weight * bent(xt, t)
     got = list(attempt(model, xT.clone(), COARSE, 3, offset=1))
-    want = list(reference.sample(bent, xT, COARSE, 3, offset=1))
+    want = list(own(bent, xT, COARSE, 3, offset=1))
     if [int(t) for t, _ in got] == [t - 1 for t, _ in want]:
         raise Wrong("`offset` is ignored: hand it on to `timesteps`.")
     if got[-1][1].requires_grad:
@@ -269,19 +286,23 @@ def invert(attempt):
     want = list(reference.invert(bent, x0, COARSE, 3, True, "trailing", 0, END))
     visited, stride = [t for t, _ in want], COARSE.T // 3
 
-    def hasty(ask=None, start=None):
+    def hasty(ask=None, start=None, clip=True, end=END):
         xt = x0
         for step in visited:
             t = torch.full((2,), step)
             prediction = bent(xt, ask(t) if ask else t)
             xt = reference.ddim_ascend(prediction, xt, start(t) if start else t - stride, t,
-                                       COARSE, True, END)
+                                       COARSE, clip, end)
         return xt
     mistakes = {
         "The network was asked about the step that is left. Some repositories do; here, as in "
         "diffusers, it is asked about the step aimed at.":
             hasty(ask=lambda t: (t - stride).clamp(0)),
         "Each step starts T // steps below t, not one below.": hasty(start=lambda t: t - 1),
+        "The first step starts at step 0. Let it start below 0, which means x0: clamp nothing.":
+            hasty(start=lambda t: (t - stride).clamp(0)),
+        "`clip` is ignored: hand it on to `ddim_ascend`.": hasty(clip=False),
+        "`end` is ignored: hand it on to `ddim_ascend`.": hasty(end=1.),
         "Every step starts from x0 again: keep the result in `xt`.":
             reference.ddim_ascend(bent(x0, torch.full((2,), visited[-1])), x0,
                                   torch.full((2,), visited[-1] - stride),
@@ -294,4 +315,7 @@ def invert(attempt):
     expect_trajectory(part, list(reference.invert(bent, x0, COARSE, 5, upto=2)),
                       "With `upto` the trajectory is the "
                       "same, only shorter.", {})
+    if len(list(attempt(bent, x0.clone(), COARSE, 5, upto=0))):
+        raise Wrong("with upto=0 no step is taken; only None means all.")
+    moved_and_ungraded(attempt, x0, reference.invert)
     return f"climbs the same 3 + 2 steps as the library (largest difference {error:.0e})"

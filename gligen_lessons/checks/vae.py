@@ -28,6 +28,7 @@ def reparameterise(attempt):
         "exp(logvar / 2).": mean + logvar.exp() * eps,
         "logvar is a logarithm: take its exponential before you multiply.": mean + logvar * eps,
         "This draws with unit standard deviation: the cloud's own is missing.": mean + eps,
+        "The mean is stretched too: only eps is.": spread * (mean + eps),
         "Mean and noise are swapped: eps is stretched, the mean moves.": eps + spread * mean,
         "eps is not used: this is the mean, and no draw.": mean}
     first, second = (attempt(mean.clone(), logvar.clone(), eps.clone()) for _ in range(2))
@@ -47,6 +48,21 @@ def reparameterise(attempt):
     expect_close(slopes, (torch.ones_like(mean), .5 * spread * eps), "The gradients in mean and "
                  "logvar are not those of the formula.")
     return f"draws from 3 clouds, and gradients come through (largest difference {error:.0e})"
+
+
+def kl_slips(mean, logvar) -> dict[str, torch.Tensor]:
+    """What slips of the pen in the derivation give, by their message."""
+    def total(values):
+        return .5 * values.flatten(1).sum(1)
+    return {
+        "The half belongs to the logarithm too: log sigma is half of log sigma^2.":
+            total(mean**2 + logvar.exp() - 1 - 2 * logvar),
+        "The sign of the logarithm is turned: a narrow cloud must cost MORE.":
+            total(mean**2 + logvar.exp() - 1 + logvar),
+        "The -1 comes once for each number of the code, not once for each picture.":
+            total(mean**2 + logvar.exp() - logvar) - .5,
+        "The middle term: E (z - mean)^2 is the variance, which cancels, so it gives -1/2.":
+            total(mean**2 - logvar)}
 
 
 @exercise("gligen_lessons.vae:kl")
@@ -79,7 +95,8 @@ def kl(attempt):
         "This is the divergence the other way round, of the prior from the cloud.":
             back.flatten(1).sum(1)}
     error = expect_close(attempt(mean.clone(), logvar.clone()), want, "Compare with the "
-                         "derivation, term by term.", mistakes=mistakes)
+                         "derivation, term by term.",
+                         mistakes=mistakes | kl_slips(mean, logvar))
     nothing = torch.zeros(2, 3, 1, 2)
     expect_close(attempt(nothing, nothing.clone()), torch.zeros(2), "A cloud that is the prior "
                  "must cost 0.")
@@ -124,6 +141,13 @@ def reconstruction_error(attempt):
     mistakes = {
         "The edges are missing: add half the differences between neighbours.": plain,
         "The edges count half.": plain + edges,
+        "The edges count half, in both directions: this takes a quarter.": plain + edges / 4,
+        "Only the edges count half; the differences themselves count whole.": (plain + edges) / 2,
+        "One diff was taken of the other. Take each of `off` itself, and add both.":
+            plain + off.diff(dim=2).diff(dim=3).abs().sum((1, 2, 3)) / 2,
+        "These are means, over unequal counts. Take sums.":
+            off.abs().mean((1, 2, 3)) + (off.diff(dim=2).abs().mean((1, 2, 3))
+                                         + off.diff(dim=3).abs().mean((1, 2, 3))) / 2,
         "Only the edges are here: add the differences themselves.": edges / 2,
         "These are squares. Take absolute values, which do not forgive small errors.":
             off.square().sum((1, 2, 3)) + (off.diff(dim=2).square().sum((1, 2, 3))
@@ -167,7 +191,8 @@ def vae_loss(attempt):
     model, weight, x, eps = TwoLines(), 3., torch.randn(3, 2, 4, 6), torch.randn(3, 2, 2, 3)
     with torch.no_grad():
         mean, logvar = model.encode(x)
-        drawn, middle = map(model.decode, (reference.reparameterise(mean, logvar, eps), mean))
+        z = reference.reparameterise(mean, logvar, eps)
+        drawn, middle = map(model.decode, (z, mean))
         error, at_mean = (reference.reconstruction_error(v, x) for v in (drawn, middle))
         cost, n = reference.kl(mean, logvar), x[0].numel()
     want = (error + weight * cost).mean() / n
@@ -188,15 +213,16 @@ def vae_loss(attempt):
             (at_mean + weight * cost).mean() / n,
         "The KL is averaged over the numbers of a latent. Sum it, as `kl` does.":
             (error + weight * cost / mean[0].numel()).mean() / n,
+        "`kl` got the drawn code: give it the cloud, mean and logvar.":
+            (error + weight * reference.kl(z, logvar)).mean() / n,
         "x.numel() counts the whole batch; x[0].numel() is one picture.": want / len(x),
         "The error is the mean absolute difference: take `reconstruction_error`, edges and all.":
             F.l1_loss(drawn, x) + weight * cost.mean() / n}
     told = expect_no_draw(attempt, "eps", model, x.clone(), eps.clone(), weight)
     if getattr(told, "ndim", 0):
-        raise Wrong(f"the result has shape {tuple(told.shape)}; a loss is one number: the mean "
-                    "over the batch.")
-    miss = expect_close(told, want, "Encode, draw, decode; error plus kl_weight times KL; mean "
-                        "over the batch; divided by the numbers of one picture.", mistakes=mistakes)
+        raise Wrong(f"shape {tuple(told.shape)}; a loss is one number: the mean over the batch.")
+    miss = expect_close(told, want, "Encode, draw, decode; the mean of error plus kl_weight "
+                        "times KL, over the numbers of one picture.", mistakes=mistakes)
     if not getattr(told, "requires_grad", False):
         raise Wrong("no gradient reaches the model: no .item(), .detach() or no_grad here.")
     return f"weighs error and KL, {told.detach():.3f} here (off by {miss:.0e})"
@@ -243,6 +269,9 @@ def must_refuse(call, **inputs) -> None:
         except (RuntimeError, IndexError) as error:
             raise Wrong(f"given {name}, it stops with {type(error).__name__} from deep inside. "
                         "Look at the shape first and raise a ValueError that names it.") from None
+        except AssertionError:
+            raise Wrong(f"it refuses {name} by `assert`, which Python may be told to skip. Write "
+                        "`if` and `raise ValueError(...)`.") from None
         else:
             raise Wrong(f"it lets {name} pass. Refuse it with a ValueError that names the shape.")
 
@@ -299,8 +328,12 @@ def decode(attempt):
         "The scaling factor is divided out here. It is applied outside, in one place.":
             model.decoder(model.post_quant_conv(z / model.scaling_factor)),
         "It maps to 0..1. Model pictures live in [-1, 1].": (want + 1) / 2}
-    error = expect_close(attempt(model, z.clone()), want, "post_quant_conv, then the decoder.",
-                         mistakes=mistakes)
+    try:
+        told = attempt(model, z.clone())
+    except ValueError as refusal:
+        raise Wrong(f"it refuses a latent of {z.shape[1]} channels that fits this model: ask "
+                    f"self.post_quant_conv.in_channels. (It said: {refusal})") from None
+    error = expect_close(told, want, "post_quant_conv, then the decoder.", mistakes=mistakes)
     must_refuse(lambda bad: attempt(model, bad), three_channels=torch.zeros(1, 3, 4, 4),
                 a_latent_without_batch=torch.zeros(2, 2, 4))
     return f"draws 2 latents and refuses 2 wrong shapes (largest difference {error:.0e})"
@@ -308,8 +341,9 @@ def decode(attempt):
 
 @exercise("gligen_lessons.vae:scaling_factor")
 def scaling_factor(attempt):
-    """Latents whose channels have other means and standard deviations."""
+    """Latents whose channels and pictures have other standard deviations, and other means."""
     z = torch.randn(48, 4, 12, 20) * torch.tensor([.5, 2, 3, 4.5])[:, None, None]
+    z = z * torch.linspace(.5, 1.5, 48)[:, None, None, None]
     z = z + torch.tensor([2., 0, -1, 1])[:, None, None]
     spread = z.flatten().std()
     mistakes = {
@@ -320,6 +354,11 @@ def scaling_factor(attempt):
         "This is the root of the mean square. The standard deviation is measured from the mean.":
             1 / z.square().mean().sqrt(),
         "This looks at the first picture only.": 1 / z[0].std(),
+        "This averages over pictures. Take all the numbers together.":
+            1 / z.flatten(1).std(1).mean(),
+        "These are the scaled latents. Return the factor alone.": z / spread,
+        "This averages over the channels' factors. Take all the numbers together.":
+            (1 / z.std((0, 2, 3))).mean(),
         "This uses the largest value; one outlier would decide.": 1 / z.abs().max()}
     told = attempt(z.clone())
     error = expect_close(told, float(1 / spread), "One over the standard deviation of all numbers "

@@ -165,6 +165,11 @@ def stepper(sigma_taken=2, aim=lambda t, t_prev: t_prev, clips=True, again=False
     return step
 
 
+def result_clamped(eps_hat, xt, t, t_prev, schedule, eta=0., noise=None, clip=False, end=1.):
+    x = reference.ddim_step(eps_hat, xt, t, t_prev, schedule, eta, noise, end=end)
+    return x.clamp(-1, 1) if clip else x
+
+
 def without_roots(eps_hat, xt, t, t_prev, schedule, eta=0., noise=None, clip=False, end=1.):
     level = reference.alpha_bar_at(t_prev, schedule, end)
     x0_hat = predict_x0(eps_hat, xt, t, schedule)
@@ -228,6 +233,30 @@ def without_offset(T, steps, spacing="leading", offset=0):
     return reference.timesteps(T, steps, spacing)
 
 
+def trailing_rounded_late(T, steps, spacing="leading", offset=0):
+    if spacing == "trailing":
+        return [int(t) for t in np.arange(T - 1, -1, -T / steps)[:steps].round()]
+    return reference.timesteps(T, steps, spacing, offset)
+
+
+def trailing_by_whole_strides(T, steps, spacing="leading", offset=0):
+    if spacing == "trailing":
+        return [t - 1 for t in range(T, 0, -(T // steps))][:steps]
+    return reference.timesteps(T, steps, spacing, offset)
+
+
+def linspace_with_halves_up(T, steps, spacing="leading", offset=0):
+    if spacing == "linspace":
+        return [int(t + .5) for t in np.linspace(T - 1, 0, steps)]
+    return reference.timesteps(T, steps, spacing, offset)
+
+
+def leading_over_all_of_T(T, steps, spacing="leading", offset=0):
+    if spacing == "leading":
+        return [t + offset for t in range(0, T, T // steps)][::-1]
+    return reference.timesteps(T, steps, spacing, offset)
+
+
 def one_too_many(T, steps, spacing="leading", offset=0):
     if spacing == "trailing":
         return [int(t) for t in np.arange(T, 0, -T / steps).round() - 1]
@@ -259,7 +288,8 @@ def by_branches(T, steps, spacing="leading", offset=0):
 
 def as_a_tensor(T, steps, spacing="leading", offset=0):
     i = torch.arange(steps, dtype=torch.float64)
-    steps = {"leading": (i * (T // steps) + offset).flip(0), "trailing": (T - i * T / steps - 1),
+    steps = {"leading": (i * (T // steps) + offset).flip(0),
+             "trailing": (T - i * T / steps).round() - 1,
              "linspace": (i * (T - 1) / (steps - 1)).flip(0)}[spacing]
     return steps.round().long()
 
@@ -275,23 +305,24 @@ def by_ranges(T, steps, spacing="leading", offset=0):
 # sample
 
 def sampler(aim=None, ask=lambda t, stride: t, seeded=True, forget=False, always=False,
-            last_only=False, graph=False, moves=True,
+            last_only=False, graph=False, moves=True, told=("eta", "clip", "end"), once=False,
             cut=lambda visited, last: visited if last is None else visited[len(visited) - last:]):
     """A `sample` with a mistake in one place."""
     def trajectory(model, xT, schedule, steps, eta=0., generator=None, clip=False,
                    spacing="leading", offset=0, end=1., last=None):
-        stride, xt = schedule.T // steps, xT
-        offset = offset if moves else 0
+        stride, xt, noise = schedule.T // steps, xT, None
+        offset, clip = offset if moves else 0, clip and "clip" in told
+        end = end if "end" in told else 1.
         for step in cut(reference.timesteps(schedule.T, steps, spacing, offset), last):
             xt = xT if forget else xt
             t = torch.full((len(xt),), step)
-            noise = None
-            if eta > 0 or always:
+            if (eta > 0 or always) and not (once and noise is not None):
                 noise = torch.randn(xt.shape, generator=generator if seeded else None)
             t_prev = aim(t) if aim else t - stride
             with torch.set_grad_enabled(graph):
                 eps_hat = model(xt, ask(t, stride))
-            xt = reference.ddim_step(eps_hat, xt, t, t_prev, schedule, eta, noise, clip, end)
+            xt = reference.ddim_step(eps_hat, xt, t, t_prev, schedule,
+                                     eta if "eta" in told else 0., noise, clip, end)
             if not last_only:
                 yield step, xt
         if last_only:
@@ -318,6 +349,11 @@ def yields_pictures_only(*args, **named):
 def yields_the_picture_first(*args, **named):
     for t, x in reference.sample(*args, **named):
         yield x, t
+
+
+def yields_a_step_a_picture(*args, **named):
+    for t, x in reference.sample(*args, **named):
+        yield torch.full((len(x),), t), x
 
 
 def yields_before_the_step(model, xT, schedule, steps, *args, **named):
@@ -404,6 +440,21 @@ def row_by_row(a, b, part):
     return torch.stack([reference.slerp(x, y, part) for x, y in zip(a, b, strict=True)])
 
 
+def of_length_one(a, b, part):
+    return reference.slerp(a / a.norm(), b / b.norm(), part)
+
+
+def sines_of_the_angle_alone(a, b, part):
+    angle = angle_of(a, b)
+    return straight(a, b, part) if angle.sin() < 1e-4 else (
+        (1 - part) * angle.sin() * a + part * angle.sin() * b) / angle.sin()
+
+
+def unclamped(a, b, part):
+    angle = ((a * b).sum() / (a.norm() * b.norm())).arccos()
+    return straight(a, b, part) if angle.sin() < 1e-4 else undivided(a, b, part) / angle.sin()
+
+
 def undefined_for_equal(a, b, part):
     angle = angle_of(a, b)
     return undivided(a, b, part) / angle.sin()
@@ -482,18 +533,22 @@ def ascend_by_euler(eps_hat, xt, t, t_next, schedule, clip=False, end=1.):
 
 # invert
 
-def climber(ask=lambda t, stride: t, start=None, forget=False, stops=True, down=False):
+def climber(ask=lambda t, stride: t, start=None, forget=False, stops=lambda upto: upto, down=False,
+            graph=False, moves=True, clips=True, ends=True):
     """An `invert` with a mistake in one place."""
     def trajectory(model, x0, schedule, steps, clip=False, spacing="leading", offset=0, end=1.,
                    upto=None):
         stride, xt = schedule.T // steps, x0
-        visited = reference.timesteps(schedule.T, steps, spacing, offset)
+        visited = reference.timesteps(schedule.T, steps, spacing, offset if moves else 0)
         visited = visited if down else visited[::-1]
-        for step in visited[:upto if stops else None]:
+        for step in visited[:stops(upto)]:
             xt = x0 if forget else xt
             t = torch.full((len(xt),), step)
             below = start(t) if start else t - stride
-            xt = reference.ddim_ascend(model(xt, ask(t, stride)), xt, below, t, schedule, clip, end)
+            with torch.set_grad_enabled(graph):
+                eps_hat = model(xt, ask(t, stride))
+            xt = reference.ddim_ascend(eps_hat, xt, below, t, schedule, clip and clips,
+                                       end if ends else 1.)
             yield step, xt
     return trajectory
 
@@ -542,6 +597,11 @@ def first_order(x0_hat, x0_last, t, t_last, t_prev, schedule):
 
 def mean_of_both(x0_hat, x0_last, t, t_last, t_prev, schedule):
     return (x0_hat + x0_last) / 2
+
+
+def middle_in_steps(x0_hat, x0_last, t, t_last, t_prev, schedule):
+    now, last, middle = (half_log_snr(i, schedule) for i in (t, t_last, (t + t_prev) // 2))
+    return x0_hat + expand_like((middle - now) / (now - last), x0_hat) * (x0_hat - x0_last)
 
 
 def in_steps(x0_hat, x0_last, t, t_last, t_prev, schedule):
@@ -597,13 +657,16 @@ WRONG = {
         (stepper(again=True), "made again"), (stepper(power=2), "it needs sigma"),
         (always_eta_one, "eta is ignored"), (step_without_end, "`end` is ignored"),
         (own_noise, "not the `noise`"), (stepper(power=0), "No noise was added"),
-        (without_roots, "equation 12"), (forgets_to_return, "returned None")],
+        (without_roots, "equation 12"),
+        (result_clamped, "not the result"), (forgets_to_return, "returned None")],
     "timesteps": [
         (from_low_to_high, "walks down"), (trailing_from_T, "is T - 1, not T"),
         (linspace_cut, "nearest step"), (linspace_unrounded, "no whole steps"),
         (offset_everywhere, "leading steps only"), (without_offset, "`offset` is missing"),
         (one_too_many, "runs one too far"), (steps_as_floats, "of type float"),
-        (leading_with_fractions, "a whole number"), (leading_only, "is [999, 749"),
+        (trailing_rounded_late, "round first"), (trailing_by_whole_strides, "// cuts it"),
+        (linspace_with_halves_up, "even neighbour"), (leading_over_all_of_T, "one too far"),
+        (leading_with_fractions, "a whole number"), (leading_only, "is [999, 937"),
         (lambda *args: None, "returned None")],
     "sample": [
         (sampler(aim=lambda t: t - 1), "aims one step down"),
@@ -618,6 +681,12 @@ WRONG = {
         (sampler(cut=slices_from_the_end), "no step is taken"),
         (sampler(graph=True), "under torch.no_grad()"),
         (sampler(moves=False), "`offset` is ignored"),
+        (sampler(aim=lambda t: (t - 3).clamp(0)), "clamp nothing"),
+        (sampler(told=("clip", "end")), "`eta` is ignored"),
+        (sampler(told=("eta", "end")), "`clip` is ignored"),
+        (sampler(told=("eta", "clip")), "`end` is ignored"),
+        (sampler(once=True), "fresh at each"),
+        (yields_a_step_a_picture, "the one number"),
         (yields_the_picture_first, "step first, then the picture"),
         (yields_pictures_only, "a pair"), (yields_before_the_step, "ddim_step to t - T // steps"),
         (lambda *args, **named: None, "nothing was yielded")],
@@ -626,7 +695,8 @@ WRONG = {
         (exchanged, "part 0 must give a"), (undivided, "division by the sine"),
         (unscaled_cosine, "both lengths"), (row_by_row, "row by row"),
         (an_angle_a_row, "angle of its own"),
-        (undefined_for_equal, "NaN or infinite")],
+        (of_length_one, "to length one"), (sines_of_the_angle_alone, "inside the sine"),
+        (unclamped, "clamp it to"), (undefined_for_equal, "take the straight line")],
     "ddim_ascend": [
         (lift(start=lambda t, t_next, T: t_next), "read at t_next"),
         (lift(goal=lambda t, t_next: t.clamp(min=0)), "stays at level t"),
@@ -636,12 +706,19 @@ WRONG = {
     "invert": [
         (climber(ask=lambda t, stride: (t - stride).clamp(0)), "the step that is left"),
         (climber(start=lambda t: t - 1), "not one below"),
-        (climber(forget=True), "starts from x0 again"), (climber(stops=False), "5 steps came"),
+        (climber(forget=True), "starts from x0 again"),
+        (climber(stops=lambda upto: None), "5 steps came"),
+        (climber(start=lambda t: (t - 3).clamp(0)), "clamp nothing"),
+        (climber(clips=False), "`clip` is ignored"), (climber(ends=False), "`end` is ignored"),
+        (climber(stops=lambda upto: upto or None), "upto=0"),
+        (climber(graph=True), "under torch.no_grad()"),
+        (climber(moves=False), "`offset` is ignored"),
         (climber(down=True), "the steps are [9")],
     "extrapolated_x0": [
         (gone(lambda h, last: h / last), "a whole step ahead"),
         (gone(lambda h, last: last / (2 * h)), "upside down"),
         (gone(lambda h, last: -h / (2 * last)), "goes back"), (in_steps, "measured in t"),
+        (middle_in_steps, "taken in t"), (gone(lambda h, last: h / (h + last) / 2), "both steps"),
         (first_order, "DDIM's"), (mean_of_both, "lies behind"),
         (gone(lambda h, last: 0 * h + .5), "differ in length"), (from_the_last, "starts at x0_hat"),
         (in_log_signal, "signal to NOISE")],

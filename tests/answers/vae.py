@@ -19,6 +19,10 @@ def draw_of_spread_one(mean, logvar, eps):
     return mean + eps
 
 
+def draw_that_stretches_the_mean(mean, logvar, eps):
+    return (logvar / 2).exp() * (mean + eps)
+
+
 def draw_swapped(mean, logvar, eps):
     return eps + (logvar / 2).exp() * mean
 
@@ -95,6 +99,23 @@ def kl_with_log_of_deviation(mean, logvar):
 
 def kl_with_deviation_for_variance(mean, logvar):
     return .5 * (mean**2 + (logvar / 2).exp() - 1 - logvar).flatten(1).sum(1)
+
+
+def kl_with_a_whole_logarithm(mean, logvar):
+    return ((mean**2 + logvar.exp() - 1) / 2 - logvar).flatten(1).sum(1)
+
+
+def kl_with_the_logarithm_turned(mean, logvar):
+    return .5 * (mean**2 + logvar.exp() - 1 + logvar).flatten(1).sum(1)
+
+
+def kl_with_one_one(mean, logvar):
+    return .5 * ((mean**2 + logvar.exp() - logvar).flatten(1).sum(1) - 1)
+
+
+def kl_with_a_variance_in_the_middle(mean, logvar):
+    variance = logvar.exp()
+    return (-logvar / 2 - variance / 2 + (mean**2 + variance) / 2).flatten(1).sum(1)
 
 
 def kl_the_other_way_round(mean, logvar):
@@ -185,6 +206,25 @@ def error_with_edges_that_cancel(x_hat, x):
 def error_between_edge_sums(x_hat, x):
     sums = ((v.diff(dim=k).abs().flatten(1).sum(1) for v in (x_hat, x)) for k in (2, 3))
     return error_without_edges(x_hat, x) + .5 * sum((a - b).abs() for a, b in sums)
+
+
+def error_with_a_quarter_of_the_edges(x_hat, x):
+    return error_without_edges(x_hat, x) + edges_of(x_hat - x) / 4
+
+
+def error_halved(x_hat, x):
+    return (error_without_edges(x_hat, x) + edges_of(x_hat - x)) / 2
+
+
+def error_with_a_diff_of_a_diff(x_hat, x):
+    both = (x_hat - x).diff(dim=2).diff(dim=3)
+    return error_without_edges(x_hat, x) + .5 * both.abs().flatten(1).sum(1)
+
+
+def error_of_means(x_hat, x):
+    off = x_hat - x
+    return sum(weight * v.abs().mean((1, 2, 3))
+               for weight, v in ((1, off), (.5, off.diff(dim=2)), (.5, off.diff(dim=3))))
 
 
 def error_averaged(x_hat, x):
@@ -278,6 +318,13 @@ def loss_divided_by_the_batch(model, x, eps, kl_weight):
 
 def loss_with_noise_of_its_own(model, x, eps, kl_weight):
     return reference.vae_loss(model, x, torch.randn_like(eps), kl_weight)
+
+
+def loss_with_the_kl_of_the_draw(model, x, eps, kl_weight):
+    mean, logvar = model.encode(x)
+    z = reference.reparameterise(mean, logvar, eps)
+    error = reference.reconstruction_error(model.decode(z), x)
+    return (error + kl_weight * reference.kl(z, logvar)).mean() / x[0].numel()
 
 
 def loss_by_l1(model, x, eps, kl_weight):
@@ -425,6 +472,11 @@ def encode_dividing_by_eight(self, x):
     return encode_anything(self, x)
 
 
+def encode_by_assertion(self, x):
+    assert x.ndim == 4 and x.shape[1] == 3 and not any(s % self.factor for s in x.shape[2:])
+    return encode_anything(self, x)
+
+
 def encode_any_size(self, x):
     if x.ndim != 4 or x.shape[1] != 3:
         raise ValueError(f"expected (b,3,h,w), got {tuple(x.shape)}")
@@ -494,6 +546,12 @@ def decode_refusing_the_second_axis_only(self, z):
     return decode_anything(self, z)
 
 
+def decode_of_four_channels(self, z):
+    if z.ndim != 4 or z.shape[1] != 4:
+        raise ValueError(f"not a latent: {tuple(z.shape)}")
+    return decode_anything(self, z)
+
+
 def decode_in_two_lines(self, z):
     z = self.post_quant_conv(checked(self, z))
     return self.decoder.forward(z)
@@ -534,6 +592,18 @@ def factor_for_each_channel(z):
     return 1 / z.std((0, 2, 3))
 
 
+def factor_times_latents(z):
+    return z / z.std()
+
+
+def factor_averaged_over_pictures(z):
+    return float(1 / z.flatten(1).std(1).mean())
+
+
+def factors_averaged_over_channels(z):
+    return float((1 / z.std((0, 2, 3))).mean())
+
+
 def factor_as_a_tensor(z):
     return 1 / z.std()
 
@@ -550,7 +620,8 @@ WRONG = {
     "reparameterise": [
         (draw_with_variance, "is the variance"), (draw_with_the_logarithm, "take its exponential"),
         (draw_of_spread_one, "unit standard deviation"),
-        (draw_swapped, "swapped"), (draw_of_the_mean, "eps is not used"),
+        (draw_that_stretches_the_mean, "stretched too"), (draw_swapped, "swapped"),
+        (draw_of_the_mean, "eps is not used"),
         (draw_with_noise_of_its_own, "noise of its own"),
         (draw_with_a_root_of_the_logarithm, "NaN or infinite"),
         (draw_detached, "no gradient"), (draw_with_a_spread_that_cannot_learn, "no gradient")],
@@ -563,6 +634,10 @@ WRONG = {
         (kl_without_the_mean, "squared mean is missing"),
         (kl_with_log_of_deviation, "of the VARIANCE"),
         (kl_with_deviation_for_variance, "where the variance belongs"),
+        (kl_with_a_whole_logarithm, "the logarithm too"),
+        (kl_with_the_logarithm_turned, "sign of the logarithm"),
+        (kl_with_one_one, "once for each number"),
+        (kl_with_a_variance_in_the_middle, "The middle term"),
         (kl_the_other_way_round, "other way round"), (kl_of_each_number, "has shape")],
     "reconstruction_error": [
         (error_without_edges, "edges are missing"), (error_with_whole_edges, "count half"),
@@ -574,6 +649,9 @@ WRONG = {
         (error_with_padded_differences, "compared with zeros"),
         (error_over_channels, "compares colours"), (error_with_edges_of_sizes, "of |off|"),
         (error_with_edges_that_cancel, "and cancel"),
+        (error_with_a_quarter_of_the_edges, "a quarter"),
+        (error_halved, "Only the edges count half"), (error_with_a_diff_of_a_diff, "One diff"),
+        (error_of_means, "unequal counts"),
         (error_between_edge_sums, "summed first"), (error_averaged, "This is the mean"),
         (error_of_the_batch, "one number for the batch"),
         (error_averaged_over_the_batch, "mean over the batch"), (error_with_signs, "cancel")],
@@ -585,6 +663,7 @@ WRONG = {
         (loss_summed_over_the_batch, "sums over the batch"),
         (loss_at_the_mean, "decodes the mean"), (loss_with_the_kl_averaged, "KL is averaged"),
         (loss_divided_by_the_batch, "the whole batch"),
+        (loss_with_the_kl_of_the_draw, "`kl` got the drawn code"),
         (loss_with_noise_of_its_own, "noise was drawn"), (loss_by_l1, "edges and all"),
         (loss_for_each_picture, "one number"), (loss_as_a_number, "no gradient")],
     "forward": [
@@ -603,12 +682,14 @@ WRONG = {
         (encode_cut_along(0), "dim=0"), (encode_cut_along(2), "dim=2"),
         (encode_cut_along(3), "dim=3"), (encode_uncut, "one tensor"),
         (encode_anything, "ValueError"), (encode_dividing_by_eight, "not 8"),
+        (encode_by_assertion, "by `assert`"),
         (encode_any_size, "height of 7"),
         (encode_refusing_without_words, "sentence")],
     "decode": [
         (decode_without_post_quant_conv, "post_quant_conv is missing"), (decode_clamped, "clamps"),
         (decode_through_tanh, "tanh"), (decode_unscaling, "divided out"),
         (decode_to_shown, "0..1"),
+        (decode_of_four_channels, "latent of 2 channels"),
         (decode_anything, "from deep inside"),
         (decode_refusing_channels_only, "latent without batch"),
         (decode_refusing_the_second_axis_only, "latent without batch")],
@@ -616,6 +697,9 @@ WRONG = {
         (factor_as_spread, "standard deviation itself"), (factor_by_variance, "over the variance"),
         (factor_by_channels, "deviations of the channels"), (factor_by_mean_square, "mean square"),
         (factor_of_the_first, "first picture"),
+        (factor_times_latents, "factor alone"),
+        (factor_averaged_over_pictures, "averages over pictures"),
+        (factors_averaged_over_channels, "channels' factors"),
         (factor_by_the_largest, "largest value"),
         (factor_for_each_channel, "has shape"), (factor_as_a_tensor, "plain number")],
 }
