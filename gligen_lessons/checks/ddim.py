@@ -159,7 +159,7 @@ def expect_trajectory(got, want: list, message: str, mistakes: dict) -> float:
 def careless(xT: torch.Tensor, steps: list[int], aim=lambda t: t - 3, ask=lambda t: t,
              forget: bool = False, told: tuple = (.6, True, END), drawn: int = 9) -> torch.Tensor:
     """Where a loop ends that aims, asks the network, hands options on or draws in its own way."""
-    g, xt, (eta, clip, end) = torch.Generator().manual_seed(3), xT, told
+    g, xt, noise, (eta, clip, end) = torch.Generator().manual_seed(3), xT, None, told
     for i, step in enumerate(steps):
         t = torch.full((len(xt),), step)
         noise = torch.randn(xt.shape, generator=g) if i < drawn else noise
