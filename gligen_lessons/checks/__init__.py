@@ -200,7 +200,7 @@ def _expect_form(got: torch.Tensor, want: torch.Tensor) -> None:
         raise Wrong(f"the result is {got.dtype}, expected {want.dtype}.")
     if bad := int((~torch.isfinite(got)).sum()):
         raise Wrong(f"{bad} of {got.numel()} values are NaN or infinite. Look for a division by "
-                    "zero or the root of a negative number.")
+                    "zero, the root of a negative number, or 0 times infinity.")
 
 
 def _distance(got: torch.Tensor, want: torch.Tensor, floor: float = 1.0) -> float:

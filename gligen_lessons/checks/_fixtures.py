@@ -97,6 +97,8 @@ def loss_mistakes(prediction: Callable, z0: Tensor, zt: Tensor, eps: Tensor) -> 
             F.mse_loss(prediction(z0 + eps), eps),
         "Squares are summed here; take the mean, or the loss grows with the batch.":
             (right - eps).square().sum(),
+        "Squares are summed within each picture; the mean runs over all numbers.":
+            (right - eps).square().sum((1, 2, 3)).mean(),
         "Each picture's loss is asked for as one mean over all of them.":
             (right - eps).square().mean((1, 2, 3)),
         "This is the mean of absolute differences; the loss squares them.":

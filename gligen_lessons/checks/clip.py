@@ -71,6 +71,7 @@ def merged(attempt):
          "Go from the left, and use each piece once: after a join go on BEHIND both halves."),
         (("ab", "c", "d</w>"), ("a", "bc"),
          "Compare pieces, not text: 'ab' + 'c' and 'a' + 'bc' only read alike."),
+        (("sa", "t</w>"), ("a", "t</w>"), "Compare whole pieces: 'sa' only ends in 'a'."),
         (("n", "a"), ("a", "n"), "The order counts: (a, n) is not (n, a)."),
         (("s", "t", "a", "r</w>"), ("a", "r</w>"), "The pair may stand at the very end."),
         (("cat</w>",), ("a", "t"), "A word that does not hold the pair stays as it is."))
@@ -132,7 +133,11 @@ def pool(attempt):
             states[rows, torch.tensor([5, 5, 5, 1])],
         "This is the start token, which sees nothing but itself: all captions get one vector.":
             states[:, 0],
-        "This is the largest value of each feature, not one token's state.": states.amax(1)}
+        "This is the largest value of each feature, not one token's state.": states.amax(1),
+        "This counts the tokens that are no end token, and padding may hold such too. Find the "
+        "FIRST `eos`.": states[rows, (ids != eos).sum(1)],
+        "This averages all end tokens. Take the first alone: the others are padding.":
+            (states * (ids == eos)[..., None]).sum(1) / (ids == eos).sum(1, keepdim=True)}
     error = expect_close(attempt(states.clone(), ids.clone(), eos), states[rows, ends],
                          "Pick for each row the state at its first `eos`.", mistakes=mistakes)
     return f"picks the first end token of 4 captions (largest difference {error:.0e})"

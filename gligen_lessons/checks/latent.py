@@ -1,5 +1,7 @@
 """Checks of lesson 6."""
 
+import re
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -69,7 +71,9 @@ def to_pictures(attempt):
         "These are shown pictures, in 0..1; they must stay in [-1, 1].":
             (want.clamp(-1, 1) + 1) / 2,
         "The latent was clipped. Latents know no [-1, 1]; clip the picture.":
-            vae.decode((z / s).clamp(-1, 1)).clamp(-1, 1)}
+            vae.decode((z / s).clamp(-1, 1)).clamp(-1, 1),
+        "The latent was clipped instead of the picture: decode first.":
+            vae.decode((z / s).clamp(-1, 1))}
     error = expect_close(attempt(vae, z), want.clamp(-1, 1),
                          "Divide by vae.scaling_factor, decode, clip.", mistakes=mistakes)
     if not torch.equal(z, kept):
@@ -124,6 +128,9 @@ def attention_map(attempt):
             want.transpose(2, 3),
         "The heads are dealt out like cards. A head's channels lie side by side: "
         "unflatten(2, (heads, -1)).": (mixed(q) @ mixed(k).transpose(2, 3) / 2).softmax(-1),
+        "Tokens and heads are mixed: `view` cannot exchange axes. unflatten(2, (heads, -1)) first, "
+        "then transpose(1, 2).":
+            (q.reshape(2, 3, 6, 4) @ k.reshape(2, 3, 5, 4).mT / 2).softmax(-1),
         "The values took the place of the keys: `to_k` makes keys.":
             (heads(q) @ heads(v).transpose(2, 3) / 2).softmax(-1),
         "This is what comes out of the layer, the mixed values; wanted are the weights.":
@@ -172,18 +179,20 @@ def token_maps(attempt):
     got = attempt({name: list(calls) for name, calls in maps.items()}, 4)
     error = expect_close(got, want, "The mean over all maps with side * side pixels, words before "
                          "pixels.", mistakes=mistakes)
-    refuses(lambda: attempt(maps, 3), "no layer has 3 x 3 pixels")
+    said = refuses(lambda: attempt(maps, 3), "no layer has 3 x 3 pixels")
+    if not {"2", "4"} <= set(re.findall(r"\d+", said)):
+        raise Wrong(f"the error says {said!r}. Let it name the sides there are, here 2 and 4.")
     small = torch.stack(maps["mid"]).mean(0).transpose(1, 2).reshape(2, 3, 2, 2)
     expect_close(attempt(maps, 2), small, "Take the layers of the size that is asked for, here 2.")
     return f"averages 4 maps of 4 x 4 pixels (largest difference {error:.0e})"
 
 
-def refuses(call, what: str) -> None:
-    """Ask for a ValueError where the docstring promises one; `what` is bad about the input."""
+def refuses(call, what: str) -> str:
+    """The ValueError's words where the docstring promises one; `what` is bad about the input."""
     try:
         call()
-    except ValueError:
-        return
+    except ValueError as error:
+        return str(error)
     except (RuntimeError, IndexError, TypeError, AttributeError, ZeroDivisionError) as error:
         raise Wrong(f"{what}: the docstring promises a ValueError with a sentence that helps, "
                     f"and it stopped with {type(error).__name__}.") from None
@@ -211,6 +220,7 @@ def ends_of_mistakes(parts: TextToImage, captions: list[str], zT: Tensor) -> dic
         "This is the plain loop of lesson 2: offset and end of Stable Diffusion are missing.":
             end(offset=0, end=1.),
         "`guidance_scale` is ignored.": end(scale=1.),
+        "`guidance_scale` is ignored: this is the default, 5.": end(scale=5.),
         "Here guidance_scale is s, not Ho and Salimans' w = s - 1.": end(scale=4.),
         "`eta` is ignored.": end(eta=0.),
         "The prediction was clipped to [-1, 1]. Pictures lie there; latents do not.":
@@ -279,9 +289,11 @@ def generate(attempt):
     error = expect_close(attempt(parts, captions, 7, **options), shown(zT, **options),
                          "first_noise, the whole sampling loop of `sample_latents`, to_pictures.",
                          mistakes=mistakes)
+    want = shown(zT, **options)[1:]
+    parts.vae.requires_grad_()                    # as loaded weights may be
     alone = attempt(parts, captions[1:], seed=8, **options)
-    error = max(error, expect_close(alone, shown(zT, **options)[1:], "Picture i of seed s must be "
-                                    "the only picture of seed s + i."))
-    if alone.requires_grad:
+    if getattr(alone, "requires_grad", False):
         raise Wrong("the picture still carries gradients: decode under torch.no_grad().")
+    error = max(error, expect_close(alone, want, "Picture i of seed s must be the only picture of "
+                                    "seed s + i."))
     return f"draws 2 captions from seeds 7 and 8 (largest difference {error:.0e})"

@@ -183,6 +183,10 @@ def merged_into_pairs(pieces, pair):
     return tuple(pair if piece == joined else piece for piece in bpe.merged(pieces, pair))
 
 
+def merged_by_replacing_text(pieces, pair):
+    return tuple(" ".join(pieces).replace(" ".join(pair), "".join(pair)).split(" "))
+
+
 def merged_by_recursion(pieces, pair):
     if len(pieces) < 2:
         return tuple(pieces)
@@ -276,6 +280,14 @@ def pool_start(states, ids, eos):
 
 def pool_largest_values(states, ids, eos):
     return states.amax(1)
+
+
+def pool_counting_tokens(states, ids, eos):
+    return states[torch.arange(len(ids)), (ids != eos).sum(1)]
+
+
+def pool_mean_of_ends(states, ids, eos):
+    return torch.stack([row[these == eos].mean(0) for row, these in zip(states, ids, strict=True)])
 
 
 def pool_by_argmax(states, ids, eos):
@@ -810,6 +822,7 @@ WRONG = {
         (attend_masked(lambda scores, mask: scores), "mask is ignored"),
         (attend_masked(lambda scores, mask: scores.masked_fill(mask, -torch.inf)), "upside down"),
         (attend_masked(lambda scores, mask: scores * mask), "exp(0) is 1"),
+        (attend_masked(lambda scores, mask: scores * mask + ~mask * -torch.inf), "0 times inf"),
         (attend_masked_late, "no longer sum to one"), (attend_untransposed, "your line")],
     "split_heads": [
         (heads_by_view, "cuts across tokens"), (heads_behind, "behind the tokens"),
@@ -839,6 +852,7 @@ WRONG = {
     "merged": [
         (merged_once, "not only the first"), (merged_overlapping, "BEHIND both halves"),
         (merged_from_the_right, "from the left"), (merged_as_text, "Compare pieces, not text"),
+        (merged_by_replacing_text, "Compare whole pieces"),
         (merged_in_any_order, "order counts"), (merged_but_the_end, "at the very end"),
         (merged_as_list, "not a list"), (merged_past_the_end, "IndexError"),
         (merged_leaving_second_halves, "Letters were doubled"),
@@ -852,6 +866,7 @@ WRONG = {
         (pool_mean, "averages over all places"), (pool_mean_of_tokens, "state alone"),
         (pool_one_early, "one place too early"), (pool_last_end, "last end token"),
         (pool_start, "start token"), (pool_largest_values, "largest value"),
+        (pool_counting_tokens, "counts the tokens"), (pool_mean_of_ends, "averages all end"),
         (pool_all_pairs, "has shape")],
     "similarity": [
         (table_of_products, "long ones would win"), (table_unit_images, "captions are not"),

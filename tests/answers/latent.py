@@ -91,6 +91,10 @@ def latent_clipped(vae, z):
     return vae.decode((z / vae.scaling_factor).clamp(-1, 1)).clamp(-1, 1)
 
 
+def only_latent_clipped(vae, z):
+    return vae.decode((z / vae.scaling_factor).clamp(-1, 1))
+
+
 def in_place(vae, z):
     z /= vae.scaling_factor
     return vae.decode(z).clamp(-1, 1)
@@ -142,6 +146,11 @@ def arguments_exchanged(unet, z0, t, eps, context, schedule):
 
 def summed(unet, z0, t, eps, context, schedule):
     return F.mse_loss(unet(q_sample(z0, t, eps, schedule), t, context), eps, reduction="sum")
+
+
+def summed_in_pictures(unet, z0, t, eps, context, schedule):
+    prediction = unet(q_sample(z0, t, eps, schedule), t, context)
+    return (eps - prediction).square().flatten(1).sum(1).mean()
 
 
 def one_a_picture(unet, z0, t, eps, context, schedule):
@@ -212,6 +221,13 @@ def heads_dealt(layer, x, context):
     return (q @ k.transpose(2, 3) / 2).softmax(-1)
 
 
+def heads_viewed(layer, x, context=None):
+    context = x if context is None else context
+    q, k = (y.view(len(y), layer.heads, y.shape[1], -1)
+            for y in (layer.to_q(x), layer.to_k(context)))
+    return (q @ k.mT / q.shape[-1]**.5).softmax(-1)
+
+
 def values_for_keys(layer, x, context):
     q, v = split(layer, layer.to_q(x)), split(layer, layer.to_v(context))
     return (q @ v.transpose(2, 3) / 2).softmax(-1)
@@ -247,7 +263,8 @@ def head_by_head(layer, x, context=None):
 def fitting(maps, side):
     found = [m for calls in maps.values() for m in calls if m.shape[1] == side * side]
     if not found:
-        raise ValueError(f"No layer has {side} x {side} pixels.")
+        there = sorted({math.isqrt(m.shape[1]) for calls in maps.values() for m in calls})
+        raise ValueError(f"No layer has {side} x {side} pixels, only sides {there}.")
     return found
 
 
@@ -296,6 +313,12 @@ def words_last(mean, side):
 def each_to_one(mean, side):
     shown = upright(mean, side)
     return shown / shown.amax((2, 3), keepdim=True)
+
+
+def vague(maps, side):
+    if all(m.shape[1] != side * side for calls in maps.values() for m in calls):
+        raise ValueError("No such size.")
+    return upright(torch.stack(fitting(maps, side)).mean(0), side)
 
 
 def silent(maps, side):
@@ -372,14 +395,16 @@ def sampled_by_hand(parts, captions, zT, steps=30, guidance_scale=5., negative="
 
 # generate
 
-def drawer(decode=reference.to_pictures, which=-1, seeded=True, options=True, noise=None):
+def drawer(decode=reference.to_pictures, which=-1, seeded=True, options=True, noise=None,
+           grad=False):
     """A draw with a mistake in one place."""
     def drawn(parts, captions, seed=0, **named):
         zT = (noise or reference.TextToImage.first_noise)(parts, len(captions), seed if seeded
                                                           else 0)
         trajectory = list(reference.sample_latents(parts, captions, zT,
                                                    **(named if options else {})))
-        return decode(parts.vae, trajectory[which][1])
+        with torch.set_grad_enabled(grad):
+            return decode(parts.vae, trajectory[which][1])
     return drawn
 
 
@@ -428,20 +453,22 @@ WRONG = {
         (multiplied, "must be undone"), (decoded_as_it_is, "scaling factor is forgotten"),
         (picture_divided, "not the latent"), (not_clipped, "not clipped"),
         (clipped_from_zero, "not in [0, 1]"), (already_shown, "shown pictures"),
-        (latent_clipped, "latent was clipped"), (in_place, "not `z /= ...`")],
+        (latent_clipped, "latent was clipped"),
+        (only_latent_clipped, "instead of the picture"), (in_place, "not `z /= ...`")],
     "l_ldm": [
         (against_z0, "compared with z0"), (against_zt, "compared with zt"),
         (shown_the_clean, "clean latent"), (noise_added, "q_sample mixes"),
         (without_roots, "roots are missing"), (caption_forgotten, "without a caption"),
         (step_forgotten, "without a step"), (arguments_exchanged, "in this order"),
         (summed, "squares are summed"), (one_a_picture, "one mean over all"),
-        (absolute, "absolute differences")],
+        (absolute, "absolute differences"), (summed_in_pictures, "summed within each")],
     "attention_map": [
         (over_pixels, "over the pixels"), (without_root_d, "square root of d is missing"),
         (by_d, "divides by d"), (by_the_whole_width, "ONE head"),
         (before_the_softmax, "before the softmax"), (heads_averaged, "keep them apart"),
         (heads_not_split, "were not split"), (words_in_rows, "pixels come first"),
-        (heads_dealt, "dealt out like cards"), (values_for_keys, "place of the keys"),
+        (heads_dealt, "dealt out like cards"), (heads_viewed, "cannot exchange axes"),
+        (values_for_keys, "place of the keys"),
         (the_output, "the mixed values"), (deaf_to_itself, "attends to itself")],
     "token_maps": [
         (mapper(just_reshaped), "change places (transpose)"),
@@ -453,12 +480,14 @@ WRONG = {
         (added_up, "were added up"), (mapper(over_the_words), "a map for each"),
         (mapper(still_in_a_row), "still have the pixels in one row"),
         (mapper(words_last), "words come before"), (mapper(each_to_one), "largest value"),
-        (silent, "nothing was said"), (stacks_nothing, "stopped with RuntimeError")],
+        (silent, "nothing was said"), (vague, "name the sides"),
+        (stacks_nothing, "stopped with RuntimeError")],
     "sample_latents": [
         (sampling(swapped=True), "AWAY from the caption"),
         (sampling(negative=""), "`negative` is ignored"), (sampling(offset=0), "are not moved"),
         (sampling(end=1.), "alpha_bar[0]"), (sampling(offset=0, end=1.), "loop of lesson 2"),
         (sampling(scale=lambda s: 1.), "`guidance_scale` is ignored"),
+        (sampling(scale=lambda s: 5.), "the default, 5"),
         (sampling(scale=lambda s: s + 1), "w = s - 1"), (sampling(eta=lambda e: 0.), "`eta` is"),
         (sampling(clip=True), "latents do not"),
         (sampling(offset=0, spacing="trailing"), "spaced in another way"),
@@ -471,7 +500,8 @@ WRONG = {
         (drawer(options=False), "did not reach"), (drawer(seeded=False), "`seed` is ignored"),
         (drawer(noise=one_noise_for_all), "one and the same noise"),
         (drawer(noise=noise_in_one_piece), "drawn in one piece"),
-        (drawer(decode=in_shown_range), "shown pictures")],
+        (drawer(decode=in_shown_range), "shown pictures"),
+        (drawer(grad=True), "carries gradients")],
 }
 RIGHT = {
     "to_latents": [by_the_variance, by_addcmul],
