@@ -83,6 +83,8 @@ def encode_levels(attempt):
             climbed(z0, visited=noisy),
         "It begins at alpha_bar 1. Hand on `end`, alpha_bar[0], or nothing will fit the way down.":
             climbed(z0, end=1.),
+        "It climbs to the top in `count` long steps. Take the first `count` of `steps`: `upto`.":
+            climbed(z0, visited=timesteps(MIXED.T, COUNT, offset=1)[::-1], stride=MIXED.T // COUNT),
         "The latents are noised, not encoded: walk up with `ddim.invert`.":
             tuple(noised(z0, eps))}
     got = tuple(expect_levels(attempt(wordless, z0.clone(), MIXED, STEPS, COUNT)))
@@ -94,12 +96,12 @@ def encode_levels(attempt):
 
 
 def noised(z0: Tensor, eps: Tensor, *, visited: list[int] = UPWARDS, draw: Callable = q_sample,
-           fresh: bool = False) -> list[Tensor]:
+           chained: bool = False) -> list[Tensor]:
     """Latents noised to the visited steps, with one thing done in another way."""
     found = [z0]
-    for i, step in enumerate(visited):
+    for step in visited:
         t = torch.full((len(z0),), step)
-        found.append(draw(z0, t, eps.roll(i, -1) if fresh else eps, MIXED))
+        found.append(draw(found[-1] if chained else z0, t, eps, MIXED))
     return found
 
 
@@ -117,6 +119,10 @@ def noised_levels(attempt):
             tuple(noised(z0, eps, visited=top)),
         "The steps are one too low: `offset=STEPS_OFFSET`.":
             tuple(noised(z0, eps, visited=[step - 1 for step in UPWARDS])),
+        "The steps are one too high: take those of `ddim.timesteps` with offset=STEPS_OFFSET.":
+            tuple(noised(z0, eps, visited=[step + 1 for step in UPWARDS])),
+        "Each latent is noised from the one before. Noise z0 itself, to each step.":
+            tuple(noised(z0, eps, chained=True)),
         "Noise was added to z0 as it is: q_sample mixes them at the level of t.":
             tuple(noised(z0, eps, draw=lambda z, t, e, s: z + e))}
     state = torch.get_rng_state()
@@ -186,7 +192,11 @@ def decode_masked(attempt):
     z0, _ = some_latents()
     levels, mask = list(climbed(z0)), a_mask()
     kept = [level.clone() for level in levels]
+    state = torch.get_rng_state()
     made = yielded(attempt(wordless, levels, mask.clone(), MIXED, STEPS))
+    if not torch.equal(torch.get_rng_state(), state):
+        raise Wrong("noise was drawn in here. Lesson 10 noises z_0 afresh outside the mask; here "
+                    "the latents that the encoding found stand there: `levels`.")
     steps = [int(step) for step, _ in made]
     if steps == timesteps(MIXED.T, STEPS, offset=1):
         raise Wrong("it walks all steps. The latent stands midway: only the last len(levels) - 1.")

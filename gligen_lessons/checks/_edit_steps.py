@@ -29,7 +29,7 @@ def pair() -> tuple:
     for layer in reference.attentions(unet).values():
         for linear in (layer.to_q, layer.to_k, layer.to_out[0]):
             linear.weight *= LOUD
-    words = torch.randn(STEPS, 4, 5, 10)
+    words = torch.randn(STEPS, 4, 5, 10).requires_grad_()   # a text tower that learns
 
     def guided(context: Tensor, xt: Tensor, t: Tensor) -> Tensor:
         return unet(torch.cat([xt, xt]), torch.cat([t, t]), context)[2:]
@@ -94,6 +94,8 @@ def edit_mistakes(given: tuple, local=None) -> dict[str, Tensor]:
                 ends(kept=lambda seen, new: new),
             "The blend begins with the first step; it waits until int(local.start * steps).":
                 ends(first=lambda start: 0),
+            "The blend begins a step late: from int(local.start * steps) on, that step too.":
+                ends(first=lambda start: start + 1),
             "The maps of the half without caption were taken: the last rows have the captions.":
                 ends(rows=slice(0, 2))}
     return found
@@ -128,13 +130,14 @@ def landing() -> tuple:
 
 def null_fitted(null: Tensor, land: Callable, goal: Tensor, iterations: int = 5,
                 rate: float = .05, *, kind=torch.optim.Adam, sign: float = 1.,
-                piled: bool = False) -> Tensor:
+                piled: bool = False, anew: bool = False) -> Tensor:
     """Null-text optimisation with a mistake in one place."""
     null, total = null.clone().requires_grad_(), 0.
     optimizer = kind([null], lr=rate)
     for _ in range(iterations):
         gradient, = torch.autograd.grad(sign * (land(null) - goal).square().mean(), null)
         total = total + gradient if piled else gradient
+        optimizer = kind([null], lr=rate) if anew else optimizer
         null.grad = total
         optimizer.step()
     return null.detach()
@@ -152,6 +155,8 @@ def fit_null(attempt):
             null_fitted(null, land, goal, piled=True),
         "This is plain gradient descent; the paper's optimiser is Adam.":
             null_fitted(null, land, goal, kind=torch.optim.SGD),
+        "Adam begins anew in each iteration and forgets its averages: one, before the loop.":
+            null_fitted(null, land, goal, anew=True),
         "Nothing has moved.": kept, "`iterations` is ignored: this is one step.":
             null_fitted(null, land, goal, 1),
         "`iterations` and `rate` are ignored: these are the defaults.":

@@ -44,6 +44,8 @@ def noise_difference(attempt):
             signed.mean(1).abs(),
         "The differences keep their signs. What counts is how far apart: `.abs()`.": signed.mean(1),
         "Squares are averaged. The paper takes absolute differences.": signed.square().mean(1),
+        "This is the length over channels. Take the mean of absolute differences.":
+            signed.norm(dim=1),
         "Channels are summed; take their mean.": signed.abs().sum(1),
         "There is still one map a channel. Take the mean over channels, dimension 1.": signed.abs(),
         "The mean runs over width or height. Channels are dimension 1.": signed.abs().mean(-1),
@@ -54,7 +56,9 @@ def noise_difference(attempt):
         "This is the prediction of one text alone. Take the other one's from it.":
             toy_with_words(q_sample(z0, t, eps, MIXED), t, query).abs().mean(1),
         "Latents and contexts are paired wrongly: [all latents, all latents] goes with "
-        "[queries, references].": crossed(z0, query, reference, t, eps)}
+        "[queries, references].": crossed(z0, query, reference, t, eps),
+        "Latents are repeated one by one and contexts are stacked: each latent meets another "
+        "picture's text. torch.cat([zt, zt]).": crossed(z0, query, reference, t, eps, True)}
     asked = query.clone().requires_grad_()                      # a text tower that learns
     got = expect_no_draw(attempt, "eps", toy_with_words, z0.clone(), asked, reference, t,
                          eps.clone(), MIXED)
@@ -65,11 +69,16 @@ def noise_difference(attempt):
     return f"finds two maps of {got.shape[1]} x {got.shape[2]} (largest difference {error:.0e})"
 
 
-def crossed(z0: Tensor, query: Tensor, reference: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-    """What comes of interleaved contexts beside latents that are stacked."""
-    zt = q_sample(z0, t, eps, MIXED)
-    mixed = torch.stack([query, reference], 1).flatten(0, 1)    # q0, r0, q1, r1
-    a, b = toy_with_words(torch.cat([zt, zt]), torch.cat([t, t]), mixed).chunk(2)
+def crossed(z0: Tensor, query: Tensor, reference: Tensor, t: Tensor, eps: Tensor,
+            latents: bool = False) -> Tensor:
+    """What comes of interleaved contexts beside latents that are stacked, or the reverse."""
+    zt, texts = torch.cat([q_sample(z0, t, eps, MIXED)] * 2), torch.cat([query, reference])
+    steps, order = torch.cat([t, t]), torch.arange(len(zt)).view(2, -1).T.flatten()
+    if latents:
+        zt, steps = zt[order], steps[order]                     # z0, z0, z1, z1
+    else:
+        texts = texts[order]                                    # q0, r0, q1, r1
+    a, b = toy_with_words(zt, steps, texts).chunk(2)
     return (a - b).abs().mean(1)
 
 

@@ -18,11 +18,12 @@ TARGET = [("a", [1]), ("zebra", [2, 3, 4]), ("qqq", [5, 6]), ("ice", [7])]
 
 
 def swapped(*, share=lambda old, new: 1 / new, pairwise: bool = True, tail: str = "in order",
-            start: float = 1.) -> Tensor:
+            start: float = 1., by_position: bool = False) -> Tensor:
     """The mapper of SOURCE and TARGET, with a mistake in one place."""
     mapper = torch.zeros(N, N)
     mapper[0, 0] = start
     for (_, old), (_, new) in zip(SOURCE, TARGET, strict=True):
+        old = new if by_position and len(old) == len(new) else old
         for a, i in enumerate(old):
             for b, j in enumerate(new):
                 apart = share(len(old), len(new))
@@ -50,6 +51,10 @@ def swap_mapper(attempt):
             swapped(share=lambda old, new: 1 / old),
         "Words of as many tokens are mapped token by token, not each to all.":
             swapped(pairwise=False),
+        "A word's tokens fill a block of ones. mapper[old, new] with two lists sets the pairs.":
+            swapped(pairwise=False, share=lambda old, new: 1. if old == new else 1 / new),
+        "Words of as many tokens are mapped by position. Behind a longer word they stand at other "
+        "places in the base: from the old tokens to the new.": swapped(by_position=True),
         "What follows the words is mapped by its position. The base's end token stands elsewhere: "
         "map in order.": swapped(tail="by position"),
         "The end token and those behind it are not mapped.": swapped(tail="none"),
@@ -101,6 +106,9 @@ def align(attempt):
         want = path_score(alignment.align(source, target, *prices), source, target, *prices)
         worth = path_score(got, source, target, *prices)
         if not abs(worth - want) < 1e-6:
+            if prices[0] and list(got) == alignment.align(source, target, -prices[0], *prices[1:]):
+                message = ("`gap` was taken away. It is a score like the other two and is added: "
+                           "a gap of -1 costs 1.")
             raise Wrong(f"{message} {source} and {target} at prices {prices}: this alignment is "
                         f"worth {worth:g}, the best {want:g}.")
     if attempt([1, 2], [1, 2]) != [0, 1]:
@@ -171,6 +179,10 @@ def inject(attempt):
             new, base, torch.einsum("bkpn,bnm->bkpm", edited, mapper)),
         "The whole base map is copied; the mapper says which token's column goes where.": base,
         "Nothing is taken from the base.": edited,
+        "The mapper was turned around: base @ mapper, without a transpose.": torch.where(
+            new, edited, torch.einsum("bkpn,bmn->bkpm", base, mapper)),
+        "Where a column sums to less than 1 the own map fills it up. A token that has a source "
+        "takes its share alone.": moved + edited * (1 - mapper.sum(1))[:, None, None],
         "New are the tokens whose COLUMN is zero; this looks at rows.":
             torch.where(idle, edited, moved),
         "The maps were normalised again. The paper's code does not.":
@@ -250,4 +262,7 @@ def blend_mask(attempt):
                  "the picture's largest value, unite.", mistakes=mistakes)
     expect_close(attempt(maps, words, 16), masked(maps, words, 16), "The threshold is .3 by "
                  "default.")
+    none = words * torch.tensor([[0.], [1], [1], [1]])
+    expect_close(attempt(maps, none, 16), masked(maps, none, 16), "A caption without a chosen word "
+                 "has a map of 0 and lets nothing change: 0 is not above (`>`) 0.")
     return f"marks {int(want.sum())} of {want.numel()} places"

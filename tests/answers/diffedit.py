@@ -11,7 +11,7 @@ OFFSET = 1
 # noise_difference
 
 def differ(reduce=lambda d: d.abs().mean(1), noised=ddpm.q_sample, interleave=False, single=False,
-           grad=False):
+           grad=False, repeat=lambda x: torch.cat([x, x])):
     """A noise_difference with a mistake in one place."""
     def found(model, z0, query, reference, t, eps, schedule):
         zt = noised(z0, t, eps, schedule)
@@ -19,7 +19,7 @@ def differ(reduce=lambda d: d.abs().mean(1), noised=ddpm.q_sample, interleave=Fa
         if interleave:
             both = torch.stack([query, reference], 1).flatten(0, 1)
         with torch.set_grad_enabled(grad):
-            a, b = model(torch.cat([zt, zt]), torch.cat([t, t]), both).chunk(2)
+            a, b = model(repeat(zt), repeat(t), both).chunk(2)
         return reduce(a if single else a - b)
     return found
 
@@ -172,7 +172,22 @@ def by_formula(z0, eps, schedule, steps, count):
     return levels
 
 
+def a_chain(z0, eps, schedule, steps, count):
+    found = [z0]
+    for step in ddim.timesteps(schedule.T, steps, offset=OFFSET)[::-1][:count]:
+        t = torch.full((len(z0),), step)
+        found.append(ddpm.q_sample(found[-1], t, eps, schedule))
+    return found
+
+
 # decode_masked
+
+def noises_afresh(model, levels, mask, schedule, steps):
+    eps = torch.randn_like(levels[0])
+    count = len(levels) - 1
+    again = sdedit.noised_levels(levels[0], eps, schedule, steps, count)
+    return diffedit.decode_masked(model, [*again[:-1], levels[-1]], mask, schedule, steps)
+
 
 def walker(after=None, level=lambda left, levels: levels[left], start=-1, ends=True, all_=False,
            stride=None, pairs=True, last=False):
@@ -283,6 +298,8 @@ WRONG = {
         (differ(noised=lambda z, t, e, s: z), "without noise"),
         (differ(noised=lambda z, t, e, s: z + e), "level of t"),
         (differ(single=True), "one text alone"), (differ(interleave=True), "paired wrongly"),
+        (differ(repeat=lambda x: x.repeat_interleave(2, 0)), "one by one"),
+        (differ(lambda d: d.norm(dim=1)), "length over channels"),
         (two_noises, "noise was drawn in here"), (differ(grad=True), "gradients are being kept")],
     "difference_map": [
         (signed_first, "cancel"), (mapper(lambda maps: maps[0]), "only the first"),
@@ -302,6 +319,8 @@ WRONG = {
         (encoder(offset=0), "one higher"), (encoder(ends=False), "begins at alpha_bar 1"),
         (encoder(first=False), "belongs to it"), (encoder(upto=False), "holds 6 latents"),
         (noised_instead, "invert"), (only_the_code, "a list of latents"),
+        (lambda model, z0, schedule, steps, count: diffedit.encode_levels(
+            model, z0, schedule, count, count), "long steps"),
         (lambda *args: None, "returned None")],
     "noised_levels": [
         (noiser(lambda levels: levels[::-1]), "z_0 comes first"),
@@ -309,6 +328,7 @@ WRONG = {
         (noiser(chosen=lambda up, count: up[::-1][:count]), "from noisy to clean"),
         (noiser(offset=0), "one too low"), (noiser(first=False), "belongs to it"),
         (noiser(draw=lambda z, t, e, s: z + e), "level of t"),
+        (noiser(offset=2), "one too high"), (a_chain, "from the one before"),
         (noiser(own=True), "noise was drawn in here")],
     "decode_masked": [
         (walker(level=lambda left, levels: levels[left + 1]), "popular implementation"),
@@ -319,7 +339,7 @@ WRONG = {
         (walker(start=0), "starts from z_0"), (walker(ends=False), "alpha_bar[0]"),
         (walker(stride=1), "goes down by one"), (walker(all_=True), "walks all steps"),
         (walker(pairs=False), "two things"), (writes_into_levels, "it changes the levels"),
-        (from_a_slice, "nothing to walk")],
+        (from_a_slice, "nothing to walk"), (noises_afresh, "Lesson 10")],
     "low_pass": [
         (lambda z, factor: F.avg_pool2d(z, factor), "still small"),
         (lambda z, factor: F.interpolate(z[..., ::factor, ::factor], scale_factor=factor),

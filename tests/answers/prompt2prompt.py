@@ -14,7 +14,7 @@ from gligen_lessons import prompt_alignment as alignment
 
 
 def swapper(share=lambda old, new: 1 / new, pairwise=True, tail=lambda i, j, k: (i + k, j + k),
-            start=1., turned=False, checked=True):
+            start=1., turned=False, checked=True, placed=lambda i, j: i):
     """A swap_mapper with a mistake in one place."""
     def swap(source, target, n):
         if checked and len(source) != len(target):
@@ -24,7 +24,9 @@ def swapper(share=lambda old, new: 1 / new, pairwise=True, tail=lambda i, j, k: 
         for (_, old), (_, new) in zip(source, target, strict=False):
             for (a, i), (b, j) in itertools.product(enumerate(old), enumerate(new)):
                 equal = len(old) == len(new) and pairwise
-                mapper[i, j] = float(a == b) if equal else share(len(old), len(new))
+                value = float(a == b) if equal else share(len(old), len(new))
+                if value:
+                    mapper[placed(i, j) if equal else i, j] = value
         i, j = source[-1][1][-1] + 1, target[-1][1][-1] + 1
         for k in range(n - max(i, j)):
             if tail:
@@ -66,10 +68,10 @@ def greedy(source, target, gap=0., match=1., mismatch=-1.):
     return found
 
 
-def aligner(first=True, mismatched=True, priced=True, shift=0, of_source=False, crossing=False):
+def aligner(first=True, mismatched=True, priced=True, shift=0, of_source=False, sign=1):
     """A Needleman-Wunsch with a mistake in one place."""
     def find(source, target, gap=0., match=1., mismatch=-1.):
-        gap, mismatch = (gap, mismatch) if priced else (0., -1.)
+        gap, mismatch = (sign * gap, mismatch) if priced else (0., -1.)
         n, m = len(source), len(target)
         best = torch.zeros(n + 1, m + 1, dtype=torch.float64)
         if first:
@@ -203,7 +205,7 @@ def in_place(attention, scale):
 
 
 def masker(pool=3, over=(1, 2, 3), mode="nearest", join=lambda a, b: a | b, limit=None,
-           chosen=lambda words: words, fixed=None, upside_down=False):
+           chosen=lambda words: words, fixed=None, upside_down=False, above=torch.gt):
     """A blend_mask with a mistake in one place."""
     def mask(maps, words, size, threshold=.3):
         heat = (maps * chosen(words)[:, :, None, None]).sum(1)[:, None]
@@ -211,7 +213,7 @@ def masker(pool=3, over=(1, 2, 3), mode="nearest", join=lambda a, b: a | b, limi
         smooth = {"align_corners": False} if mode == "bilinear" else {}
         heat = F.interpolate(heat, size=(size, size), mode=mode, **smooth)
         top = heat.amax(over, keepdim=True) if limit is None else limit
-        inside = join(*(heat / top > (fixed or threshold)).chunk(2))
+        inside = join(*above(heat, top * (fixed or threshold)).chunk(2))
         return ~inside if upside_down else inside
     return mask
 
@@ -232,7 +234,7 @@ def by_shifting(maps, words, size, threshold=.3):
 
 
 def looper(control=True, index=int, model=int, end=None, offset=1, local=True, summed=True,
-           waits=True, rows=None, free=True, once=False, layers=reference.attentions,
+           waits=True, late=0, rows=None, free=True, once=False, layers=reference.attentions,
            threshold=True):
     """An edit_steps with a mistake in one place."""
     def edit_steps(parts, models, zt, control_, blend=None):
@@ -245,14 +247,14 @@ def looper(control=True, index=int, model=int, end=None, offset=1, local=True, s
             with (torch.set_grad_enabled(not free), nets.record_attention(words, nets.head_mean(
                     nets.attention_map)) as maps,
                     nets.replace_attention(layers(parts.unet), act)):
-                eps_hat = models[model(i)](zt.requires_grad_(not free), t)
+                eps_hat = models[model(i)](zt, t)
             t_prev = t - schedule.T // len(models)
             zt = ddim.ddim_step(eps_hat, zt, t, t_prev, schedule, end=last)
             if blend and local:
                 now = latent.token_maps(maps, blend.side)
                 now = now[-len(zt):] if rows is None else now[rows]
                 seen = seen + now if summed else now
-                if i >= int(blend.start * len(models)) or not waits:
+                if i >= int(blend.start * len(models)) + late or not waits:
                     least = {"threshold": blend.threshold} if threshold else {}
                     inside = reference.blend_mask(seen, blend.words, zt.shape[-1], **least)
                     zt = reference.blend(zt, inside)
@@ -283,6 +285,12 @@ def fitter(kind=torch.optim.Adam, sign=1., fresh=True, steps=None, kept=True, de
     return fit
 
 
+def forgetful(null, land, goal, iterations=10, rate=.01):
+    for _ in range(iterations):
+        null = fitter(steps=1)(null, land, goal, 1, rate)
+    return null
+
+
 def weights_too(null, land, goal, iterations=10, rate=.01):
     x = null.clone().requires_grad_()
     optimizer = torch.optim.Adam([x], lr=rate)
@@ -310,6 +318,8 @@ WRONG = {
         (swapper(share=lambda old, new: 1.), "must share"),
         (swapper(share=lambda old, new: 1 / old), "1 / len(old)"),
         (swapper(pairwise=False), "token by token"),
+        (swapper(lambda old, new: 1. if old == new else 1 / new, False), "block of ones"),
+        (swapper(placed=lambda i, j: j), "by position"),
         (swapper(tail=lambda i, j, k: (j + k, j + k)), "by its position"),
         (swapper(tail=None), "end token"), (swapper(start=0.), "start token"),
         (swapper(checked=False), "nothing was said")],
@@ -318,6 +328,7 @@ WRONG = {
         (aligner(first=False), "cost i gaps"), (aligner(priced=False), "gaps cost"),
         (aligner(mismatched=False), "better move"), (aligner(shift=1), "positions from 1"),
         (aligner(of_source=True), "for each of the 4 TARGET"),
+        (aligner(sign=-1), "was taken away"),
         (lambda source, target, *prices: [-1] * len(target), "new word in the middle")],
     "word_schedule": [
         (scheduler(count=lambda steps: steps), "steps + 1 rows, as in the official"),
@@ -338,6 +349,10 @@ WRONG = {
         (lambda base, edited, mapper: edited, "nothing is taken"),
         (lambda base, edited, mapper: torch.where(new_by(mapper, 2), edited, moved(base, mapper)),
          "looks at rows"), (renormalised, "normalised again"),
+        (lambda base, edited, mapper: torch.where(new_by(mapper), edited,
+                                                  base @ mapper.mT[:, None]), "turned around"),
+        (lambda base, edited, mapper: moved(base, mapper)
+         + edited * (1 - mapper.sum(1))[:, None, None], "fills it up"),
         (lambda base, edited, mapper: moved(base, mapper) + edited, "added to all"),
         (lambda base, edited, mapper: torch.where(
             new_by(mapper[:1]), edited, base @ mapper[0]), "first pair's"),
@@ -357,7 +372,8 @@ WRONG = {
         (masker(join=lambda a, b: b), "edited captions' words count"),
         (masker(join=lambda a, b: a), "only the base"),
         (masker(chosen=torch.ones_like), "multiply by `words`"),
-        (masker(fixed=.3), "is ignored"), (masker(upside_down=True), "upside down")],
+        (masker(above=torch.ge), "0 is not above"), (masker(fixed=.3), "is ignored"),
+        (masker(upside_down=True), "upside down")],
     "edit_steps": [
         (looper(control=False), "nothing is controlled"), (looper(index=lambda i: 0), "step 0"),
         (looper(layers=latent.cross_attentions), "both kinds of layers"),
@@ -365,11 +381,12 @@ WRONG = {
         (looper(index=lambda i: 3 - i), "counts from the end"),
         (looper(model=lambda i: 0), "model of its own"), (looper(end=1.), "ends at alpha_bar[0]"),
         (looper(offset=0), "are not moved"), (looper(local=False), "it is ignored"),
-        (looper(summed=False), "sum them over"), (looper(waits=False), "begins with the first"),
+        (looper(late=1), "a step late"), (looper(summed=False), "sum them over"),
+        (looper(waits=False), "begins with the first"),
         (looper(rows=slice(0, 2)), "half without caption"), (looper(free=False), "no_grad"),
         (looper(once=True), "after every step")],
     "fit_null": [
-        (fitter(sign=-1.), "AWAY"), (fitter(fresh=False), "pile up"),
+        (fitter(sign=-1.), "AWAY"), (forgetful, "begins anew"), (fitter(fresh=False), "pile up"),
         (fitter(kind=torch.optim.SGD), "plain gradient"), (fitter(steps=0), "nothing has moved"),
         (fitter(steps=1), "one step"), (fitter(kept=False), "clone it"),
         (fitter(detached=False), "detach"), (fitter(begin=torch.zeros_like), "begin from"),
