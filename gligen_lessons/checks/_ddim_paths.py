@@ -107,7 +107,8 @@ def slerp(attempt):
     for part in (.3, .8):
         want = ddim.slerp(a, b, part)
         line = torch.lerp(a, b, part)
-        angle = ((a * b).sum() / (a.norm() * b.norm())).arccos()
+        cosine = (a * b).sum() / (a.norm() * b.norm())
+        angle = cosine.arccos()
         wave_a, wave_b = ((1 - part) * angle).sin(), (part * angle).sin()
         rows = torch.stack([ddim.slerp(x, y, part) for x, y in zip(a, b, strict=True)])
         each = _with_angle(a, b, part, F.cosine_similarity(a, b, dim=-1)[..., None].arccos())
@@ -120,6 +121,8 @@ def slerp(attempt):
             "they are.": ddim.slerp(a / a.norm(), b / b.norm(), part),
             "a and b are exchanged: part 0 must give a.": ddim.slerp(b, a, part),
             "The division by the sine of the angle is missing.": wave_a * a + wave_b * b,
+            "This takes the cosine for the angle: arccos is missing.":
+                (((1 - part) * cosine).sin() * a + (part * cosine).sin() * b) / cosine.sin(),
             "The cosine must be divided by both lengths.": _unscaled(a, b, part),
             "The angle was measured row by row. One noise is one long vector: one angle for all "
             "of it.": rows,

@@ -244,7 +244,8 @@ def midway(attempt, xT: torch.Tensor) -> None:
         raise Wrong("`last` counts the steps that are taken, from the end. This takes the others.")
     expect_trajectory(got, want, "With `last` each step is as before: still t - T // steps.", {})
     if len(list(attempt(bent, xT.clone(), COARSE, 5, last=0))):
-        raise Wrong("with last=0 no step is taken: steps[-0:] is the whole list.")
+        raise Wrong("with last=0 no step is taken: steps[-0:] is the whole list, and `if last` "
+                    "takes 0 for None.")
 
 
 @exercise("gligen_lessons.ddim:ddim_ascend")

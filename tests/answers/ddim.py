@@ -450,6 +450,11 @@ def sines_of_the_angle_alone(a, b, part):
         (1 - part) * angle.sin() * a + part * angle.sin() * b) / angle.sin()
 
 
+def cosine_for_angle(a, b, part):
+    angle = (a * b).sum() / (a.norm() * b.norm())
+    return (((1 - part) * angle).sin() * a + (part * angle).sin() * b) / angle.sin()
+
+
 def unclamped(a, b, part):
     angle = ((a * b).sum() / (a.norm() * b.norm())).arccos()
     return straight(a, b, part) if angle.sin() < 1e-4 else undivided(a, b, part) / angle.sin()
@@ -679,6 +684,7 @@ WRONG = {
         (sampler(cut=starts_after_so_many), "takes the others"),
         (sampler(cut=takes_the_first), "takes the others"),
         (sampler(cut=slices_from_the_end), "no step is taken"),
+        (sampler(cut=lambda visited, last: visited[-last:] if last else visited), "0 for None"),
         (sampler(graph=True), "under torch.no_grad()"),
         (sampler(moves=False), "`offset` is ignored"),
         (sampler(aim=lambda t: (t - 3).clamp(0)), "clamp nothing"),
@@ -696,6 +702,7 @@ WRONG = {
         (unscaled_cosine, "both lengths"), (row_by_row, "row by row"),
         (an_angle_a_row, "angle of its own"),
         (of_length_one, "to length one"), (sines_of_the_angle_alone, "inside the sine"),
+        (cosine_for_angle, "arccos is missing"),
         (unclamped, "clamp it to"), (undefined_for_equal, "take the straight line")],
     "ddim_ascend": [
         (lift(start=lambda t, t_next, T: t_next), "read at t_next"),
