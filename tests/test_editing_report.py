@@ -93,7 +93,7 @@ def test_without_control_the_edit_is_the_same_noise_told_otherwise(parts, some):
 
 
 def test_the_judge_passes_the_answers_and_refuses_the_sources(some):
-    judge = report.judged("cpu")
+    judge = report.edit_judge("cpu")
     assert judge(torch.stack([one.after for one in some]), some).all()
     assert not judge(torch.stack([one.before for one in some]), some).any()
 

@@ -33,12 +33,12 @@ def editing_report(parts: TextToImage, count: int = 160, steps: int = 30,
     """
     some, few = (of_all_kinds(n, REGIONS) for n in (count, max(2, count // 2)))
     return (mask_report(parts, some) | noun_report(parts, count)
-            | control_report(parts, judged(device.pick()), few, steps, guidance_scale)
+            | control_report(parts, edit_judge(device.pick()), few, steps, guidance_scale)
             | {"judge": JUDGE, "edits": count, "edits of Prompt-to-Prompt": len(few),
                "steps": steps, "guidance scale": guidance_scale})
 
 
-def judged(where: torch.device) -> Judge:
+def edit_judge(where: torch.device) -> Judge:
     """Who says whether edits succeeded: the referee of attributes, which made no picture."""
     judge = weights.load(JUDGE, where)
     return lambda x, some: succeeded(
