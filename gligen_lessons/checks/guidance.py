@@ -1,6 +1,7 @@
 """Checks of lesson 5: its functions; its U-Net's parts are in `_unet_parts`."""
 
 import torch
+from torch import Tensor
 
 from .. import guidance as reference
 from ..ddpm import posterior, predict_x0
@@ -114,27 +115,34 @@ def guide(attempt):
     return f"goes the right way at 4 scales (largest difference {error:.0e})"
 
 
+def done_to_the_wrong_one(x0_hat: Tensor, xt: Tensor, t: Tensor, shift: Tensor,
+                          noise: Tensor) -> dict[str, Tensor]:
+    """DDPM steps whose mean was clamped, or whose prediction of x0 was moved."""
+    mean, variance = posterior(x0_hat, xt, t, SHORT)
+    moved_x0, _ = posterior((x0_hat + shift).clamp(-1, 1), xt, t, SHORT)
+    spread = variance.sqrt() * noise
+    return {
+        "The mean was clamped. Clamp the prediction of x0, before `posterior` reads it.":
+            (mean + variance * shift).clamp(-1, 1) + spread,
+        "The mean was clamped before its shift. Clamp the prediction of x0.":
+            mean.clamp(-1, 1) + variance * shift + spread,
+        "The prediction of x0 was moved, not the mean.": moved_x0 + spread}
+
+
 @exercise("gligen_lessons.guidance:classifier_ddpm_step")
 def classifier_ddpm_step(attempt):
     """Three steps, the last one included, clipped and plain."""
-    eps_hat, xt, noise, gradient = four_draws()
-    t, scale = torch.tensor([9, 4, 0]), 1.7
+    (eps_hat, xt, noise, gradient), t, scale = four_draws(), torch.tensor([9, 4, 0]), 1.7
     prediction = predict_x0(eps_hat, xt, t, SHORT)
     clipped = prediction.clamp(-1, 1)
+    of_ddim = reference.classifier_eps(eps_hat, gradient, t, SHORT, scale)
 
     def moved(x0_hat, shift=lambda v: v, spread=torch.sqrt, s=scale):
         mean, variance = posterior(x0_hat, xt, t, SHORT)
         return mean + s * shift(variance) * gradient + spread(variance) * noise
-    mean, variance = posterior((prediction + scale * gradient).clamp(-1, 1), xt, t, SHORT)
-    still = moved(prediction, s=0, spread=torch.zeros_like)
-    of_ddim = reference.classifier_eps(eps_hat, gradient, t, SHORT, scale)
     mistakes = {
         "sqrt(1 - alpha_bar) belongs to classifier_eps. Here the shift has the step's variance.":
             moved(clipped, lambda v: extract((1 - SHORT.alpha_bar).sqrt(), t, xt)),
-        "The mean was clamped. Clamp the prediction of x0, before `posterior` reads it.":
-            (still + scale * variance * gradient).clamp(-1, 1) + variance.sqrt() * noise,
-        "The mean was clamped before its shift. Clamp the prediction of x0.":
-            still.clamp(-1, 1) + scale * variance * gradient + variance.sqrt() * noise,
         "eps_hat was corrected, as DDIM needs it. Here leave eps_hat and move the mean.":
             moved(predict_x0(of_ddim, xt, t, SHORT).clamp(-1, 1), s=0),
         "The shift is multiplied by the standard deviation. Completing the square gives the "
@@ -152,9 +160,9 @@ def classifier_ddpm_step(attempt):
         "No noise was added: the mean moves, and the step stays random.":
             moved(clipped, spread=torch.zeros_like),
         "The mean was not moved at all.": moved(clipped, s=0),
-        "The prediction of x0 was moved, not the mean.": mean + variance.sqrt() * noise,
         "betas stand where the posterior's variance belongs.":
-            moved(clipped, lambda v: extract(SHORT.betas, t, xt))}
+            moved(clipped, lambda v: extract(SHORT.betas, t, xt)),
+        **done_to_the_wrong_one(prediction, xt, t, scale * gradient, noise)}
     got = attempt(eps_hat.clone(), xt.clone(), t, SHORT, noise.clone(), gradient.clone(), scale,
                   True)
     error = expect_close(got, moved(clipped), "Compare with algorithm 1: the posterior's mean, "

@@ -99,14 +99,16 @@ def l_ldm(attempt):
     return f"is equation 3 on 3 latents (largest difference {error:.0e})"
 
 
+def heads(y: Tensor) -> Tensor:
+    """Queries or keys (b,n,12) of three heads, (b,3,n,4)."""
+    return y.unflatten(2, (3, 4)).transpose(1, 2)
+
+
 @exercise("gligen_lessons.nets:attention_map")
 def attention_map(attempt):
     """Two pictures of six pixels, five words, three heads."""
     layer, x, context = attention_layer(), torch.randn(2, 6, 12), torch.randn(2, 5, 10)
     q, k, v = layer.to_q(x), layer.to_k(context), layer.to_v(context)
-
-    def heads(y: Tensor) -> Tensor:
-        return y.unflatten(2, (3, 4)).transpose(1, 2)             # (b,k,n,d/k)
 
     def mixed(y: Tensor) -> Tensor:
         return y.unflatten(2, (4, 3)).permute(0, 3, 1, 2)         # heads from strided channels
