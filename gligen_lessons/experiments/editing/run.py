@@ -26,7 +26,7 @@ from ...world.cache import code_version
 from .. import result_file
 from ..detector_grounding.judges import Referee
 from ..detector_grounding.run import batches
-from .methods import BOUNDS, METHODS, Batch
+from .methods import BOUNDS, GUIDANCE, METHODS, Batch
 from .metrics import Judges, compared, edit_figures, summary, together
 
 COUNTS = {"small": 12, "normal": 300, "full": 1200}       # edits, by the compute budget
@@ -104,7 +104,9 @@ def leave(figures: tuple[dict, dict], file: Path) -> None:
 
 def left_in(kinds: tuple[str, ...], steps: int) -> Path:
     """The folder of a run that was cut off, named by what its figures depend on."""
-    told = [kinds, steps, NOISES, NOISE_LEVEL, code_version(), *map(weights.fingerprint, USED)]
+    strengths = {name: values for name, (values, _) in METHODS.items()}
+    told = [kinds, steps, SIZE, GUIDANCE, THRESHOLD, NOISES, NOISE_LEVEL, MASKS, strengths,
+            code_version(), *map(weights.fingerprint, USED)]
     return Path("runs", "editing", hashlib.sha256(repr(told).encode()).hexdigest()[:12])
 
 
