@@ -41,7 +41,7 @@ DDIM_STEPS = (5, 10, 20, 50, 100)
 def referee_figures(count: int) -> dict:
     """How well the judges do on `count` held-out renders, that of poses on an eighth as many.
 
-    Beside it how often they are sure of something in pictures of nothing, of each kind an eighth.
+    Beside it how often they are sure of something in pictures of nothing, of each kind half.
     """
     few = max(1, count // 8)
     data, fewer = labelled("referee-test", count), labelled("referee-test", few)
@@ -52,7 +52,7 @@ def referee_figures(count: int) -> dict:
     return {"crop": crop_report(crop, data), "scene": scene_report(scene, data),
             "pose": pose_report(weights.load("referee-pose"), few),
             "attributes": attributes_report(edits, fewer),
-            "sure of nothing": {name: rubbish_report(judged, few)
+            "sure of nothing": {name: rubbish_report(judged, max(1, count // 2))
                                 for name, judged in sure.items()}}
 
 

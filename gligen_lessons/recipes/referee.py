@@ -38,7 +38,7 @@ from ..weights import load
 from ..world import scene
 from . import Recipe, seeded
 
-EMPTY = .2                                                # of a batch: pictures of nothing,
+EMPTY, EMPTY_SCENES = .2, .35                             # of a batch: pictures of nothing,
 HARD = ("blurred away", "smeared")                        # these kinds four times as often
 RATE = 5e-3                                               # Muon's
 SHIFT = .2                                                # of its size: how far a side may be off
@@ -100,7 +100,7 @@ class Exhibits:
 
 def referee_crop(steps: int | None = None, batch: int = 80) -> Recipe:
     """The network that names what is in a box."""
-    steps = steps or 2_500
+    steps = steps or 4_100
     scenes = min(16_000, batch * steps)
     seen = Exhibits.of(scenes)
     data, none = seen.data, round(EMPTY * batch)
@@ -171,10 +171,10 @@ def crop_loss(model: CropReferee, x: Tensor, category: Tensor, colour: Tensor) -
 
 def referee_scene(steps: int | None = None, batch: int = 40) -> Recipe:
     """The network that names what is in a whole picture."""
-    steps = steps or 4_000
+    steps = steps or 6_600
     scenes = min(16_000, batch * steps)
     seen = Exhibits.of(scenes)
-    none = round(EMPTY * batch)
+    none = round(EMPTY_SCENES * batch)
 
     def sample_batch(step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         g = step_generator(2, step)
