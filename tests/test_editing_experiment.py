@@ -144,6 +144,9 @@ def test_the_whole_experiment_has_a_row_for_every_strength(keeping):
     trip = rows["reconstruction", None]["psnr outside"]
     assert rows["DiffEdit", 1.]["psnr outside"] > rows["SDEdit", 1.]["psnr outside"]
     assert trip > rows["DiffEdit", 1.]["psnr outside"]
+    for row in rows.values():
+        for name in ("success", "distance to the source", "distance to the answer"):
+            assert row[f"{name}, low"] <= row[name] <= row[f"{name}, high"], row
     assert set(made["masks"]["rows"]) > {"as it is", "empty reference", "best on the grid"}
     assert len(made["claims"]) == 2 * len(run.CLAIMS)
     json.dumps(made, allow_nan=False)

@@ -24,7 +24,7 @@ EMPTY = 6                                                 # one crop in so many 
 
 def referee_attributes(steps: int | None = None, batch: int = 48) -> Recipe:
     """The network that names ground, time, weather, style, and category, colour, pattern."""
-    steps = steps or 2_500
+    steps = steps or 3_200
     count = min(12_000, batch * steps)
     seen = Exhibits.of(count)
     rows, slots = visible_boxes(seen.data)

@@ -60,12 +60,11 @@ def summary(made: dict[str, np.ndarray], real: np.ndarray, kinds: list[str]) -> 
     """A row of the result: means with intervals over scenes, success by kind, and the distance
     of mean features to those of the answers, kind by kind (FlexIT's CSFID, classes by kind).
     """
-    n = len(kinds)
-    row = share("success", torch.tensor(made["success"]), torch.arange(n))
+    row: dict = {}
     for name, values in made.items():
-        if values.ndim == 1 and name != "success":
-            finite = values[np.isfinite(values)]
-            row[name] = float(finite.mean()) if len(finite) else None
+        if values.ndim == 1:
+            some = torch.tensor(values[np.isfinite(values)])
+            row |= share(name, some, torch.arange(len(some)))
     of = np.array(kinds)
     row["success by kind"] = {kind: float(made["success"][of == kind].mean())
                               for kind in dict.fromkeys(kinds)}
