@@ -155,7 +155,7 @@ def points(panels: Mapping[str, torch.Tensor], limit: float = 2.4,
             xy = xy[-1]
         if labels is not None:
             colours = [COLOURS[int(label) % len(COLOURS)] for label in labels[i]]
-        ax.scatter(xy[:, 0], xy[:, 1], s=4, c=colours, alpha=.5, linewidths=0)
+        ax.scatter(xy[:, 0], xy[:, 1], s=12 if lines else 4, c=colours, alpha=.5, linewidths=0)
         if means is not None:
             ax.scatter(means[:, 0], means[:, 1], s=45, marker="+", color=COLOURS[1])
         ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xticks=[], yticks=[])
