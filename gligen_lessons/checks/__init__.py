@@ -197,7 +197,8 @@ def _expect_form(got: torch.Tensor, want: torch.Tensor) -> None:
         raise Wrong(f"the result has shape {tuple(got.shape)}, expected {tuple(want.shape)}. "
                     "Look at the shapes of what you combine, one line at a time.")
     if got.dtype != want.dtype and want.ndim:
-        raise Wrong(f"the result is {got.dtype}, expected {want.dtype}.")
+        raise Wrong(f"the result is {got.dtype}, expected {want.dtype}. Bring it to the dtype of "
+                    "what was handed in, such as with `.to(x.dtype)`.")
     if bad := int((~torch.isfinite(got)).sum()):
         raise Wrong(f"{bad} of {got.numel()} values are NaN or infinite. Look for a division by "
                     "zero, the root of a negative number, or 0 times infinity.")

@@ -35,6 +35,8 @@ def vlb_weight(attempt):
             want / beta * (alpha * (1 - now)).sqrt(),
         "sigma^2 stands below the line once, not squared.":
             want * (1 - now) / (beta * (1 - alpha_bar[:-1])),
+        "This divides by the standard deviation; sigma^2 is the variance, without a root.":
+            want * (beta * (1 - alpha_bar[:-1]) / (1 - now)).sqrt(),
         "One entry too early: step t of the code is entry t, so the steps 1 to T-1 are the entries "
         "1 to T-1.": betas[:-1] / (2 * alphas[:-1] * (1 - alpha_bar[:-1]))}
     error = expect_close(told, want, "The divergence of two Gaussians with one variance is the "
@@ -115,6 +117,8 @@ def eps(attempt):
         "The score is divided by the variance v.": prediction(logits, 1),
         "The distances must be squared.":
             prediction(-(x[:, None] - means).norm(dim=-1) / (2 * variance)),
+        "The distances are to the clean means. The noised ones have moved: `noised` returns them.":
+            prediction(-(x[:, None] - mixture.means).square().sum(-1) / (2 * variance)),
         "The softmax runs over the points; it must run over the clouds, dim 1: the weights of one "
         "point add up to 1.": -noise * ((torch.softmax(logits, 0)[..., None] * means).sum(1)
                                         - x) / variance}

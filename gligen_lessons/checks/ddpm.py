@@ -121,6 +121,7 @@ def slips_of_the_posterior(x0, xt, t, mean, variance) -> dict[str, tuple]:
     alpha, beta, now, before = (expand_like(v, xt) for v in (
         ALPHAS[t], BETAS[t], ALPHA_BAR[t], ALPHA_BAR[t - 1]))
     from_xt = alpha.sqrt() * (1 - before) / (1 - now) * xt
+    overdone = (before.sqrt() * x0 + now.sqrt() * (1 - before) / (1 - now) * xt, 1 - before)
     bare = (before * beta * x0 + alpha * (1 - before) * xt) / (1 - now)
     return {
         "The variance is beta (fixed large). Equation 7 shrinks it by (1 - before) / (1 - now): "
@@ -133,6 +134,8 @@ def slips_of_the_posterior(x0, xt, t, mean, variance) -> dict[str, tuple]:
             (swapped, variance),
         "The variance is right. In the mean the roots are missing: sqrt(before) stands with x0, "
         "sqrt(alpha) with xt.": (bare, variance),
+        "alpha_bar at t stands where alpha belongs: alpha is now / before, one step's share.":
+            overdone,
         "The variance is right. In the mean x0 goes with the root of alpha_bar at t_prev, before, "
         "not with that at t.": (now.sqrt() * beta / (1 - now) * x0 + from_xt, variance)}
 

@@ -188,6 +188,17 @@ def posterior_with_the_root_at_t(x0, xt, t, schedule, t_prev=None):
     return to_x0 * x0 + to_xt * xt, expand_like((1 - alpha) * (1 - before) / (1 - now), xt)
 
 
+def posterior_with_alpha_bar_for_alpha(x0, xt, t, schedule, t_prev=None):
+    now, before, _ = weights_of(t, schedule, t_prev)
+    to_xt = expand_like(now.sqrt() * (1 - before) / (1 - now), xt)
+    return expand_like(before.sqrt(), xt) * x0 + to_xt * xt, expand_like(1 - before, xt)
+
+
+def posterior_in_64_bits(x0, xt, t, schedule, t_prev=None):
+    mean, variance = reference.posterior(x0, xt, t, schedule, t_prev)
+    return mean, variance.double()
+
+
 def posterior_upside_down(x0, xt, t, schedule, t_prev=None):
     now, before, alpha = weights_of(t, schedule, t_prev)
     mean, _ = reference.posterior(x0, xt, t, schedule, t_prev)
@@ -566,6 +577,13 @@ def mixture_of_clean_means(self, xt, t, schedule):
     return extract((1 - schedule.alpha_bar).sqrt(), t, xt) * (xt - mean) / variance
 
 
+def mixture_near_clean_means(self, xt, t, schedule):
+    means, variance = self.noised(t, schedule, xt)
+    away = (xt[:, None] - self.means).square().sum(-1)
+    mean = (torch.softmax(-away / (2 * variance), dim=1)[..., None] * means).sum(1)
+    return extract((1 - schedule.alpha_bar).sqrt(), t, xt) * (xt - mean) / variance
+
+
 def mixture_weighted_mean(self, xt, t, schedule):
     _, variance = self.noised(t, schedule, xt)
     root = extract((1 - schedule.alpha_bar).sqrt(), t, xt)
@@ -738,6 +756,11 @@ def weight_not_squared(schedule):
 def weight_with_sigma_to_the_fourth(schedule):
     beta, alpha, now, variance = pieces(schedule)
     return beta**2 / (2 * variance**2 * alpha * (1 - now))
+
+
+def weight_with_the_deviation(schedule):
+    beta, alpha, now, variance = pieces(schedule)
+    return beta**2 / (2 * variance.sqrt() * alpha * (1 - now))
 
 
 def weight_of_all_steps(schedule):
@@ -990,7 +1013,8 @@ WRONG = {
         (posterior_without_roots, "roots are missing"),
         (posterior_with_the_root_at_t, "not with that at t"),
         (posterior_upside_down, "upside down"),
-        (posterior_by_a_and_b, "over one fraction")],
+        (posterior_with_alpha_bar_for_alpha, "where alpha belongs"),
+        (posterior_in_64_bits, "to the dtype"), (posterior_by_a_and_b, "over one fraction")],
     "predict_x0": [
         (x0_with_plus, "needs a minus"), (x0_not_divided, "divide by that root"),
         (x0_divided_by_the_square, "square ROOT"), (x0_without_brackets, "mind the brackets"),
@@ -1004,6 +1028,7 @@ WRONG = {
         (mixture_of_the_wrong_axis, "runs over the points"),
         (mixture_not_squared, "must be squared"), (mixture_not_divided, "by the variance v"),
         (mixture_with_v_squared, "not squared"), (mixture_of_clean_means, "clean means"),
+        (mixture_near_clean_means, "distances are to the clean means"),
         (mixture_weighted_mean, "Two steps are left"),
         (mixture_divided_by_the_root, "not by its root")],
     "ddpm_step": [
@@ -1022,7 +1047,8 @@ WRONG = {
         (weight_without_alpha, "alpha below the line"), (weight_with_beta_once, "squared"),
         (weight_of_all_steps, "Step 0"), (weight_of_ones, "divergence of two Gaussians"),
         (weight_one_too_early, "One entry too early"), (weight_not_squared, "whole difference"),
-        (weight_with_sigma_to_the_fourth, "below the line once")],
+        (weight_with_sigma_to_the_fourth, "below the line once"),
+        (weight_with_the_deviation, "without a root")],
     "l_simple": [
         (loss_with_another_target, "not the `eps`"), (loss_with_another_input, "not the `eps`"),
         (loss_on_x0, "not x0"), (loss_with_a_part_of_T, "not a part of T"),
