@@ -48,11 +48,12 @@ def scene_figures(one: Scene, ids: np.ndarray, categories: tuple[str, ...] = POS
     return first_figures(keypoints(one, ids)[asked])
 
 
-def figure_words(one: Scene, ids: np.ndarray, categories: tuple[str, ...] = POSABLE) -> list[str]:
-    """The categories of these figures, in their order."""
-    return [thing.category for thing, counts in
-            zip(one.things, counting(keypoints(one, ids)), strict=True)
-            if counts and thing.category in categories][:MAX_THINGS]
+def figure_numbers(one: Scene, ids: np.ndarray,
+                   categories: tuple[str, ...] = POSABLE) -> list[int]:
+    """Which of the scene's things these figures are, in their order."""
+    counts = counting(keypoints(one, ids))
+    return [i for i, thing in enumerate(one.things)
+            if counts[i] and thing.category in categories][:MAX_THINGS]
 
 
 def record_figures(one: Record) -> Tensor:

@@ -16,7 +16,7 @@ from .. import latent, weights
 from ..datasets.grounding_inputs import (
     as_keypoints,
     crop_features,
-    figure_words,
+    figure_numbers,
     scene_figures,
     semantic_numbers,
 )
@@ -35,9 +35,9 @@ from ..metrics import (
     seen_box,
     share,
 )
-from ..referee import BACKGROUND, judge_boxes, judge_poses, judge_positions, point_boxes
-from ..world import captions, render, scene, seeds
-from ..world.scene import Scene
+from ..referee import BACKGROUND, judge_boxes, judge_poses, judge_positions
+from ..world import boxes, captions, render, scene, seeds
+from ..world.scene import MAX_THINGS, Scene
 from ..world.vocabulary import BASE, CATEGORIES, KEYPOINTS, POSABLE, STUFF
 from .autoencoder import reconstruct
 from .grounding import Held
@@ -79,19 +79,21 @@ def ungrounded(parts: TextToImage, texts: list[str], **options) -> Tensor:
 class HeldFigures:
     """Held-out scenes with figures: captions, key points (n,6,17,3), renders x (n,3,128,128).
 
-    Beside them the number of each figure's category, (n,6), in the order of CATEGORIES.
+    Beside them the number of each figure's category, (n,6), in the order of CATEGORIES, and its
+    visible box, boxes_xyxy (n,6,4).
     """
 
     captions: list[str]
     points: Tensor
     x: Tensor
     category: Tensor
+    boxes_xyxy: Tensor
 
     @classmethod
     def of(cls, count: int, split: str = "grounding-test",
            categories: tuple[str, ...] = POSED) -> "HeldFigures":
         """The first `count` scenes of a split that show a figure of these categories."""
-        texts, points, images, category = [], [], [], []
+        texts, points, images, category, places = [], [], [], [], []
         for one in map(scene, seeds(split, 40 * count)):
             if len(texts) == count:
                 break
@@ -102,17 +104,20 @@ class HeldFigures:
                     texts.append(captions(one)[0])
                     points.append(found)
                     images.append(drawn.image)
-                    words = figure_words(one, drawn.ids, categories)
-                    category.append(torch.tensor([CATEGORIES.index(w) for w in words] +
-                                                 [-1] * (found.shape[0] - len(words))))
+                    shown = figure_numbers(one, drawn.ids, categories)
+                    category.append(torch.tensor(
+                        [CATEGORIES.index(one.things[i].category) for i in shown] +
+                        [-1] * (MAX_THINGS - len(shown))))
+                    places.append(torch.zeros(MAX_THINGS, 4))
+                    places[-1][:len(shown)] = torch.from_numpy(boxes(one, drawn.ids)[shown])
         return cls(texts, torch.stack(points), to_model(torch.from_numpy(np.stack(images))),
-                   torch.stack(category))
+                   torch.stack(category), torch.stack(places))
 
     def other_wishes(self) -> dict[str, "HeldFigures"]:
         """The next picture's skeletons, and each figure in another one's pose where it stands."""
         return {"another pose": self.another_pose(),
-                "exchanged": replace(self, points=self.points.roll(-1, 0),
-                                     category=self.category.roll(-1, 0))}
+                "exchanged": replace(self, **{name: getattr(self, name).roll(-1, 0) for name in
+                                              ("points", "category", "boxes_xyxy")})}
 
     def another_pose(self) -> "HeldFigures":
         """Each figure has its place and size, and the pose of the next: what place alone gives."""
@@ -152,11 +157,12 @@ class HeldFigures:
 def pose_figures(x: Tensor, held: HeldFigures) -> dict:
     """PCK and OKS-AP of pictures of held-out skeletons; `arms`: elbows and wrists, PCK at .1.
 
-    `category`: how often the crop referee names a figure as it was asked for.
+    `category`: how often the crop referee names a figure, in its box, as it was asked for.
     """
     rows, true, found, sure = held.seen(x)
-    named, _ = judge_boxes(weights.load("referee-crop"), x, point_boxes(true), rows)
-    right = named == held.category[held.category >= 0]
+    asked = held.category >= 0
+    named, _ = judge_boxes(weights.load("referee-crop"), x, held.boxes_xyxy[asked], rows)
+    right = named == held.category[asked]
     mine = [rows == i for i in range(len(held.captions))]
     ap = keypoint_precision([(sure[m], found[m]) for m in mine], [true[m] for m in mine])
     every, arms = right_points(found, true), right_points(found, true, .1, ARMS)
