@@ -151,7 +151,11 @@ def expect_trajectory(got, want: list, message: str, mistakes: dict) -> float:
     if len(got) != len(want):
         raise Wrong(f"{len(got)} steps came, expected {len(want)}: yield after every step, once.")
     if [int(t) for t, _ in got] != [t for t, _ in want]:
-        raise Wrong(f"the steps are {[int(t) for t, _ in got]}, expected {[t for t, _ in want]}.")
+        raise Wrong(f"the steps are {[int(t) for t, _ in got]}, expected {[t for t, _ in want]}: "
+                    "those of the loop, at which the network is asked.")
+    if len(got) > 1 and got[0][1] is got[-1][1]:
+        raise Wrong("every step yields the same tensor, changed in place, and the caller's start "
+                    "with it. Let each step make a new one.")
     expect_close(got[-1][1], want[-1][1], message, mistakes=mistakes)
     return max(expect_close(x, y, message) for (_, x), (_, y) in zip(got, want, strict=True))
 
@@ -170,7 +174,13 @@ def careless(xT: torch.Tensor, steps: list[int], aim=lambda t: t - 3, ask=lambda
 
 def loop_mistakes(xT: torch.Tensor, steps: list[int]) -> dict[str, torch.Tensor]:
     """Where typical wrong loops over these steps end, by their message."""
+    def listed(t):
+        return torch.full_like(t, [*steps[1:], -1][steps.index(int(t[0]))])
     return {
+        "This aims at the next step of the list. As in diffusers it is t - T // steps, which may "
+        "be another.": careless(xT, steps, listed),
+        "This is the picture from before the step: first the step, then yield.":
+            careless(xT, steps[:-1]),
         "This aims one step down each time. It leaves t for t - T // steps, or the trajectory ends "
         "before the noise is gone.": careless(xT, steps, lambda t: t - 1),
         "The network was asked about the step aimed at; it must be told the level of the picture "
@@ -311,7 +321,7 @@ def invert(attempt):
     got = attempt(bent, x0.clone(), COARSE, 3, True, "trailing", 0, END)
     error = expect_trajectory(got, want,
                               "Each turn: predict eps at the step aimed at, then ddim_ascend "
-                              "to it.", mistakes)
+                              "to it from t - T // steps, in the list or not.", mistakes)
     part = attempt(bent, x0.clone(), COARSE, 5, upto=2)
     expect_trajectory(part, list(reference.invert(bent, x0, COARSE, 5, upto=2)),
                       "With `upto` the trajectory is the "

@@ -341,6 +341,16 @@ def aims_at_the_next_visited(model, xT, schedule, steps, eta=0., generator=None,
         yield step, xt
 
 
+def changes_in_place(model, xT, *args, **named):
+    for t, x in reference.sample(model, xT, *args, **named):
+        yield t, xT.copy_(x)
+
+
+def yields_the_step_reached(model, xT, schedule, steps, *args, **named):
+    for t, x in reference.sample(model, xT, schedule, steps, *args, **named):
+        yield t - schedule.T // steps, x
+
+
 def yields_pictures_only(*args, **named):
     for _, x in reference.sample(*args, **named):
         yield x
@@ -679,7 +689,8 @@ WRONG = {
         (sampler(forget=True), "starts from xT again"), (sampler(seeded=False), "`generator`"),
         (sampler(always=True), "no noise may be drawn"),
         (sampler(last_only=True), "yield after every"),
-        (aims_at_the_next_visited, "ddim_step to t - T // steps"),
+        (aims_at_the_next_visited, "the next step of the list"),
+        (changes_in_place, "changed in place"), (yields_the_step_reached, "those of the loop"),
         (sampler(cut=lambda visited, last: visited), "`last` is ignored"),
         (sampler(cut=starts_after_so_many), "takes the others"),
         (sampler(cut=takes_the_first), "takes the others"),
@@ -694,7 +705,7 @@ WRONG = {
         (sampler(once=True), "fresh at each"),
         (yields_a_step_a_picture, "the one number"),
         (yields_the_picture_first, "step first, then the picture"),
-        (yields_pictures_only, "a pair"), (yields_before_the_step, "ddim_step to t - T // steps"),
+        (yields_pictures_only, "a pair"), (yields_before_the_step, "before the step"),
         (lambda *args, **named: None, "nothing was yielded")],
     "slerp": [
         (straight, "too short"), (stretched, "right direction only in the middle"),
