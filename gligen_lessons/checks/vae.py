@@ -61,6 +61,10 @@ def kl_slips(mean, logvar) -> dict[str, torch.Tensor]:
             total(mean**2 + logvar.exp() - 1 + logvar),
         "The -1 comes once for each number of the code, not once for each picture.":
             total(mean**2 + logvar.exp() - logvar) - .5,
+        "log sigma^2 is missing. Without it a narrow cloud costs nothing.":
+            total(mean**2 + logvar.exp() - 1),
+        "Only half of the logarithm is here: inside the bracket stands log sigma^2, whole.":
+            total(mean**2 + logvar.exp() - 1 - logvar / 2),
         "The middle term: E (z - mean)^2 is the variance, which cancels, so it gives -1/2.":
             total(mean**2 - logvar)}
 
@@ -114,6 +118,8 @@ def edge_mistakes(x_hat, x) -> dict[str, torch.Tensor]:
     off = x_hat - x
     apart = torch.stack([a - b for a, b in zip(edge_sums(x_hat), edge_sums(x), strict=True)])
     signed = torch.stack([off.diff(dim=k).sum((1, 2, 3)) for k in (2, 3)])
+    sizes = sum((x_hat.diff(dim=k).abs() - x.diff(dim=k).abs()).abs().sum((1, 2, 3))
+                for k in (2, 3))
     padded = sum(F.pad(off, (0, k == 3, 0, k == 2)).diff(dim=k).abs().sum((1, 2, 3))
                  for k in (2, 3))
     return {
@@ -123,6 +129,9 @@ def edge_mistakes(x_hat, x) -> dict[str, torch.Tensor]:
             sum(off.diff(dim=k).abs().sum((1, 2, 3)) for k in (1, 2)),
         "Neighbours of |off| are compared. Take the differences of `off` itself, then their "
         "absolute values.": sum(edge_sums(off.abs())),
+        "The edges keep their signs and cancel: take absolute values.": signed.sum(0),
+        "This compares how strong the two pictures' edges are. Take those of the difference.":
+            sizes,
         "The differences of neighbours are summed before their absolute value, and cancel.":
             signed.abs().sum(0),
         "The two pictures' edges are summed first and then compared. Take the edges of their "
@@ -185,6 +194,15 @@ class TwoLines(torch.nn.Module):
         return 1.3 * F.interpolate(z, scale_factor=2) - .2
 
 
+def same_slope(told, want, weight) -> None:
+    """Raise Wrong unless the loss has the right gradient in the weight of the encoder."""
+    if not getattr(told, "requires_grad", False):
+        raise Wrong("no gradient reaches the model: no .item(), .detach() or no_grad here.")
+    slopes = [torch.autograd.grad(v, weight, allow_unused=True)[0] for v in (told, want)]
+    expect_close(slopes[0], slopes[1], "The value is right, its gradient in the encoder is not: "
+                 "error and KL must both reach it. No .detach() or no_grad on the way.")
+
+
 @exercise("gligen_lessons.vae:vae_loss")
 def vae_loss(attempt):
     """With a model of one weight, whose codes have a fourth of the numbers."""
@@ -223,8 +241,7 @@ def vae_loss(attempt):
         raise Wrong(f"shape {tuple(told.shape)}; a loss is one number: the mean over the batch.")
     miss = expect_close(told, want, "Encode, draw, decode; the mean of error plus kl_weight "
                         "times KL, over the numbers of one picture.", mistakes=mistakes)
-    if not getattr(told, "requires_grad", False):
-        raise Wrong("no gradient reaches the model: no .item(), .detach() or no_grad here.")
+    same_slope(told, reference.vae_loss(model, x, eps, weight), model.weight)
     return f"weighs error and KL, {told.detach():.3f} here (off by {miss:.0e})"
 
 

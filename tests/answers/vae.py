@@ -118,6 +118,14 @@ def kl_with_a_variance_in_the_middle(mean, logvar):
     return (-logvar / 2 - variance / 2 + (mean**2 + variance) / 2).flatten(1).sum(1)
 
 
+def kl_without_the_logarithm(mean, logvar):
+    return .5 * (mean**2 + logvar.exp() - 1).flatten(1).sum(1)
+
+
+def kl_with_half_a_logarithm(mean, logvar):
+    return .5 * (mean**2 + logvar.exp() - 1 - logvar / 2).flatten(1).sum(1)
+
+
 def kl_the_other_way_round(mean, logvar):
     variance = logvar.exp()
     return .5 * ((1 + mean**2) / variance - 1 + logvar).flatten(1).sum(1)
@@ -211,6 +219,17 @@ def error_with_edges_that_cancel(x_hat, x):
 def error_between_edge_sums(x_hat, x):
     sums = ((v.diff(dim=k).abs().flatten(1).sum(1) for v in (x_hat, x)) for k in (2, 3))
     return error_without_edges(x_hat, x) + .5 * sum((a - b).abs() for a, b in sums)
+
+
+def error_with_signed_edges(x_hat, x):
+    off = x_hat - x
+    return off.abs().sum((1, 2, 3)) + .5 * sum(off.diff(dim=k).sum((1, 2, 3)) for k in (2, 3))
+
+
+def error_between_strengths_of_edges(x_hat, x):
+    edges = sum((x_hat.diff(dim=k).abs() - x.diff(dim=k).abs()).abs().sum((1, 2, 3))
+                for k in (2, 3))
+    return (x_hat - x).abs().sum((1, 2, 3)) + .5 * edges
 
 
 def error_with_a_quarter_of_the_edges(x_hat, x):
@@ -348,6 +367,18 @@ def loss_by_l1(model, x, eps, kl_weight):
 def loss_for_each_picture(model, x, eps, kl_weight):
     error, cost, _ = parts_of(model, x, eps)
     return (error + kl_weight * cost) / x[0].numel()
+
+
+def loss_with_a_code_cut_off(model, x, eps, kl_weight):
+    mean, logvar = model.encode(x)
+    z = reference.reparameterise(mean, logvar, eps).detach()
+    error = reference.reconstruction_error(model.decode(z), x)
+    return (error + kl_weight * reference.kl(mean, logvar)).mean() / x[0].numel()
+
+
+def loss_with_a_kl_cut_off(model, x, eps, kl_weight):
+    error, cost, _ = parts_of(model, x, eps)
+    return (error + kl_weight * cost.detach()).mean() / x[0].numel()
 
 
 def loss_as_a_number(model, x, eps, kl_weight):
@@ -650,6 +681,8 @@ WRONG = {
         (kl_with_the_logarithm_turned, "sign of the logarithm"),
         (kl_with_one_one, "once for each number"),
         (kl_with_a_variance_in_the_middle, "The middle term"),
+        (kl_without_the_logarithm, "log sigma^2 is missing"),
+        (kl_with_half_a_logarithm, "half of the logarithm"),
         (kl_the_other_way_round, "other way round"), (kl_of_each_number, "has shape")],
     "reconstruction_error": [
         (error_without_edges, "edges are missing"), (error_with_whole_edges, "count half"),
@@ -661,6 +694,8 @@ WRONG = {
         (error_with_padded_differences, "compared with zeros"),
         (error_over_channels, "compares colours"), (error_with_edges_of_sizes, "of |off|"),
         (error_with_edges_that_cancel, "and cancel"),
+        (error_with_signed_edges, "keep their signs"),
+        (error_between_strengths_of_edges, "how strong"),
         (error_with_a_quarter_of_the_edges, "a quarter"),
         (error_halved, "Only the edges count half"), (error_with_a_diff_of_a_diff, "One diff"),
         (error_of_means, "unequal counts"),
@@ -677,7 +712,9 @@ WRONG = {
         (loss_divided_by_the_batch, "the whole batch"),
         (loss_with_the_kl_of_the_draw, "`kl` got the drawn code"),
         (loss_with_noise_of_its_own, "noise was drawn"), (loss_by_l1, "edges and all"),
-        (loss_for_each_picture, "one number"), (loss_as_a_number, "no gradient")],
+        (loss_for_each_picture, "one number"), (loss_as_a_number, "no gradient"),
+        (loss_with_a_code_cut_off, "must both reach it"),
+        (loss_with_a_kl_cut_off, "must both reach it")],
     "forward": [
         (encoder_without_mid_block, "mid_block is missing"),
         (encoder_silu_first, "before the norm"),
