@@ -136,6 +136,23 @@ def bar_chart(values: Mapping[str, float], ylabel: str = "", title: str = "") ->
     return figure
 
 
+def intervals(rows: Mapping[str, Sequence[float]], xlabel: str = "",
+              groups: Sequence[int] = ()) -> Picture:
+    """Named values with their intervals, (value, low, high) each, from top to bottom.
+
+    Rows of one group have one colour; without groups all have.
+    """
+    figure = Picture(6.4, .28 * len(rows) + .8, palette=64)
+    ax = _panel(figure, xlabel, "", "")
+    for k, (value, low, high) in enumerate(rows.values()):
+        colour = COLOURS[groups[k] if len(groups) else 0]
+        ax.plot([low, high], [k, k], color=colour, lw=3, alpha=.6, solid_capstyle="butt")
+        ax.plot(value, k, "o", color=colour)
+    ax.set_yticks(range(len(rows)), list(rows))
+    ax.invert_yaxis()
+    return figure
+
+
 def points(panels: Mapping[str, torch.Tensor], limit: float = 2.4,
            means: torch.Tensor | None = None, lines: bool = False,
            labels: Sequence[torch.Tensor] | None = None) -> Picture:

@@ -133,6 +133,15 @@ def test_a_cell_shows_what_a_saved_file_holds():
     assert off.mean() < .5 and len(np.unique(few.reshape(-1, 3), axis=0)) <= 64
 
 
+def test_intervals_stand_from_top_to_bottom_and_groups_have_a_colour():
+    ax, = show.intervals({"a": (.5, .2, .7), "b": (0, 0, 0), "c": (1, .9, 1)}, "x", [0, 1, 0]).axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b", "c"]
+    assert ax.yaxis_inverted() and ax.get_xlabel() == "x"
+    first, dot, *_, last, _ = ax.lines
+    assert list(first.get_xdata()) == [.2, .7] and list(dot.get_xdata()) == [.5]
+    assert first.get_color() == last.get_color() != ax.lines[2].get_color()
+
+
 def test_milestones_show_each_kept_picture_under_its_step():
     file = io.BytesIO()
     Image.fromarray(np.full((4, 6, 3), 90, np.uint8)).save(file, "PNG")

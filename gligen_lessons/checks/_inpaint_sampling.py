@@ -96,8 +96,8 @@ def trajectory(z0: Tensor, mask: Tensor, seed: int, *, keep: str = "before", ren
             eps = drawn() if renew or eps is None else eps
             known = q_sample(z0, (t + level).clamp(min=0), eps, NOISE)
         seen = zt if keep in ("never", "after") else known * mask + zt * (1 - mask)
-        zt = zt if keep == "seen" else seen
-        zt = ddim_step(a_prediction(seen, t), zt, t, t - down, NOISE, end=end)
+        read, zt = zt if keep == "late" else seen, zt if keep == "seen" else seen
+        zt = ddim_step(a_prediction(read, t), zt, t, t - down, NOISE, end=end)
         if keep == "after":
             zt = known * mask + zt * (1 - mask)
         found.append(zt)
@@ -118,6 +118,8 @@ def mistakes(z0: Tensor, mask: Tensor, seed: int) -> dict[str, tuple]:
         "put it back before the prediction.": trajectory(*told, keep="after"),
         "The prediction saw the blended latent, but the step goes down from the old zt: blend "
         "first, then use the result for both.": trajectory(*told, keep="seen"),
+        "The prediction is made from the old zt, before what is kept is put back: blend first, then "
+        "predict.": trajectory(*told, keep="late"),
         "All steps put back the same noise. Draw it again before each.": trajectory(*told,
                                                                                    renew=False),
         "The generators are made anew at each step, so what is put back gets the start's noise "

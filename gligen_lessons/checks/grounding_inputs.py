@@ -212,8 +212,8 @@ def image_features(attempt):
     want = 28.7 * back / back.norm(dim=1, keepdim=True)
     inverse = unit @ torch.linalg.pinv(p).T
     mistakes = {
-        "The norm is left as it comes. The original sets it to 28.7, about that of a phrase.": back,
-        "The norm is 1. The original sets it to 28.7, about that of a phrase.": want / 28.7,
+        "The norm is left as it comes. The original sets it to 28.7 for every picture.": back,
+        "The norm is 1. The original sets it to 28.7 for every picture.": want / 28.7,
         "Each embedding keeps its own norm times 28.7: divide by the norm AFTER the projection "
         "too.": 28.7 * back,
         "This leads back by the inverse. The original takes the transpose: `unit @ "

@@ -41,6 +41,10 @@ def up_when_outward(edge, round_outward):
     return edge.ceil() if round_outward else edge.floor()
 
 
+def one_more_when_outward(edge, round_outward):
+    return edge.floor() + round_outward
+
+
 def by_the_hints(boxes, side, round_outward=False):
     masks = torch.ones(len(boxes), 1, side, side)
     for i, found in enumerate(boxes):
@@ -301,9 +305,11 @@ def sampler(keep="before", renew=True, end=None, each=True, level=0, down=None, 
             t = torch.full((len(zt),), step)
             if keep != "never":
                 eps = drawn() if renew or eps is None else eps
-            if keep in ("before", "at last"):
+            before = zt
+            if keep in ("before", "at last", "late"):
                 zt = reference.blend_known(zt, z0, mask, (t + level).clamp(min=0), eps, schedule)
             seen = reference.blend_known(zt, z0, mask, t, eps, schedule) if keep == "seen" else zt
+            seen = before if keep == "late" else seen
             with torch.set_grad_enabled(not free):
                 eps_hat = model(seen, t)
             t_prev = t - (down or schedule.T // len(visited))
@@ -474,6 +480,7 @@ WRONG = {
         (cutter(sizes=True), "left, top, width, height"), (cutter(only_last=True), "only the last"),
         (cutter(all_=True), "boxes of all"), (cutter(channel=False), "with a channel"),
         (cutter(high=lambda edge, _: edge.floor()), "makes no difference"),
+        (cutter(high=one_more_when_outward), "one cell too far"),
         (cutter(high=up_when_outward), "take off 1e-4"), (cutter(checked=False), "left edge lies")],
     "expand_conv_in": [
         (widener(apart=True), "another network"), (widener(returned=False), "returned None"),
@@ -532,7 +539,8 @@ WRONG = {
         (loss_of(noised=in_64_bits), "bring alpha_bar")],
     "inpaint_steps": [
         (sampler(keep="never"), "nothing is put back"), (sampler(keep="after"), "AFTER each step"),
-        (sampler(keep="seen"), "from the old zt"),
+        (sampler(keep="seen"), "goes down from the old zt"),
+        (sampler(keep="late"), "is made from the old zt"),
         (sampler(renew=False), "draw it again"), (sampler(anew=True), "the start's noise again"),
         (sampler(end=1.), "ends at alpha_bar[0]"),
         (sampler(each=False), "one generator draws"), (sampler(count=False), "begin from one seed"),
