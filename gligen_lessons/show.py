@@ -149,7 +149,7 @@ def intervals(rows: Mapping[str, Sequence[float]], xlabel: str = "",
         ax.plot([low, high], [k, k], color=colour, lw=3, alpha=.6, solid_capstyle="butt")
         ax.plot(value, k, "o", color=colour)
     ax.set_yticks(range(len(rows)), list(rows))
-    ax.invert_yaxis()
+    ax.set_ylim(len(rows) - .4, -.6)
     return figure
 
 

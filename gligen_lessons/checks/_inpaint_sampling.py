@@ -118,8 +118,8 @@ def mistakes(z0: Tensor, mask: Tensor, seed: int) -> dict[str, tuple]:
         "put it back before the prediction.": trajectory(*told, keep="after"),
         "The prediction saw the blended latent, but the step goes down from the old zt: blend "
         "first, then use the result for both.": trajectory(*told, keep="seen"),
-        "The prediction is made from the old zt, before what is kept is put back: blend first, then "
-        "predict.": trajectory(*told, keep="late"),
+        "The prediction is made from the old zt, before what is kept is put back: blend first, "
+        "then predict.": trajectory(*told, keep="late"),
         "All steps put back the same noise. Draw it again before each.": trajectory(*told,
                                                                                    renew=False),
         "The generators are made anew at each step, so what is put back gets the start's noise "

@@ -66,8 +66,8 @@ def masks_from_boxes(attempt):
                          mistakes=mistakes)
     wide = {"`round_outward` makes no difference here: with it, right and lower ends go up.":
                 holed(boxes),
-            "With `round_outward` an end on the edge of a cell goes one cell too far: `.ceil()`, not "
-            "one more than what is cut down.": holed(boxes, high=lambda x: x.floor() + 1),
+            "With `round_outward` an end on the edge of a cell goes one cell too far: `.ceil()`, "
+            "not one more than what is cut down.": holed(boxes, high=lambda x: x.floor() + 1),
             "With `round_outward` all four edges go up; left and upper ones stay cut down.":
                 holed(boxes, torch.ceil, torch.ceil)}
     expect_close(attempt(boxes, SIDE, round_outward=True), holed(boxes, high=torch.ceil), "With "
