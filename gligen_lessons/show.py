@@ -147,7 +147,7 @@ def intervals(rows: Mapping[str, Sequence[float]], xlabel: str = "",
     for k, (value, low, high) in enumerate(rows.values()):
         colour = COLOURS[groups[k] if len(groups) else 0]
         ax.plot([low, high], [k, k], color=colour, lw=3, alpha=.6, solid_capstyle="butt")
-        ax.plot(value, k, "o", color=colour)
+        ax.plot(value, k, "o", color=colour, clip_on=False)
     ax.set_yticks(range(len(rows)), list(rows))
     ax.set_ylim(len(rows) - .4, -.6)
     return figure
