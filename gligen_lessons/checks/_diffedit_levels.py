@@ -159,7 +159,7 @@ def walked(levels: list[Tensor], mask: Tensor, *, shift: int = 0, visited=tuple(
                 zt = (1 - mask) * zt + mask * kept
             if blend == "at last" and left == 0:
                 zt = mask * zt + (1 - mask) * kept
-            found.append(zt)
+            found.append(mask * zt + (1 - mask) * kept if blend == "shown" else zt)
     return tuple(found)
 
 
@@ -177,6 +177,10 @@ def bad_walks(levels: list[Tensor], mask: Tensor) -> dict[str, tuple]:
             walked(levels, mask, blend="never"),
         "The outside is put back before the step only, so the end is not z_0 there.":
             walked(levels, mask, blend="before"),
+        "The outside is put back in what is yielded, and the loop goes on without it: put it back "
+        "into zt.": walked(levels, mask, blend="shown"),
+        "The levels are paired from the clean end. The first step down reaches the level below the "
+        "last: levels[-2::-1].": walked([*levels[-2::-1], levels[-1]], mask),
         "The outside is put back only at the end: put it back after EACH step.":
             walked(levels, mask, blend="at last"),
         "It starts from z_0. Start from the last level, the noisiest.":

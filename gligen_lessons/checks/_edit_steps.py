@@ -45,7 +45,7 @@ def pair() -> tuple:
 
 def edit_trajectory(parts, models: list[Callable], zt: Tensor, control, local=None, *, index=int,
                end: float = END, offset: int = 1, chosen=int, kept=lambda seen, new: seen + new,
-               first=lambda start: start, order: str = "after", rows: slice | None = None,
+               first=lambda start: start, turned: bool = False, rows: slice | None = None,
                controlled: bool = True, layers: Callable = reference.attentions) -> list:
     """The loop of Prompt-to-Prompt, with a mistake in one place."""
     yielded, seen, words = [], 0., cross_attentions(parts.unet) if local else {}
@@ -62,7 +62,7 @@ def edit_trajectory(parts, models: list[Callable], zt: Tensor, control, local=No
             seen = kept(seen, token_maps(maps, local.side)[part])
         if local and i >= first(int(local.start * STEPS)):
             inside = reference.blend_mask(seen, local.words, 8, local.threshold)
-            moved = reference.blend(moved, inside)
+            moved = reference.blend(moved, ~inside if turned else inside)
         zt = moved
         yielded.append((step, zt))
     return yielded
@@ -96,6 +96,8 @@ def edit_mistakes(given: tuple, local=None) -> dict[str, Tensor]:
                 ends(first=lambda start: 0),
             "The blend begins a step late: from int(local.start * steps) on, that step too.":
                 ends(first=lambda start: start + 1),
+            "The blend is turned round: `blend` puts the bases back where `inside` is False.":
+                ends(turned=True),
             "The maps of the half without caption were taken: the last rows have the captions.":
                 ends(rows=slice(0, 2))}
     return found

@@ -147,6 +147,8 @@ def word_schedule(attempt):
             schedule_table((5, 9), (1, 8), tokens=[2]),
         "The word is on in its window AND where the default is: clear its columns first.":
             schedule_table((1, 9), (1, 8)),
+        "The default reaches the words' tokens only. It counts for all n: the start token and "
+        "those behind the words too.": want * torch.tensor([0., 1, 1, 1, 1, 0]),
         "The default is ignored.": schedule_table((5, 9), (0, 0)),
         "Rows are steps and columns are tokens.": want.T}
     error = expect_close(attempt(9, dict(CROSS), WORDS, 6), want, "Zeros; for each word "
@@ -223,14 +225,15 @@ def reweight(attempt):
 
 def masked(maps: Tensor, words: Tensor, size: int, threshold: float = .3, *, pool: int = 3,
            over=(1, 2, 3), mode: str = "nearest", join=torch.logical_or,
-           limit=None) -> Tensor:
+           limit=None, gather=torch.sum, late: bool = False, alternate: bool = False) -> Tensor:
     """The mask of local blend, with a mistake in one place."""
-    heat = (maps * words[..., None, None]).sum(1, keepdim=True)
-    heat = F.max_pool2d(heat, pool, stride=1, padding=pool // 2)
+    heat = gather(maps * words[..., None, None], 1, keepdim=True)
+    heat = heat if late else F.max_pool2d(heat, pool, stride=1, padding=pool // 2)
     smooth = {"align_corners": False} if mode == "bilinear" else {}
     heat = F.interpolate(heat, size=(size, size), mode=mode, **smooth)
-    peak = heat.amax(over, keepdim=True) if limit is None else limit
-    return join(*(heat > threshold * peak).chunk(2))
+    heat = F.max_pool2d(heat, pool, stride=1, padding=pool // 2) if late else heat
+    inside = heat > threshold * (heat.amax(over, keepdim=True) if limit is None else limit)
+    return join(*((inside[::2], inside[1::2]) if alternate else inside.chunk(2)))
 
 
 @exercise("gligen_lessons.prompt2prompt:blend_mask")
@@ -238,8 +241,20 @@ def blend_mask(attempt):
     """Two pairs, each picture's maps of another size of values; four words, some chosen."""
     maps = torch.rand(4, 4, 8, 8) ** 8 * torch.tensor([1., 3, .2, 9]).view(-1, 1, 1, 1)
     words = torch.tensor([[0., 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
-    want, everything = masked(maps, words, 16, .6), torch.ones_like(words)
-    mistakes = {
+    got, want = attempt(maps.clone(), words, 16, .6), masked(maps, words, 16, .6)
+    expect_close(got, want, "Sum the words' maps, max-pool, enlarge, compare with threshold times "
+                 "the picture's largest value, unite.", mistakes=bad_masks(maps, words))
+    expect_close(attempt(maps, words, 16), masked(maps, words, 16), "The threshold is .3 by "
+                 "default.")
+    none = words * torch.tensor([[0.], [1], [1], [1]])
+    expect_close(attempt(maps, none, 16), masked(maps, none, 16), "A caption without a chosen word "
+                 "has a map of 0 and lets nothing change: 0 is not above (`>`) 0.")
+    return f"marks {int(want.sum())} of {want.numel()} places"
+
+
+def bad_masks(maps: Tensor, words: Tensor) -> dict[str, Tensor]:
+    """What masks at 16 pixels and .6 come to that do one thing wrong, by their message."""
+    return {
         "The maps were not widened: a max-pool of 3 x 3 with stride 1 does it.":
             masked(maps, words, 16, .6, pool=1),
         "They were widened too far: 3 x 3.": masked(maps, words, 16, .6, pool=5),
@@ -254,15 +269,13 @@ def blend_mask(attempt):
             masked(maps, words, 16, .6, join=lambda base, edited: edited),
         "Only the base captions' words count.":
             masked(maps, words, 16, .6, join=lambda base, edited: base),
-        "All words are in it: multiply by `words` first.": masked(maps, everything, 16, .6),
+        "All words are in it: multiply by `words` first.":
+            masked(maps, torch.ones_like(words), 16, .6),
+        "The largest over the words is taken; their maps are summed.":
+            masked(maps, words, 16, .6, gather=torch.amax),
+        "Widened after enlarging: that is less than a cell. The max-pool comes first.":
+            masked(maps, words, 16, .6, late=True),
+        "Captions are paired alternately: all bases come first, `.chunk(2)`.":
+            masked(maps, words, 16, .6, alternate=True),
         "`threshold` is ignored.": masked(maps, words, 16, .3),
-        "The mask is upside down: True where the words live.": ~want}
-    got = attempt(maps.clone(), words, 16, .6)
-    expect_close(got, want, "Sum the words' maps, max-pool, enlarge, compare with threshold times "
-                 "the picture's largest value, unite.", mistakes=mistakes)
-    expect_close(attempt(maps, words, 16), masked(maps, words, 16), "The threshold is .3 by "
-                 "default.")
-    none = words * torch.tensor([[0.], [1], [1], [1]])
-    expect_close(attempt(maps, none, 16), masked(maps, none, 16), "A caption without a chosen word "
-                 "has a map of 0 and lets nothing change: 0 is not above (`>`) 0.")
-    return f"marks {int(want.sum())} of {want.numel()} places"
+        "The mask is upside down: True where the words live.": ~masked(maps, words, 16, .6)}

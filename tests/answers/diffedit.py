@@ -221,6 +221,13 @@ def blends_before(model, levels, mask, schedule, steps):
         yield step, zt
 
 
+def walks_on_unblended(model, levels, mask, schedule, steps):
+    walk = ddim.sample(model, levels[-1], schedule, steps, offset=1, last=len(levels) - 1,
+                       end=float(schedule.alpha_bar[0]))
+    for (step, zt), level in zip(walk, levels[-2::-1], strict=True):
+        yield step, torch.where(mask > .5, zt, level)
+
+
 def writes_into_levels(model, levels, mask, schedule, steps):
     for (step, zt), level in zip(diffedit.decode_masked(model, levels, mask, schedule, steps),
                                  levels[-2::-1], strict=True):
@@ -335,6 +342,8 @@ WRONG = {
         (walker(lambda zt, kept, mask: torch.where(mask > .5, kept, zt)), "changed places"),
         (walker(level=lambda left, levels: levels[0]), "as noisy as the inside"),
         (walker(lambda zt, kept, mask: zt), "Nothing is kept"),
+        (walks_on_unblended, "goes on without it"),
+        (walker(level=lambda left, levels: levels[len(levels) - 2 - left]), "the clean end"),
         (blends_before, "before the step only"), (walker(last=True), "after EACH step"),
         (walker(start=0), "starts from z_0"), (walker(ends=False), "alpha_bar[0]"),
         (walker(stride=1), "goes down by one"), (walker(all_=True), "walks all steps"),

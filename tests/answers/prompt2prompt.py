@@ -149,6 +149,15 @@ def scheduler(count=lambda steps: steps + 1, cut=int, from_=True, cleared=True, 
     return schedule
 
 
+def words_only(steps, cross, words, n):
+    given = cross if isinstance(cross, dict) else {"default_": cross}
+    table = torch.zeros(steps + 1, n)
+    for word, tokens in words:
+        start, stop = alignment.step_window(given.get(word, given.get("default_", 0.)), steps + 1)
+        table[start:stop, tokens] = 1
+    return table
+
+
 def by_rows(steps, cross, words, n):
     """Row by row, asking each token for its window."""
     given = cross if isinstance(cross, dict) else {"default_": cross}
@@ -205,15 +214,17 @@ def in_place(attention, scale):
 
 
 def masker(pool=3, over=(1, 2, 3), mode="nearest", join=lambda a, b: a | b, limit=None,
-           chosen=lambda words: words, fixed=None, upside_down=False, above=torch.gt):
+           chosen=lambda words: words, fixed=None, upside_down=False, above=torch.gt,
+           gather=torch.sum, late=False, halves=lambda inside: inside.chunk(2)):
     """A blend_mask with a mistake in one place."""
     def mask(maps, words, size, threshold=.3):
-        heat = (maps * chosen(words)[:, :, None, None]).sum(1)[:, None]
-        heat = F.max_pool2d(heat, pool, 1, pool // 2)
+        heat = gather(maps * chosen(words)[:, :, None, None], 1)[:, None]
+        heat = heat if late else F.max_pool2d(heat, pool, 1, pool // 2)
         smooth = {"align_corners": False} if mode == "bilinear" else {}
         heat = F.interpolate(heat, size=(size, size), mode=mode, **smooth)
+        heat = F.max_pool2d(heat, pool, 1, pool // 2) if late else heat
         top = heat.amax(over, keepdim=True) if limit is None else limit
-        inside = join(*above(heat, top * (fixed or threshold)).chunk(2))
+        inside = join(*halves(above(heat, top * (fixed or threshold))))
         return ~inside if upside_down else inside
     return mask
 
@@ -235,7 +246,7 @@ def by_shifting(maps, words, size, threshold=.3):
 
 def looper(control=True, index=int, model=int, end=None, offset=1, local=True, summed=True,
            waits=True, late=0, rows=None, free=True, once=False, layers=reference.attentions,
-           threshold=True):
+           threshold=True, turned=False):
     """An edit_steps with a mistake in one place."""
     def edit_steps(parts, models, zt, control_, blend=None):
         schedule, seen = parts.schedule, 0.
@@ -257,7 +268,7 @@ def looper(control=True, index=int, model=int, end=None, offset=1, local=True, s
                 if i >= int(blend.start * len(models)) + late or not waits:
                     least = {"threshold": blend.threshold} if threshold else {}
                     inside = reference.blend_mask(seen, blend.words, zt.shape[-1], **least)
-                    zt = reference.blend(zt, inside)
+                    zt = reference.blend(zt, ~inside if turned else inside)
             if not once or i == len(models) - 1:
                 yield step, zt
     return edit_steps
@@ -338,6 +349,7 @@ WRONG = {
         (scheduler(only_first=True), "first token"),
         (scheduler(cleared=False), "clear its columns"), (scheduler(rest=False), "is ignored"),
         (scheduler(turned=True), "columns are tokens"),
+        (words_only, "start token and those"),
         (scheduler(checked=False), "nothing was said")],
     "inject": [
         (lambda base, edited, mapper: moved(base, mapper), "its OWN map"),
@@ -372,6 +384,8 @@ WRONG = {
         (masker(join=lambda a, b: b), "edited captions' words count"),
         (masker(join=lambda a, b: a), "only the base"),
         (masker(chosen=torch.ones_like), "multiply by `words`"),
+        (masker(gather=torch.amax), "are summed"), (masker(late=True), "less than a cell"),
+        (masker(halves=lambda inside: (inside[::2], inside[1::2])), "alternately"),
         (masker(above=torch.ge), "0 is not above"), (masker(fixed=.3), "is ignored"),
         (masker(upside_down=True), "upside down")],
     "edit_steps": [
@@ -382,7 +396,7 @@ WRONG = {
         (looper(model=lambda i: 0), "model of its own"), (looper(end=1.), "ends at alpha_bar[0]"),
         (looper(offset=0), "are not moved"), (looper(local=False), "it is ignored"),
         (looper(late=1), "a step late"), (looper(summed=False), "sum them over"),
-        (looper(waits=False), "begins with the first"),
+        (looper(waits=False), "begins with the first"), (looper(turned=True), "turned round"),
         (looper(rows=slice(0, 2)), "half without caption"), (looper(free=False), "no_grad"),
         (looper(once=True), "after every step")],
     "fit_null": [
