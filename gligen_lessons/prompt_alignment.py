@@ -162,7 +162,7 @@ def word_schedule(steps: int, cross: Fraction | dict[str, Fraction], words: Word
     """
     given = cross if isinstance(cross, dict) else {"default_": cross}
     table = torch.zeros(steps + 1, n)
-    for word in sorted(given, key="default_".__ne__):           # the default goes first
+    for word in sorted(given, key=lambda w: w != "default_"):   # the default goes first
         start, stop = step_window(given[word], steps + 1)
         tokens = range(n) if word == "default_" else find(words, word)
         table[:, tokens] = 0
