@@ -16,7 +16,7 @@ from ..muon import groups
 from ..referee import CROP
 from ..world import scene
 from . import Recipe, seeded
-from .referee import LOOSE, RATE, Exhibits, empty_boxes, jitter
+from .referee import RATE, Exhibits, empty_boxes, jitter
 
 EMPTY = 6                                                 # one crop in so many shows no thing,
                                                           # and one more a picture of nothing
@@ -24,7 +24,7 @@ EMPTY = 6                                                 # one crop in so many 
 
 def referee_attributes(steps: int | None = None, batch: int = 48) -> Recipe:
     """The network that names ground, time, weather, style, and category, colour, pattern."""
-    steps = steps or 3_700
+    steps = steps or 3_200
     count = min(12_000, batch * steps)
     seen = Exhibits.of(count)
     rows, slots = visible_boxes(seen.data)
@@ -39,7 +39,7 @@ def referee_attributes(steps: int | None = None, batch: int = 48) -> Recipe:
         number = torch.arange(batch)
         pick, empty, spoilt = (torch.randint(len(rows), (batch,), generator=g),
                                number % EMPTY == 0, number % EMPTY == 1)
-        x, where = seen.shown(rows[pick], g), jitter(boxes[pick], g, LOOSE)
+        x, where = seen.shown(rows[pick], g), jitter(boxes[pick], g)
         where[empty] = empty_boxes(seen.data, rows[pick][empty], g)
         framed = x.clone()
         framed[spoilt] = seen.empty(rows[pick][spoilt], g)

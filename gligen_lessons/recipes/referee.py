@@ -38,10 +38,10 @@ from ..weights import load
 from ..world import scene
 from . import Recipe, seeded
 
-EMPTY, MORE_EMPTY = .2, .35                               # of a batch: pictures of nothing,
-HARD = ("blurred away", "smeared", "decoded noise")       # these kinds four times as often
+EMPTY, EMPTY_SCENES = .2, .35                             # of a batch: pictures of nothing,
+HARD = ("blurred away", "smeared")                        # these kinds four times as often
 RATE = 5e-3                                               # Muon's
-LOOSE, SHIFT = .15, .2                                    # of its size: how far a side may be off
+SHIFT = .2                                                # of its size: how far a side may be off
 OFF, PLACE = 10., .5                                      # weights of the pose judge's two losses
 
 
@@ -100,10 +100,10 @@ class Exhibits:
 
 def referee_crop(steps: int | None = None, batch: int = 80) -> Recipe:
     """The network that names what is in a box."""
-    steps = steps or 5_300
+    steps = steps or 4_100
     scenes = min(16_000, batch * steps)
     seen = Exhibits.of(scenes)
-    data, none = seen.data, round(MORE_EMPTY * batch)
+    data, none = seen.data, round(EMPTY * batch)
     rows, slots = torch.nonzero(data.category >= 0, as_tuple=True)
 
     def sample_batch(step: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -112,7 +112,7 @@ def referee_crop(steps: int | None = None, batch: int = 80) -> Recipe:
         row, slot = rows[pick], slots[pick]
         category, colour = data.category[row, slot], data.colour[row, slot]
         boxes = torch.from_numpy(data.renders.boxes_xyxy[row.numpy(), slot.numpy()])
-        boxes = jitter(boxes, g, LOOSE)
+        boxes = jitter(boxes, g)
         background = torch.arange(batch) % 6 == 0                  # a sixth are background
         boxes[background] = empty_boxes(data, row[background], g)
         hidden = (boxes[:, 2:] - boxes[:, :2]).amin(1) < .03       # nothing to see
@@ -143,7 +143,7 @@ def judge_recipe(name: str, model: torch.nn.Module, config: dict, scenes: int,
                  "groups": partial(groups, lr=RATE, adjust="match_rms_adamw")})
 
 
-def jitter(boxes: Tensor, generator: torch.Generator, part: float) -> Tensor:
+def jitter(boxes: Tensor, generator: torch.Generator, part: float = .06) -> Tensor:
     """Boxes (n,4) xyxy with every side moved by up to a part of the box."""
     size = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
     return boxes + part * size * (2 * torch.rand(boxes.shape, generator=generator) - 1)
@@ -174,7 +174,7 @@ def referee_scene(steps: int | None = None, batch: int = 40) -> Recipe:
     steps = steps or 6_600
     scenes = min(16_000, batch * steps)
     seen = Exhibits.of(scenes)
-    none = round(MORE_EMPTY * batch)
+    none = round(EMPTY_SCENES * batch)
 
     def sample_batch(step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         g = step_generator(2, step)
