@@ -11,6 +11,7 @@ from .. import bpe
 from .. import clip as reference
 from . import Wrong, exercise, expect_close
 from ._attention import causal_mask, dot_product_attention, split_heads  # noqa: F401
+from ._unet_parts import redrawn
 
 NO_UNIT = ("The vectors are not brought to length one: long ones would win whatever they say. "
            "Use `F.normalize(x, dim=-1)`.")
@@ -94,21 +95,53 @@ def merged(attempt):
     return f"joins pairs in {len(cases)} words"
 
 
-@exercise("gligen_lessons.clip:quick_gelu")
-def quick_gelu(attempt):
-    """On both sides of zero and far out."""
-    x = torch.tensor([[-30., -4., -1.3, -.2], [0., .7, 2.1, 25.]])
-    mistakes = {
-        "This is the exact GELU (or its tanh form). The quick one has a sigmoid.": F.gelu(x),
-        "The factor 1.702 is missing inside the sigmoid: this is the SiLU.": F.silu(x),
-        "This is only the gate. Multiply x by it.": torch.sigmoid(1.702 * x),
-        "The factor belongs inside the sigmoid, not in front.": 1.702 * F.silu(x),
-        "The factor belongs to x inside the sigmoid only: x itself stays as it is.":
-            1.702 * x * torch.sigmoid(1.702 * x),
-        "Divide nothing: x times the sigmoid of 1.702 x.": x * torch.sigmoid(x / 1.702)}
-    error = expect_close(attempt(x.clone()), x * torch.sigmoid(1.702 * x),
-                         "Compare with x times the sigmoid of 1.702 x.", mistakes=mistakes)
-    return f"is x sigmoid(1.702 x) at {x.numel()} points (largest difference {error:.0e})"
+LAYER = {"hidden_size": 12, "intermediate_size": 20, "num_attention_heads": 3,
+         "layer_norm_eps": 1e-5}
+
+
+@exercise("gligen_lessons.clip:EncoderLayer")
+def EncoderLayer(attempt):
+    """Two captions of five tokens, with weights far from where they start."""
+    net, x = redrawn(reference.EncoderLayer(LAYER, True)), torch.randn(2, 5, 12)
+    learner = attempt(LAYER, True)
+    learner.load_state_dict(net.state_dict())
+    given = x.clone()
+    with torch.no_grad():
+        error = expect_close(learner(given), net(x), "x plus attention of its normed copy; then "
+                             "that plus the MLP of its normed copy.",
+                             mistakes=wrong_layers(net, x))
+    if not torch.equal(given, x):
+        raise Wrong("the caller's x was changed: write `x = x + ...`, not `x += ...`.")
+    return f"agrees on 2 captions of 5 tokens (largest difference {error:.0e})"
+
+
+def wrong_layers(net, x) -> dict:
+    """Typical mistakes in a transformer's layer, with what they give."""
+    attend, think, norm1, norm2 = net.self_attn, net.mlp, net.layer_norm1, net.layer_norm2
+    y = x + attend(norm1(x))                                    # (b,n,d), the first half
+    normed, bare = norm1(x) + attend(norm1(x)), x + attend(x)
+    answer, after = x + norm1(attend(x)), norm1(bare)
+    first = x + think(norm2(x))
+    return {
+        "The norm stands behind the sum (post-norm). Here each part reads a normed copy, and the "
+        "stream itself is never normed.": norm2(after + think(after)),
+        "The normed copy was added. Add to x itself: the stream is never normed.":
+            norm2(normed) + think(norm2(normed)),
+        "The residual connection around attention is missing: x plus what it says.":
+            attend(norm1(x)) + think(norm2(attend(norm1(x)))),
+        "The residual connection around the MLP is missing.": think(norm2(y)),
+        "Both residual connections are missing: each part ADDS to x.":
+            think(norm2(attend(norm1(x)))),
+        "The MLP reads x as it came in. It reads what attention has already added to.":
+            y + think(norm2(x)),
+        "What attention added is lost in the second sum: go on with the new x.":
+            x + think(norm2(y)),
+        "The norms are missing.": bare + think(bare),
+        "Each part has a norm of its own: `layer_norm2` before the MLP.": y + think(norm1(y)),
+        "The norms are exchanged: `layer_norm1` belongs to attention.":
+            x + attend(norm2(x)) + think(norm1(x + attend(norm2(x)))),
+        "The answers are normed. Norm what each part READS.": answer + norm2(think(answer)),
+        "The MLP comes first here. Attention first.": first + attend(norm1(first))}
 
 
 @exercise("gligen_lessons.clip:pool")

@@ -207,43 +207,89 @@ def merged_with_a_pile(pieces, pair):
     return tuple(done)
 
 
-# quick_gelu
+# EncoderLayer
 
-def gelu_exact(x):
-    return F.gelu(x)
-
-
-def gelu_silu(x):
-    return F.silu(x)
+def layer_of(forward):
+    """A layer with this forward and the library's parts."""
+    return type("EncoderLayer", (reference.EncoderLayer,), {"forward": forward})
 
 
-def gelu_gate(x):
-    return torch.sigmoid(1.702 * x)
+def layer_post_norm(self, x):
+    x = self.layer_norm1(x + self.self_attn(x))
+    return self.layer_norm2(x + self.mlp(x))
 
 
-def gelu_factor_in_front(x):
-    return 1.702 * x * torch.sigmoid(x)
+def layer_norming_the_stream(self, x):
+    x = self.layer_norm1(x)
+    x = x + self.self_attn(x)
+    x = self.layer_norm2(x)
+    return x + self.mlp(x)
 
 
-def gelu_factor_twice(x):
-    x = 1.702 * x
-    return x * torch.sigmoid(x)
+def layer_replacing_first(self, x):
+    x = self.self_attn(self.layer_norm1(x))
+    return x + self.mlp(self.layer_norm2(x))
 
 
-def gelu_divided(x):
-    return x * torch.sigmoid(x / 1.702)
+def layer_replacing_last(self, x):
+    x = x + self.self_attn(self.layer_norm1(x))
+    return self.mlp(self.layer_norm2(x))
 
 
-def gelu_by_exp(x):
-    return x / (1 + torch.exp(-1.702 * x))
+def layer_without_residuals(self, x):
+    return self.mlp(self.layer_norm2(self.self_attn(self.layer_norm1(x))))
 
 
-def gelu_by_silu(x):
-    return F.silu(1.702 * x) / 1.702
+def layer_in_parallel(self, x):
+    return x + self.self_attn(self.layer_norm1(x)) + self.mlp(self.layer_norm2(x))
 
 
-def gelu_by_tanh(x):
-    return x * (1 + torch.tanh(.851 * x)) / 2
+def layer_losing_attention(self, x):
+    y = x + self.self_attn(self.layer_norm1(x))
+    return x + self.mlp(self.layer_norm2(y))
+
+
+def layer_without_norms(self, x):
+    x = x + self.self_attn(x)
+    return x + self.mlp(x)
+
+
+def layer_with_one_norm(self, x):
+    x = x + self.self_attn(self.layer_norm1(x))
+    return x + self.mlp(self.layer_norm1(x))
+
+
+def layer_norms_exchanged(self, x):
+    x = x + self.self_attn(self.layer_norm2(x))
+    return x + self.mlp(self.layer_norm1(x))
+
+
+def layer_norming_answers(self, x):
+    x = x + self.layer_norm1(self.self_attn(x))
+    return x + self.layer_norm2(self.mlp(x))
+
+
+def layer_mlp_first(self, x):
+    x = x + self.mlp(self.layer_norm2(x))
+    return x + self.self_attn(self.layer_norm1(x))
+
+
+def layer_in_place(self, x):
+    x += self.self_attn(self.layer_norm1(x))
+    x += self.mlp(self.layer_norm2(x))
+    return x
+
+
+def layer_with_names(self, x):
+    attended = self.self_attn(self.layer_norm1(x))
+    stream = torch.add(x, attended)
+    return stream + self.mlp(self.layer_norm2(stream))
+
+
+def layer_by_a_loop(self, x):
+    for norm, part in ((self.layer_norm1, self.self_attn), (self.layer_norm2, self.mlp)):
+        x = x + part(norm(x))
+    return x
 
 
 # pool
@@ -857,10 +903,15 @@ WRONG = {
         (merged_as_list, "not a list"), (merged_past_the_end, "IndexError"),
         (merged_leaving_second_halves, "Letters were doubled"),
         (merged_losing_the_last, "A piece was lost"), (merged_into_pairs, "not the pair")],
-    "quick_gelu": [
-        (gelu_exact, "exact GELU"), (gelu_silu, "this is the SiLU"), (gelu_gate, "only the gate"),
-        (gelu_factor_in_front, "not in front"), (gelu_factor_twice, "stays as it is"),
-        (gelu_divided, "Divide nothing")],
+    "EncoderLayer": [
+        (layer_of(forward), words) for forward, words in (
+            (layer_post_norm, "post-norm"), (layer_norming_the_stream, "never normed"),
+            (layer_replacing_first, "around attention"), (layer_replacing_last, "around the MLP"),
+            (layer_without_residuals, "Both residual"), (layer_in_parallel, "as it came in"),
+            (layer_losing_attention, "is lost"), (layer_without_norms, "norms are missing"),
+            (layer_with_one_norm, "norm of its own"), (layer_norms_exchanged, "exchanged"),
+            (layer_norming_answers, "answers are normed"), (layer_mlp_first, "Attention first"),
+            (layer_in_place, "caller's x"))],
     "pool": [
         (pool_last, "last place"), (pool_largest_number, "equals `eos`"),
         (pool_mean, "averages over all places"), (pool_mean_of_tokens, "state alone"),
@@ -906,7 +957,7 @@ RIGHT = {
     "hard_negative_loss": [hard_by_log_softmax, hard_by_logsumexp, hard_by_loop],
     "commonest_pair": [pair_by_sorting, pair_by_largest_count, pair_by_counter],
     "merged": [merged_by_recursion, merged_with_a_pile, merged_by_slices],
-    "quick_gelu": [gelu_by_exp, gelu_by_silu, gelu_by_tanh],
+    "EncoderLayer": [layer_of(layer_with_names), layer_of(layer_by_a_loop)],
     "pool": [pool_row_by_row, pool_by_gather, pool_by_one_hot,
              pool_by_argmax],
     "similarity": [table_by_cosine_similarity, table_by_einsum, table_by_loops],
