@@ -39,6 +39,8 @@ def dot_product_attention(attempt):
             attend(scores.masked_fill(MASK, -torch.inf), v),
         "Masked scores are set to 0, and exp(0) is 1: such a key still counts. Use -inf.":
             attend(scores * MASK, v),
+        "The mask is added as 0 and 1, so a hidden key still counts: -inf where it is False.":
+            attend(scores + MASK, v),
         "The weights are masked after the softmax and no longer sum to one: set the SCORES to "
         "-inf.": (scores.softmax(-1) * MASK) @ v}
     got = attempt(q.clone(), k.clone(), v.clone(), MASK.clone())

@@ -351,6 +351,8 @@ def classified(model, pixels, raw) -> tuple[torch.Tensor, dict]:
         "Only the first prompt of each class is used.": scored([x[0] for x in raw]).softmax(1),
         "The prompts' vectors are averaged as they are: long ones count more. Bring each to "
         "length one first.": scored([x.mean(0) for x in raw]).softmax(1),
+        "This brings each FEATURE to length one over the prompts. Each row is a vector: dim=-1.":
+            scored([F.normalize(x, dim=0).mean(0) for x in raw]).softmax(1),
         "This averages the prompts' scores. A class is the DIRECTION of its mean vector, which "
         "has length one again: a class whose prompts differ is not punished.":
             shares(lambda z: z.mean(1)).softmax(1),

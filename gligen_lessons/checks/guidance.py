@@ -137,6 +137,8 @@ def classifier_ddpm_step(attempt):
     clipped = prediction.clamp(-1, 1)
     of_ddim = reference.classifier_eps(eps_hat, gradient, t, SHORT, scale)
 
+    turned, variance = posterior(xt, clipped, t, SHORT)
+
     def moved(x0_hat, shift=lambda v: v, spread=torch.sqrt, s=scale):
         mean, variance = posterior(x0_hat, xt, t, SHORT)
         return mean + s * shift(variance) * gradient + spread(variance) * noise
@@ -160,6 +162,8 @@ def classifier_ddpm_step(attempt):
         "No noise was added: the mean moves, and the step stays random.":
             moved(clipped, spread=torch.zeros_like),
         "The mean was not moved at all.": moved(clipped, s=0),
+        "`posterior` takes the prediction of x0 first, then xt.":
+            turned + scale * variance * gradient + variance.sqrt() * noise,
         "betas stand where the posterior's variance belongs.":
             moved(clipped, lambda v: extract(SHORT.betas, t, xt)),
         **done_to_the_wrong_one(prediction, xt, t, scale * gradient, noise)}

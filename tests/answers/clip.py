@@ -549,6 +549,11 @@ def classes_of_long_vectors(model, tokenize, pixels, prompts):
     return scored(model, pixels, means).softmax(1)
 
 
+def classes_of_long_features(model, tokenize, pixels, prompts):
+    means = [F.normalize(x, dim=0).mean(0) for x in parts(model, tokenize, prompts)]
+    return scored(model, pixels, means).softmax(1)
+
+
 def classes_by_mean_score(model, tokenize, pixels, prompts):
     columns = [scored(model, pixels, [*x]).mean(1) for x in parts(model, tokenize, prompts)]
     return torch.stack(columns, 1).softmax(1)
@@ -868,6 +873,7 @@ WRONG = {
         (attend_masked(lambda scores, mask: scores), "mask is ignored"),
         (attend_masked(lambda scores, mask: scores.masked_fill(mask, -torch.inf)), "upside down"),
         (attend_masked(lambda scores, mask: scores * mask), "exp(0) is 1"),
+        (attend_masked(lambda scores, mask: scores + mask), "added as 0 and 1"),
         (attend_masked(lambda scores, mask: scores * mask + ~mask * -torch.inf), "0 times inf"),
         (attend_masked_late, "no longer sum to one"), (attend_untransposed, "your line")],
     "split_heads": [
@@ -942,6 +948,7 @@ WRONG = {
     "zero_shot": [
         (classes_over_pictures, "over the pictures"), (classes_as_scores, "These are scores"),
         (classes_of_one_prompt, "first prompt"), (classes_of_long_vectors, "long ones count more"),
+        (classes_of_long_features, "each FEATURE"),
         (classes_by_mean_score, "averages the prompts' scores"),
         (classes_by_best_score, "best prompt"),
         (classes_by_added_shares, "more prompts would win"),

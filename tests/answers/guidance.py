@@ -201,6 +201,12 @@ def prediction_moved(eps_hat, xt, t, schedule, noise, gradient, guidance_scale, 
     return mean + variance.sqrt() * noise
 
 
+def posterior_turned(eps_hat, xt, t, schedule, noise, gradient, guidance_scale, clip=False):
+    x0_hat = predict_x0(eps_hat, xt, t, schedule)
+    mean, variance = posterior(xt, x0_hat.clamp(-1, 1) if clip else x0_hat, t, schedule)
+    return mean + guidance_scale * variance * gradient + variance.sqrt() * noise
+
+
 def betas_for_variance(eps_hat, xt, t, schedule, noise, gradient, guidance_scale, clip=False):
     step = ddpm_step(eps_hat, xt, t, schedule, noise, clip=clip)
     return step + guidance_scale * extract(schedule.betas, t, xt) * gradient
@@ -632,6 +638,10 @@ def attends_with_own_values(self, x, context=None):
         q, k, nets.split_heads(self.to_v(x), self.heads)))
 
 
+def attends_to_context_or_x(self, x, context=None):
+    return joined(self, F.scaled_dot_product_attention(*heads_of(self, x, context or x)))
+
+
 def attends_keys_for_values(self, x, context=None):
     q, k, v = heads_of(self, x, x if context is None else context)
     return joined(self, F.scaled_dot_product_attention(q, v, k))
@@ -762,6 +772,7 @@ WRONG = {
         (attention(attends_and_adds), "block around it"),
         (attention(attends_twice_scaled), "width twice"),
         (attention(attends_unscaled), "not divided"), (attention(attends_to_both), "joined to x"),
+        (attention(attends_to_context_or_x), "is None"),
         (attention(attends_to_a_context_only), "TypeError")],
     "classifier_gradient": [
         (without_enable_grad, "torch.enable_grad"), (leaf_forgotten, "torch.enable_grad"),
@@ -786,7 +797,7 @@ WRONG = {
         (eps_corrected_step, "leave eps_hat"), (step_with_noise_of_beta, "root of beta"),
         (prediction_moved, "prediction of x0 was moved"), (betas_for_variance, "betas stand"),
         (with_noise_level, "belongs to classifier_eps"), (mean_clamped, "mean was clamped."),
-        (mean_clamped_early, "before its shift")],
+        (mean_clamped_early, "before its shift"), (posterior_turned, "x0 first, then xt")],
     "drop": [
         (keeps_instead, "keeps the part"), (one_coin, "batch as a whole"),
         (a_coin_a_number, "one coin a sample"), (weakened, "neither the condition"),
