@@ -117,16 +117,19 @@ def guide(attempt):
 
 def done_to_the_wrong_one(x0_hat: Tensor, xt: Tensor, t: Tensor, shift: Tensor,
                           noise: Tensor) -> dict[str, Tensor]:
-    """DDPM steps whose mean was clamped, or whose prediction of x0 was moved."""
+    """DDPM steps whose mean was clamped, whose prediction was moved or took xt's place."""
     mean, variance = posterior(x0_hat, xt, t, SHORT)
     moved_x0, _ = posterior((x0_hat + shift).clamp(-1, 1), xt, t, SHORT)
+    turned, _ = posterior(xt, x0_hat.clamp(-1, 1), t, SHORT)
     spread = variance.sqrt() * noise
     return {
         "The mean was clamped. Clamp the prediction of x0, before `posterior` reads it.":
             (mean + variance * shift).clamp(-1, 1) + spread,
         "The mean was clamped before its shift. Clamp the prediction of x0.":
             mean.clamp(-1, 1) + variance * shift + spread,
-        "The prediction of x0 was moved, not the mean.": moved_x0 + spread}
+        "The prediction of x0 was moved, not the mean.": moved_x0 + spread,
+        "`posterior` takes the prediction of x0 first, then xt.":
+            turned + variance * shift + spread}
 
 
 @exercise("gligen_lessons.guidance:classifier_ddpm_step")
@@ -136,8 +139,6 @@ def classifier_ddpm_step(attempt):
     prediction = predict_x0(eps_hat, xt, t, SHORT)
     clipped = prediction.clamp(-1, 1)
     of_ddim = reference.classifier_eps(eps_hat, gradient, t, SHORT, scale)
-
-    turned, variance = posterior(xt, clipped, t, SHORT)
 
     def moved(x0_hat, shift=lambda v: v, spread=torch.sqrt, s=scale):
         mean, variance = posterior(x0_hat, xt, t, SHORT)
@@ -162,8 +163,6 @@ def classifier_ddpm_step(attempt):
         "No noise was added: the mean moves, and the step stays random.":
             moved(clipped, spread=torch.zeros_like),
         "The mean was not moved at all.": moved(clipped, s=0),
-        "`posterior` takes the prediction of x0 first, then xt.":
-            turned + scale * variance * gradient + variance.sqrt() * noise,
         "betas stand where the posterior's variance belongs.":
             moved(clipped, lambda v: extract(SHORT.betas, t, xt)),
         **done_to_the_wrong_one(prediction, xt, t, scale * gradient, noise)}
