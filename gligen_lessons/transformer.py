@@ -43,7 +43,7 @@ class DetrAttention(nn.Module):
 
     def map(self, x: Tensor, position: Tensor, source: Tensor,
             source_position: Tensor) -> Tensor:
-        """How much each x looks at each of `source`, (b,k,n,m); rows sum to one."""
+        """How much each x attends to each of `source`, (b,k,n,m); rows sum to one."""
         q, k = self.q_proj(x + position), self.k_proj(source + source_position)
         q, k = self.split(q), self.split(k)
         return (q / q.shape[-1] ** .5 @ k.transpose(2, 3)).softmax(-1)
@@ -84,7 +84,7 @@ class DetrEncoderLayer(nn.Module):
 
 
 class DetrDecoderLayer(nn.Module):
-    """Queries look at each other, then at the picture (paper, figure 10 right)."""
+    """Queries attend to each other, then to the picture (paper, figure 10 right)."""
 
     def __init__(self, d: int, heads: int, d_inner: int, dropout: float):
         super().__init__()
