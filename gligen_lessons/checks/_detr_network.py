@@ -169,4 +169,4 @@ def DetrDecoderLayer(attempt):                           # noqa: N802
         x = getattr(own_layer, norm)(x)
     expect_close(dropping(*given), x, "Dropout is missing in a part, or stands behind the sum: it "
                  "is for what a part adds.")
-    return f"lets 3 answers attend to each other and to 6 positions (largest difference {error:.0e})"
+    return f"lets 3 answers attend to each other and 6 positions (largest difference {error:.0e})"

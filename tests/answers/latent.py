@@ -241,6 +241,11 @@ def deaf_to_itself(layer, x, context=None):
     return nets.attention_map(layer, x, torch.zeros_like(x) if context is None else context)
 
 
+def keys_of_none(layer, x, context=None):
+    q, k = split(layer, layer.to_q(x)), split(layer, layer.to_k(context))
+    return (q @ k.transpose(2, 3) / q.shape[-1] ** .5).softmax(-1)
+
+
 def by_einsum(layer, x, context=None):
     context = x if context is None else context
     q = layer.to_q(x).view(*x.shape[:2], layer.heads, -1)
@@ -372,6 +377,14 @@ def unchecked_steps(parts, captions, zT, steps=30, guidance_scale=5., negative="
                                     generator)
 
 
+def one_row_away(parts, captions, zT, steps=30, guidance_scale=5., negative="", eta=0.,
+                 generator=None):
+    model = classifier_free(parts.unet, parts.context(captions), parts.context([negative]),
+                            guidance_scale)
+    return ddim.sample(model, zT, parts.schedule, steps, eta, generator, offset=1,
+                       end=float(parts.schedule.alpha_bar[0]))
+
+
 def unchecked_noise(parts, captions, zT, *options, **named):
     zT = zT.expand(len(captions), -1, -1, -1)
     return reference.sample_latents(parts, captions, zT, *options, **named)
@@ -469,7 +482,8 @@ WRONG = {
         (heads_not_split, "were not split"), (words_in_rows, "pixels come first"),
         (heads_dealt, "dealt out like cards"), (heads_viewed, "cannot exchange axes"),
         (values_for_keys, "place of the keys"),
-        (the_output, "the mixed values"), (deaf_to_itself, "attends to itself")],
+        (the_output, "the mixed values"), (deaf_to_itself, "attends to itself"),
+        (keys_of_none, "attends to itself")],
     "token_maps": [
         (mapper(just_reshaped), "change places (transpose)"),
         (mapper(columns_first), "rows and columns of the pictures"),
@@ -492,7 +506,8 @@ WRONG = {
         (sampling(clip=True), "latents do not"),
         (sampling(offset=0, spacing="trailing"), "spaced in another way"),
         (sampling(first=True), "the first caption"), (sampling(seeded=False), "a seed means no"),
-        (unchecked_steps, "as many steps as T"), (unchecked_noise, "one noise came")],
+        (unchecked_steps, "as many steps as T"), (unchecked_noise, "one noise came"),
+        (one_row_away, "expand_as(context)")],
     "generate": [
         (drawer(decode=lambda vae, z: z), "these are latents"),
         (drawer(decode=without_scaling), "not divided by the scaling factor"),
