@@ -79,8 +79,8 @@ def test_what_is_drawn_depends_on_the_step_alone():
 
 def test_the_backbone_learns_slower_than_the_rest_and_nothing_is_left_out():
     model = recipes.get("detr", 1, batch=4).model
-    rest, backbone = recipe.backbone_slower(model)
-    assert backbone["lr"] < rest["lr"]
+    rest, backbone = recipe.backbone_apart(model, .2)
+    assert backbone["lr"] == pytest.approx(.2 * rest["lr"])
     assert sum(p.numel() for g in (rest, backbone) for p in g["params"]) == sum(
         p.numel() for p in model.parameters())
 

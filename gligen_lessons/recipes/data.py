@@ -66,7 +66,10 @@ class Examples:
 
 @dataclass(frozen=True, kw_only=True)
 class Boxed:
-    """For a detector: pictures to learn from and to watch, how many classes, how many queries."""
+    """For a detector: pictures to learn from and to watch, how many classes, how many queries.
+
+    `backbone` is the part of the learning rate that its backbone gets.
+    """
 
     told: str
     train: Annotated
@@ -74,6 +77,7 @@ class Boxed:
     classes: int
     queries: int
     report: Callable
+    backbone: float
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """Training lesson 7's detector: its backbone first, then the whole network."""
 
+from functools import partial
 from importlib import import_module
 
 import torch
@@ -60,7 +61,8 @@ def augment(x: Tensor, labels: Tensor, boxes_xyxy: Tensor,
 def detr(steps: int | None = None, batch: int | None = None, source: Source = WORLD) -> Recipe:
     """The detector, from the backbone that `detr-backbone` trained.
 
-    Its backbone learns at a fifth of the rate, as it knows something already (the paper: a tenth).
+    On the world's scenes its backbone learns at a fifth of the rate, as it knows something of them
+    already (the paper: a tenth).
     """
     full = device.compute_budget() == "full"
     steps, batch = steps or (60_000 if full else 20_000), batch or (64 if full else 8)
@@ -93,15 +95,16 @@ def detr(steps: int | None = None, batch: int | None = None, source: Source = WO
         data=f"{data.told}, mirrored, zoomed and dimmed; backbone from detr-backbone",
         sample_batch=sample_batch, loss=loss, steps=steps, lr=RATE, report=report, sample=sample,
         milestones=tuple((i + 1) / 40 for i in range(40)),
-        options={"ema": .999, "weight_decay": 1e-4, "clip": .1, "groups": backbone_slower})
+        options={"ema": .999, "weight_decay": 1e-4, "clip": .1,
+                 "groups": partial(backbone_apart, part=data.backbone)})
 
 
-def backbone_slower(model: DETR) -> list[dict]:
-    """AdamW's two groups: the backbone at a fifth of the rate."""
+def backbone_apart(model: DETR, part: float) -> list[dict]:
+    """AdamW's two groups: the backbone at a part of the rate."""
     backbone = list(model.model.backbone.parameters())
     own = {id(p) for p in backbone}
     return [{"params": [p for p in model.parameters() if id(p) not in own], "lr": RATE},
-            {"params": backbone, "lr": RATE / 5}]
+            {"params": backbone, "lr": part * RATE}]
 
 
 def detr_backbone(steps: int | None = None, batch: int | None = None) -> Recipe:

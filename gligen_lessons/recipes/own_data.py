@@ -117,13 +117,18 @@ class OwnFolder:
                         side=z.shape[-1], choose=choose, sample=sample, report=report, help=0.)
 
     def boxed(self, steps: int, batch: int) -> Boxed:
-        """All pictures with their boxes; as many queries as the fullest picture has boxes."""
+        """All pictures with their boxes; as many queries as the fullest picture has boxes.
+
+        Other pictures than the world's ask for other features: the backbone learns as fast as the
+        rest.
+        """
         data = self.data
         data.require("boxes", "detr")
         most = max(some.labels.shape[1] for some in (data.train, data.held))
         return Boxed(told=self.told, train=data.train.annotated(), val=data.held.annotated(WATCHED),
                      classes=len(data.categories), queries=max(QUERIES, most),
-                     report=partial(own_detr_report, held=data.held, categories=data.categories))
+                     report=partial(own_detr_report, held=data.held, categories=data.categories),
+                     backbone=1.)
 
     def grounded(self, parts: TextToImage, steps: int, batch: int) -> Grounded:
         """Latents with boxes, phrases and, where there are some, captions."""

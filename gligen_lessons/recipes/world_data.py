@@ -84,7 +84,7 @@ class World:
         count = len(scenes("grounding-train", steps, batch).images)
         return Boxed(told=f"{count} grounding-train scenes at 128 px",
                      train=annotated("grounding-train", count), val=annotated("grounding-val", 200),
-                     classes=len(BASE), queries=QUERIES, report=detr_report)
+                     classes=len(BASE), queries=QUERIES, report=detr_report, backbone=.2)
 
     def grounded(self, parts: TextToImage, steps: int, batch: int) -> Grounded:
         """Layouts of base categories; with `small` those of novel categories are left out."""
