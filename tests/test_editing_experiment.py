@@ -119,6 +119,30 @@ def test_at_equal_success_the_dearer_method_is_told_by_how_much():
     assert np.isnan(metrics.at_success(np.array([.2, .6]), np.array([1., 3.]), .7))
 
 
+def test_a_strength_that_costs_more_and_succeeds_less_is_not_worth_taking():
+    success, cost = np.array([.2, .6, .8, .5]), np.array([1., 2., 3., 4.])
+    kept = metrics.frontier(success, cost)
+    assert [some.tolist() for some in kept] == [[.2, .6, .8], [1., 2., 3.]]
+    other = metrics.frontier(success[::-1], cost[::-1])   # the order of strengths is nothing
+    assert [some.tolist() for some in other] == [some.tolist() for some in kept]
+    torn = curve((.2, .5, .8, .4), (1., 2., 3., 9.))      # its last strength tears the picture
+    whole = metrics.compared(torn[:3], torn, "cost", 5)
+    assert whole["mean"] == 0
+
+
+def test_of_a_psnr_more_change_is_less():
+    keeps, loses = (curve((.2, .5, .8), psnr) for psnr in ((30., 28., 26.), (25., 23., 21.)))
+    for one in keeps + loses:
+        one["psnr outside"] = one.pop("cost")
+    found = metrics.compared(keeps, loses, "psnr outside", 20)
+    assert found["mean"] == pytest.approx(5, abs=.3)
+    assert metrics.verdict(found) == "held"
+    assert metrics.verdict(metrics.compared(loses, keeps, "psnr outside", 20)) == (
+        "the reverse holds")
+    assert metrics.verdict(metrics.compared(keeps, keeps, "psnr outside", 20)) == "not shown"
+    assert metrics.verdict({"mean": None}) == "no success that both reach"
+
+
 def test_the_referee_of_attributes_reads_pictures_and_refuses_nan(keeping):
     judge, x = AttributeReferee().eval(), torch.stack([one.before for one in keeping[:3]])
     found = attributes(judge, x, torch.stack([one.box for one in keeping[:3]]))

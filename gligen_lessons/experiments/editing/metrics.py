@@ -74,13 +74,21 @@ def summary(made: dict[str, np.ndarray], real: np.ndarray, kinds: list[str]) -> 
     return row
 
 
-def at_success(success: np.ndarray, cost: np.ndarray, level: float) -> float:
-    """The cost of a method whose strengths reach `success` (s,) at `cost` (s,), at one level.
-
-    Between two strengths it lies on the straight line; NaN where no strength reaches the level.
+def frontier(success: np.ndarray, cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Success and cost (s,) of the strengths worth taking, from the cheapest on: those that
+    succeed more often than every cheaper one.
     """
-    order = np.argsort(success)
+    order = np.lexsort((-success, cost))
     success, cost = success[order], cost[order]
+    best = np.maximum.accumulate(success)
+    worth = np.append(True, success[1:] > best[:-1])
+    return success[worth], cost[worth]
+
+
+def at_success(success: np.ndarray, cost: np.ndarray, level: float) -> float:
+    """What a level of success costs on a `frontier` (s,): on the straight line between two
+    strengths, NaN where it does not reach.
+    """
     if not success[0] <= level <= success[-1]:
         return np.nan
     return float(np.interp(level, success, cost))
@@ -88,19 +96,19 @@ def at_success(success: np.ndarray, cost: np.ndarray, level: float) -> float:
 
 def compared(a: list[dict[str, np.ndarray]], b: list[dict[str, np.ndarray]], cost: str,
              draws: int = DRAWS) -> dict:
-    """How much more b costs than a at equal success, with its interval over scenes.
+    """How much more b changes than a at equal success, with its interval over scenes.
 
     a and b hold the figures of the same scenes, one dict a strength. Levels of success are those
-    that both reach, nine in ten of the range; their differences are averaged.
+    that both reach, nine in ten of the range; the differences of what they cost are averaged. Of
+    a PSNR, which falls the more is changed, it is how much less b has. None without such levels.
     """
-    n = len(a[0]["success"])
+    n, sign = len(a[0]["success"]), -1 if cost.startswith("psnr") else 1
 
     def gap(rows: np.ndarray) -> float:
-        curves = [(np.array([one["success"][rows].mean() for one in each]),
-                   np.array([np.nanmean(finite(one[cost][rows])) for one in each]))
-                  for each in (a, b)]
-        low = max(success.min() for success, _ in curves)
-        high = min(success.max() for success, _ in curves)
+        curves = [frontier(np.array([one["success"][rows].mean() for one in each]), np.array(
+            [sign * np.nanmean(finite(one[cost][rows])) for one in each])) for each in (a, b)]
+        low = max(success[0] for success, _ in curves)
+        high = min(success[-1] for success, _ in curves)
         if low >= high:
             return np.nan
         levels = np.linspace(low + .05 * (high - low), high - .05 * (high - low), 19)
@@ -114,6 +122,15 @@ def compared(a: list[dict[str, np.ndarray]], b: list[dict[str, np.ndarray]], cos
         return {"cost": cost, "mean": None}
     low, high = np.nanpercentile(again, [2.5, 97.5])
     return {"cost": cost, "mean": mean, "low": float(low), "high": float(high), "scenes": n}
+
+
+def verdict(claim: dict) -> str:
+    """What a comparison says of the claim that the second changes more than the first."""
+    if claim["mean"] is None:
+        return "no success that both reach"
+    if claim["low"] > 0:
+        return "held"
+    return "the reverse holds" if claim["high"] < 0 else "not shown"
 
 
 def finite(values: np.ndarray) -> np.ndarray:
