@@ -139,6 +139,8 @@ METHODS: dict[str, tuple[tuple, Callable[[Batch, float], Tensor]]] = {
     "Prompt-to-Prompt": (CONTROLLED, lambda one, part: one.controlled(part)),
     "FlexIT": (ITERATIONS, lambda one, i: one.shown(one.moved[i])),
 }
+# at ratio 0 these decode nothing: they are the reconstruction
+BY_RATIO = tuple(name for name, (strengths, _) in METHODS.items() if strengths is RATIOS)
 # rows that no method can pass, or need not try
 BOUNDS: dict[str, Callable[[Batch], Tensor]] = {
     "copy": lambda one: torch.stack([case.before for case in one.some]),

@@ -26,7 +26,7 @@ from ...world.cache import code_version
 from .. import result_file
 from ..detector_grounding.judges import Referee
 from ..detector_grounding.run import batches
-from .methods import BOUNDS, GUIDANCE, METHODS, Batch
+from .methods import BOUNDS, BY_RATIO, GUIDANCE, METHODS, Batch
 from .metrics import Judges, compared, edit_figures, summary, together
 
 COUNTS = {"small": 12, "normal": 300, "full": 1200}       # edits, by the compute budget
@@ -132,7 +132,8 @@ def run(parts, judges: Judges, count: int, steps: int, kinds: tuple[str, ...] = 
     real = figures["the answer", None]["features"]
     rows = [{"method": name, "strength": strength} | summary(made, real, kinds_of)
             for (name, strength), made in figures.items()]
-    by_method = {name: [figures[name, strength] for strength in strengths]
+    by_method = {name: [figures["reconstruction", None]] * (name in BY_RATIO)
+                 + [figures[name, strength] for strength in strengths]
                  for name, (strengths, _) in methods.items()}
     claims = [{"less": a, "than": b} | compared(by_method[a], by_method[b], cost)
               for a, b in CLAIMS if {a, b} <= set(by_method) for cost in COSTS]
