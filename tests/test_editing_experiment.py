@@ -136,11 +136,11 @@ def test_of_a_psnr_more_change_is_less():
         one["psnr outside"] = one.pop("cost")
     found = metrics.compared(keeps, loses, "psnr outside", 20)
     assert found["mean"] == pytest.approx(5, abs=.3)
-    assert metrics.verdict(found) == "held"
-    assert metrics.verdict(metrics.compared(loses, keeps, "psnr outside", 20)) == (
+    assert metrics.outcome(found) == "held"
+    assert metrics.outcome(metrics.compared(loses, keeps, "psnr outside", 20)) == (
         "the reverse holds")
-    assert metrics.verdict(metrics.compared(keeps, keeps, "psnr outside", 20)) == "not shown"
-    assert metrics.verdict({"mean": None}) == "no success that both reach"
+    assert metrics.outcome(metrics.compared(keeps, keeps, "psnr outside", 20)) == "not shown"
+    assert metrics.outcome({"mean": None}) == "no success that both reach"
 
 
 def test_the_referee_of_attributes_reads_pictures_and_refuses_nan(keeping):

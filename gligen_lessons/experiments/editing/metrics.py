@@ -124,7 +124,7 @@ def compared(a: list[dict[str, np.ndarray]], b: list[dict[str, np.ndarray]], cos
     return {"cost": cost, "mean": mean, "low": float(low), "high": float(high), "scenes": n}
 
 
-def verdict(claim: dict) -> str:
+def outcome(claim: dict) -> str:
     """What a comparison says of the claim that the second changes more than the first."""
     if claim["mean"] is None:
         return "no success that both reach"
