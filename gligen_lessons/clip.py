@@ -118,7 +118,7 @@ class SelfAttention(nn.Module):
 
 
 class MLP(nn.Module):
-    """What each token does alone."""
+    """Two linear layers that process each token alone."""
 
     def __init__(self, d: int, d_inner: int):
         super().__init__()
@@ -129,7 +129,7 @@ class MLP(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Attention, then the MLP, each on normed input and added to it."""
+    """Attention, then the MLP: each reads a normed copy of x, and is added to x."""
 
     def __init__(self, cfg: dict, causal: bool):
         super().__init__()
