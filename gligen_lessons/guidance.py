@@ -37,9 +37,9 @@ def checked_scale(make: Callable) -> Callable:
 
 
 def classifier_gradient(log_prob: Callable, xt: Tensor, t: Tensor) -> Tensor:
-    """The gradient of log p(y | xt) with respect to xt, like xt.
+    """The gradient of log p(c | xt) with respect to xt, shaped like xt.
 
-    log_prob(xt, t) -> (b,), the log-probability of the wished class for each picture.
+    log_prob(xt, t) -> (b,), the log-probability of the class c for each picture.
     """
     with torch.enable_grad():
         xt = xt.detach().requires_grad_()

@@ -170,7 +170,7 @@ def join_heads(x: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Every token attends to the tokens of `context`, without one to its own kind."""
+    """The tokens of x attend to `context`; without a context, to each other."""
 
     def __init__(self, d: int, heads: int, d_context: int | None = None, bias=False):
         super().__init__()

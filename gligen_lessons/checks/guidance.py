@@ -289,7 +289,7 @@ def classifier_free(attempt):
         raise Wrong(f"the model was called {len(calls)} times. Put both conditions into one batch, "
                     "which is faster.")
     expect_close(calls[0], torch.cat([null_cond, cond]), "The batch holds the empty condition "
-                 "first, then the wished one, as in diffusers.")
+                 "first, then the requested one, as in diffusers.")
     calls.clear()
     expect_close(attempt(model, cond, null_cond, 1.)(xt.clone(), t), with_c, "A scale of 1 gives "
                  "the prediction with the condition.")
