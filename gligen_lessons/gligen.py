@@ -83,7 +83,7 @@ class PositionNet(nn.Module):
 
 
 class GatedSelfAttentionDense(nn.Module):
-    """Pixels look at pixels and grounded things; a gate lets the answer in (eq. 8).
+    """Pixels attend to pixels and grounding tokens; a gate scales the answer (eq. 8).
 
     Both gates begin at zero: then this returns x. `scale` is the beta of eqs. 8 and 10.
     """
