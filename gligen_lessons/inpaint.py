@@ -24,15 +24,15 @@ from .unet import UNet
 def masks_from_boxes(boxes: list, side: int, round_outward: bool = False) -> Tensor:
     """Masks (b,1,side,side) of each picture's boxes (n,4) xyxy: 0 inside, else 1.
 
-    Edges are cut down to whole cells, as in GLIGEN's code; on a coarse map a thing
-    then looks out at the right and below. `round_outward` masks every cell that a box
-    touches.
+    Edges are cut down to whole cells, as in GLIGEN's code; on a coarse grid a strip of
+    the thing is then not masked, at the right and below. `round_outward` masks every
+    cell that a box touches.
     """
     masks = torch.ones(len(boxes), 1, side, side)
     for i, places in enumerate(boxes):
         corners = boxes_.check_boxes(places, f"Picture {i}: boxes") * side
         if round_outward:
-            corners[:, 2:] = (corners[:, 2:] - 1e-4).ceil()   # rounding touches nothing
+            corners[:, 2:] = (corners[:, 2:] - 1e-4).ceil()   # despite float error
         corners = corners.int()
         for x0, y0, x1, y1 in corners.tolist():
             masks[i, :, y0:y1, x0:x1] = 0
@@ -40,9 +40,9 @@ def masks_from_boxes(boxes: list, side: int, round_outward: bool = False) -> Ten
 
 
 def expand_conv_in(unet: UNet) -> UNet:
-    """Give the first layer five more channels, all zero: the kept latent and the mask.
+    """Let the first layer read five more channels: the kept latent and the mask.
 
-    In place. Until something is learnt the network takes no notice of them.
+    In place. Their weights are zero: until these learn, no prediction changes.
     """
     old, cfg = unet.conv_in, unet.config
     if old.in_channels != cfg.get("out_channels", 4):
@@ -67,7 +67,7 @@ def inpainting_names(unet: UNet) -> list[str]:
 
 
 def concat_inpainting_inputs(unet: Callable, z0: Tensor, mask: Tensor) -> Callable:
-    """A network shown, beside zt, what is kept and where: [zt, z0 * mask, mask]."""
+    """A network that reads zt, the kept latent and the mask: [zt, z0 * mask, mask]."""
     known = torch.cat([z0 * mask, mask], dim=1)                 # (b,5,h,w)
 
     def shown(zt: Tensor, *rest) -> Tensor:
@@ -81,7 +81,8 @@ def l_inpaint(unet: Callable, z0: Tensor, t: Tensor, eps: Tensor, context: Tenso
               grounding: Grounding, mask: Tensor, schedule: Schedule) -> Tensor:
     """The loss of grounding with the kept latent and the mask shown (GLIGEN, eq. 9).
 
-    Over the whole picture, as in GLIGEN's code, though only the hole is a riddle.
+    The mean is over the whole picture, as in GLIGEN's code, though outside the hole the
+    noise follows from what is shown.
     """
     zt = q_sample(z0, t, eps, schedule)                         # (b,4,16,16)
     eps_hat = concat_inpainting_inputs(unet, z0, mask)(zt, t, context, grounding)
@@ -90,7 +91,7 @@ def l_inpaint(unet: Callable, z0: Tensor, t: Tensor, eps: Tensor, context: Tenso
 
 def blend_known(zt: Tensor, z0: Tensor, mask: Tensor, t: Tensor, eps: Tensor,
                 schedule: Schedule) -> Tensor:
-    """Before a step: outside the mask's zeros zt becomes z0, noised to step t."""
+    """Before a step: where mask is 1, zt becomes z0, noised to step t."""
     return q_sample(z0, t, eps, schedule) * mask + zt * (1 - mask)
 
 
@@ -105,9 +106,9 @@ def inpaint_grounded(parts: TextToImage, captions: list[str], grounding: Groundi
                      ) -> Iterator[tuple[int, Tensor]]:
     """Paint latents z0 (b,4,h,w) again where mask (b,1,h,w) is 0, as grounding says.
 
-    Before each step what is kept is put back with fresh noise, as GLIGEN does; nothing
-    is after the last (`paste` does it in the picture). All noise of picture i comes
-    from seed + i. Yields (t, z) after each step.
+    Before each step what is kept is put back with fresh noise, as GLIGEN does, but not
+    after the last step (`paste` does that, in the picture). All noise of picture i
+    comes from seed + i. Yields (t, z) after each step.
     """
     check_inputs(parts.unet, captions, grounding, z0)
     check_latents(parts.unet, z0)

@@ -58,7 +58,8 @@ def blend_known(attempt):
                          "where mask is 1, zt elsewhere.")
     if not torch.equal(zt, given):
         raise Wrong("it changes the zt that it was given. Make a new tensor.")
-    return f"puts {int(mask.sum())} places back at steps 4 and 33 (largest difference {error:.0e})"
+    return (f"noises {int(mask.sum())} kept cells to steps 4 and 33 and leaves the holes alone "
+            f"(largest difference {error:.0e})")
 
 
 def a_prediction(xt: Tensor, t: Tensor) -> Tensor:

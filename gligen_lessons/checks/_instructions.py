@@ -50,7 +50,7 @@ def instructions(attempt):
         for arm, right in want.items():
             judge(arm, got[arm], right, one, seen)
             told += right is not None
-    return f"tells {told} instructions apart, and where the detector missed it says None"
+    return f"writes {told} instructions, and None where the detector missed the target"
 
 
 def judge(arm: str, got: Instruction | None, right: Instruction | None, one: InpaintingCase,

@@ -78,12 +78,13 @@ def masks_from_boxes(attempt):
                  "for rounding, does not touch the next: take off 1e-4 before you go up.")
     refuses(lambda: attempt([[[.5, .2, .4, .6]]], SIDE), "a box came whose left edge lies right of "
             "its right one (`boxes_.check_boxes` knows such boxes)")
-    return f"cuts 3 boxes into 100 places (largest difference {error:.0e})"
+    return (f"masks 3 boxes on {SIDE} x {SIDE} cells, cut down and rounded outward (largest "
+            f"difference {error:.0e})")
 
 
 @exercise("gligen_lessons.inpaint:expand_conv_in")
 def expand_conv_in(attempt):
-    """A network of three channels, in 64 bits; one that is wide already; what comes back."""
+    """A network of three channels, in 64 bits; one that has been expanded already; the result."""
     plain = small_unet().double()
     wide = reference.expand_conv_in(copy.deepcopy(plain))
     inputs = what_it_reads(plain, torch.float64)
@@ -106,8 +107,9 @@ def expand_conv_in(attempt):
                          "Whatever the "
                          "new channels hold, the prediction must be the old one. Is the padding 1?",
                          tol=1e-9)
-    refuses(lambda: attempt(got), "a network that is wide already came")
-    return f"reads {2 * c + 1} channels, {c + 1} of them without notice (difference {error:.0e})"
+    refuses(lambda: attempt(got), "a network came that had been expanded already")
+    return (f"adds {c + 1} channels to {c}; with zero weights they change nothing (largest "
+            f"difference {error:.0e})")
 
 
 def first_layer(got: UNet, old: nn.Conv2d, wide: nn.Conv2d) -> None:
@@ -189,7 +191,8 @@ def concat_inpainting_inputs(attempt):
         largest = max(largest, expect_close(network(zt.clone(), *rest), shown(z0 * mask, mask),
                                             "Show [zt, z0 * mask, mask], in this order.",
                                             mistakes=mistakes))
-    return f"shows 2 pictures, also twice over (largest difference {largest:.0e})"
+    return (f"shows the kept parts of 2 pictures, also when guidance doubles them (largest "
+            f"difference {largest:.0e})")
 
 
 @exercise("gligen_lessons.inpaint:paste")

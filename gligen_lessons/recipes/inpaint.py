@@ -65,8 +65,7 @@ def with_holes(phrases: Tensor, boxes_xyxy: Tensor, side: int,
                g: torch.Generator) -> tuple[Tensor, Tensor]:
     """Masks (b,1,side,side) of some things of each picture, and phrases (b,6) to give.
 
-    At least one thing of a picture is masked; where phrases are -1 all over, nothing is
-    asked for.
+    At least one thing of a picture is masked. A phrase of -1 is not given.
     """
     real = (boxes_xyxy[..., 2:] > boxes_xyxy[..., :2]).all(-1)              # (b,6)
     luck = torch.rand(real.shape, generator=g).masked_fill(~real, 2.)

@@ -490,7 +490,8 @@ WRONG = {
         (in_the_old_layer, "build a new"),
         (widener(channels=lambda c: 9), "has three, not four"),
         (widener(keep_type=False), "in a network of"),
-        (widener(checked=False), "wide already came"), (widener(tracked=False), "cannot learn"),
+        (widener(checked=False), "had been expanded already"),
+        (widener(tracked=False), "cannot learn"),
         (widener(lambda w, old, c: w[:, :c].copy_(old / 2)), "are not the old ones"),
         (lambda unet: unet, "as many channels as before")],
     "concat_inpainting_inputs": [

@@ -130,8 +130,8 @@ def others(box: Tensor, seen: Detected) -> list[int]:
 def instructions(one: InpaintingCase, seen: Detected) -> dict[str, Instruction | None]:
     """What each arm is told; entry 0 is the target; C is None where DETR missed.
 
-    The caption is the target's phrase as the arm knows it, the same for A, B and D; in
-    C it is the detector's, which would else be told the truth.
+    The caption is the target's phrase: the true one in A, B and D, the detector's in C,
+    since the true one would tell C the answer.
     """
     target, n = one.target, len(one.phrases)
     rest = others(one.box, seen)
