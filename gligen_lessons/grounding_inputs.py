@@ -124,7 +124,7 @@ def token_mlp(d_in: int, d_objs: int) -> nn.Sequential:
 
 
 def image_features(embeddings: Tensor, text_projection: Tensor) -> Tensor:
-    """Pictures as entities, (m,d): CLIP's embeddings, led back to where phrases lie.
+    """CLIP's image embeddings, mapped into the space of phrase features, (m,d).
 
     embeddings (m,e) as CLIP projects them, text_projection (e,d) its text tower's last
     weight. The original divides by the norm, multiplies by the projection, and sets the

@@ -102,8 +102,8 @@ class ConvNeXt(nn.Module):
 class MapNet(nn.Module):
     """A token for each of 8 x 8 parts of a map: MLP(ConvNeXt(map) + where it lies).
 
-    A picture without a map gets the null feature in every part; the part's place is
-    told all the same.
+    A picture without a map gets the null feature in every part; the position is added
+    all the same.
     """
 
     def __init__(self, classes: int, d_objs: int):
@@ -138,8 +138,8 @@ class FirstConv(nn.Conv2d):
     """The first convolution with extra channels, whose weights begin at zero.
 
     A convolution is a sum over channels, taken here in two parts: as long as the second
-    is zero, the result is the old one to the last bit. `restored`: the old weights, and
-    no extra channel, as GLIGEN samples once its gates are closed.
+    is zero, the result is the old one to the last bit. With `restored` the layer uses
+    its old weights and no extra channel, as GLIGEN does once its gates are closed.
     """
 
     def __init__(self, old: nn.Conv2d, extra: int):
@@ -188,7 +188,7 @@ def learn_maps(unet: UNet) -> UNet:
 
 
 def concat_map_channels(unet: UNet, maps: Tensor) -> Callable:
-    """The network shown a map's channels beside zt; without grounding, restored.
+    """A network that reads a map's channels beside zt; without grounding, restored.
 
     Guidance keeps the channels on both sides, as GLIGEN's code does: it leads away from
     a picture without tokens, not from one without a map.

@@ -85,7 +85,8 @@ def FirstConv(attempt):
     error = expect_close(layer(x), now, "It is one convolution over all seven channels.",
                          mistakes=mistakes)
     restored(layer, x, want)
-    return f"adds 4 channels without notice, then with it (largest difference {error:.0e})"
+    return (f"adds 4 channels that count once their weights are not zero (largest difference "
+            f"{error:.0e})")
 
 
 def in_two_parts(attempt) -> None:
@@ -165,7 +166,8 @@ def concat_map_channels(attempt):
                                             "Show zt first, then downsample_net(maps).",
                                             mistakes=mistakes))
     closed(attempt(unet, maps.clone()), unet, zt[:2], extra, t[:2], context[:2])
-    return f"shows 2 pictures, also twice over and restored (largest difference {largest:.0e})"
+    return (f"shows the maps of 2 pictures, also when guidance doubles them, and is restored "
+            f"without grounding (largest difference {largest:.0e})")
 
 
 def with_old_weights(unet: Eared, shown: Callable, channels: Tensor) -> Tensor:

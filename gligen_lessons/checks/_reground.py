@@ -71,7 +71,8 @@ def forward(attempt):
     block.fuser = None
     expect_close(asked(objs=objs), plain, "A block without a fuser has no gate to ask, whatever "
                  "`objs` are.")
-    return f"rewires a block (largest difference {error:.0e})"
+    return (f"is GLIGEN's block, and ReGround's where `parallel` is set (largest difference "
+            f"{error:.0e})")
 
 
 @exercise("gligen_lessons.reground:reground")

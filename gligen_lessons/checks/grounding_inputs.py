@@ -205,7 +205,7 @@ def EntityNet(attempt):
 
 @exercise("gligen_lessons.grounding_inputs:image_features")
 def image_features(attempt):
-    """Three embeddings of five numbers, led back to seven."""
+    """Three embeddings of five numbers, mapped to seven."""
     e, p = torch.randn(3, 5) * torch.tensor([[1.], [4.], [.3]]), torch.randn(5, 7)
     unit = e / e.norm(dim=1, keepdim=True)
     back = unit @ p
@@ -216,7 +216,7 @@ def image_features(attempt):
         "The norm is 1. The original sets it to 28.7 for every picture.": want / 28.7,
         "Each embedding keeps its own norm times 28.7: divide by the norm AFTER the projection "
         "too.": 28.7 * back,
-        "This leads back by the inverse. The original takes the transpose: `unit @ "
+        "This maps back by the inverse. The original takes the transpose: `unit @ "
         "text_projection`.": 28.7 * inverse / inverse.norm(dim=1, keepdim=True),
         "All rows are divided by one norm: each has its own, `dim=-1, keepdim=True`.":
             28.7 * (e @ p) / (e @ p).norm(),
@@ -225,4 +225,4 @@ def image_features(attempt):
         "28.7 is the squared norm here.": want / math.sqrt(28.7)}
     error = expect_close(attempt(e.clone(), p.clone()), want, "Unit norm, times the projection, "
                          "norm 28.7.", mistakes=mistakes)
-    return f"leads 3 pictures back, each of norm 28.7 (largest difference {error:.0e})"
+    return f"maps 3 embeddings to phrase features of norm 28.7 (largest difference {error:.0e})"
