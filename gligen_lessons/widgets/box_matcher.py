@@ -131,7 +131,7 @@ class BoxMatcher(ipywidgets.HBox):
         target = int(cost[query].argmin())
         moved = self.boxes
         moved[query] = self.targets[target]
-        figure = show.Picture(9.6, 2.9)
+        figure = show.Picture(9.8, 3.2)
         axes = figure.subplots(1, 4, width_ratios=(1, .92, 1, .92))
         for k, (title, boxes) in enumerate({
                 "as it is": self.boxes,
@@ -146,7 +146,7 @@ class BoxMatcher(ipywidgets.HBox):
         height, width = self.image.shape[:2]
         ax.imshow(self.image, extent=(0, 1, 1, 0), aspect=height / width)
         ax.set_axis_off()
-        ax.set_title(title, fontsize=9, color=show.INK)
+        ax.set_title(title, fontsize=11, color=show.INK)
         for i, (x0, y0, x1, y1) in enumerate(corners):
             colour, true = self.canvas.colours[i], i < len(self.labels)
             edge = [x0, x1, x1, x0, x0], [y0, y0, y1, y1, y0]
@@ -154,8 +154,8 @@ class BoxMatcher(ipywidgets.HBox):
             ax.plot(*edge, color=colour, lw=1.5, ls="-" if true else (0, (3, 1.5)))
             under = sum(abs(x0 - x) < .25 and abs(y1 - y) < .05
                         for x, _, _, y in corners[len(self.labels):i])      # names there already
-            y = y0 - .01 if true else y1 + .015 - .075 * under
-            ax.text(x0, y, self.canvas.names[i], fontsize=6, color="white", clip_on=True,
+            y = y0 - .01 if true else y1 + .015 - .09 * under
+            ax.text(x0, y, self.canvas.names[i], fontsize=8, color="white", clip_on=True,
                     va="bottom" if true else "top",
                     bbox={"facecolor": colour, "pad": 1, "lw": 0})
         for query, target in pairs:
@@ -170,18 +170,18 @@ class BoxMatcher(ipywidgets.HBox):
         ax.set(xlim=(-1, n - .4), ylim=(q + 1.6, -1), xticks=[], yticks=[])
         ax.set_axis_off()
         for k in range(n):
-            ax.text(k, -.6, self.canvas.names[k], ha="center", fontsize=8, color=show.INK)
+            ax.text(k, -.6, self.canvas.names[k], ha="center", fontsize=10, color=show.INK)
         for i in range(q):
             colour = self.canvas.colours[n + i]
-            ax.text(-.8, i, f"{i}", ha="center", va="center", fontsize=8, color="white",
+            ax.text(-.8, i, f"{i}", ha="center", va="center", fontsize=10, color="white",
                     bbox={"facecolor": colour, "pad": 2, "lw": 0})
             for k in range(n):
                 frame = {"facecolor": "white", "edgecolor": colour, "pad": 2.5, "lw": 1.5}
-                ax.text(k, i, _number(float(cost[i, k])), ha="center", va="center", fontsize=8,
+                ax.text(k, i, _number(float(cost[i, k])), ha="center", va="center", fontsize=10,
                         color=show.INK, bbox=frame if (i, k) in pairs else None)
         for row, (name, value) in enumerate(chain(losses.items(), [("sum", _total(losses))])):
-            ax.text(-1, q + .1 + .5 * row, name, fontsize=7, color=show.INK)
-            ax.text(n - .6, q + .1 + .5 * row, _number(value), fontsize=7, color=show.INK,
+            ax.text(-1, q + .1 + .5 * row, name, fontsize=9, color=show.INK)
+            ax.text(n - .6, q + .1 + .5 * row, _number(value), fontsize=9, color=show.INK,
                     ha="right")
 
     def _repr_mimebundle_(self, **named):
