@@ -152,8 +152,8 @@ def main(arguments: list[str] | None = None) -> int:
             "threshold": THRESHOLD, "device": str(where)}
     keeping, moving = (left_in(kinds, args.steps) for kinds in (KEEPING, MOVING))
     made = head | run(parts, judges, count, args.steps, folder=keeping)
-    made["layout changes"] = run(parts, judges, max(2, count // 4), args.steps, MOVING,
-                                 folder=moving)
+    made["layout changes"] = run(parts, judges, args.moving or max(2, count // 4), args.steps,
+                                 MOVING, folder=moving)
     made["seconds"] = round(monotonic() - start, 1)
     files.atomic_write(args.out, json.dumps(made, indent=1) + "\n")
     for folder in (keeping, moving):
@@ -170,8 +170,9 @@ def words_parser() -> argparse.ArgumentParser:
     made = OneLineParser(prog="gligen-lessons experiment editing", description=__doc__)
     add = made.add_argument
     add("--count", type=compared_of,
-        help="edits that keep the layout (default: 12, 300 or 1200 by the compute budget); a "
-        "fourth as many that do not")
+        help="edits that keep the layout (default: 12, 300 or 1200 by the compute budget)")
+    add("--moving", type=compared_of,
+        help="edits that change the layout (default: a fourth as many)")
     add("--steps", type=count_of, default=20, help="steps of DDIM (default: 20)")
     add("--out", type=file_of, default=Path(result_file("editing")), help="the JSON file to write")
     return made
