@@ -192,7 +192,7 @@ def steps_at(ratio: float, steps: int) -> int:
 def check_part(value: float, what: str) -> None:
     """Refuse a number outside 0..1 (ValueError)."""
     if not (math.isfinite(value) and 0 <= value <= 1):
-        raise ValueError(f"{what} must lie in 0..1 (0 leaves the picture, 1 begins from noise), "
+        raise ValueError(f"{what} must lie in 0..1 (0 leaves the picture, 1 takes all steps), "
                          f"got {value}.")
 
 
