@@ -20,7 +20,8 @@ folder = out / name
 with (folder / "log.jsonl").open("a") as log:
     done = len((folder / "log.jsonl").read_text().splitlines()) + 1
     log.write(json.dumps({"step": done, "loss": 1 / done, "share": int(share)}) + "\\n")
-(folder / "run.json").write_text(json.dumps({"steps": int(slices)}))
+(folder / "new.json").write_text(json.dumps({"steps": int(slices)}))
+(folder / "new.json").replace(folder / "run.json")       # whole or not there, as `train` does
 time.sleep(.1)
 print("out of paint" if status != "0" else "fine")
 if done == int(slices):
