@@ -172,6 +172,7 @@ def test_the_whole_experiment_has_a_row_for_every_strength(keeping):
         for name in ("success", "distance to the source", "distance to the answer"):
             assert row[f"{name}, low"] <= row[name] <= row[f"{name}, high"], row
     assert set(made["masks"]["rows"]) > {"as it is", "empty reference", "best on the grid"}
+    assert set(methods.METHODS) - set(methods.BY_RATIO) == {"ILVR", "Prompt-to-Prompt", "FlexIT"}
     assert len(made["claims"]) == 2 * len(run.CLAIMS)
     json.dumps(made, allow_nan=False)
 

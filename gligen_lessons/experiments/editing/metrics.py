@@ -105,8 +105,9 @@ def compared(a: list[dict[str, np.ndarray]], b: list[dict[str, np.ndarray]], cos
     n, sign = len(a[0]["success"]), -1 if cost.startswith("psnr") else 1
 
     def gap(rows: np.ndarray) -> float:
-        curves = [frontier(np.array([one["success"][rows].mean() for one in each]), np.array(
-            [sign * np.nanmean(finite(one[cost][rows])) for one in each])) for each in (a, b)]
+        curves = [frontier(np.array([one["success"][rows].mean() for one in each]),
+                           np.array([sign * np.nanmean(finite(one[cost][rows])) for one in each]))
+                  for each in (a, b)]
         low = max(success[0] for success, _ in curves)
         high = min(success[-1] for success, _ in curves)
         if low >= high:
