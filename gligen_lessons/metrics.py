@@ -249,7 +249,8 @@ def share(name: str, hits: Tensor, pictures: Tensor) -> dict[str, float | None]:
     """The part of hits (n,) that are true, as figures of a report: NAME, its interval, and n.
 
     What is in one picture (n,) succeeds and fails together: for the 95 % interval whole pictures
-    are drawn again with replacement (Efron and Tibshirani's bootstrap, by clusters). Numbers in
+    are drawn again with replacement (Efron and Tibshirani's bootstrap, by clusters). Where all hits
+    (bool) agree this has no width, and `all_alike` says how far the open end may lie. Numbers in
     place of hits give their mean. The part of nothing is None.
     """
     if len(hits) == 0:
@@ -258,8 +259,20 @@ def share(name: str, hits: Tensor, pictures: Tensor) -> dict[str, float | None]:
     sums, counts = np.bincount(of, hits.double().numpy()), np.bincount(of)
     rows = np.random.default_rng(0).integers(len(sums), size=(2000, len(sums)))
     low, high = np.percentile(sums[rows].sum(1) / counts[rows].sum(1), [2.5, 97.5])
+    if hits.dtype == torch.bool and low == high:
+        low, high = all_alike(bool(hits[0]), len(sums))
     return {name: float(hits.double().mean()), f"{name}, low": float(low),
             f"{name}, high": float(high), f"{name}, n": len(hits)}
+
+
+def all_alike(hit: bool, count: int) -> tuple[float, float]:
+    """The 95 % interval of a share where `count` pictures all hit, or none does.
+
+    A share p is missed by all with (1 - p)^count, which is .05 at the end of the interval: about
+    3 / count, the rule of three (Hanley and Lippman-Hand 1983).
+    """
+    most = 1 - .05 ** (1 / count)
+    return (1 - most, 1.) if hit else (0., most)
 
 
 def _features(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

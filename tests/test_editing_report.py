@@ -10,6 +10,7 @@ from gligen_lessons import evaluate, weights, world
 from gligen_lessons.datasets.edits import of_all_kinds
 from gligen_lessons.diffedit import clean_latents
 from gligen_lessons.eval import editing_report as report
+from gligen_lessons.eval import figures
 from gligen_lessons.eval import noun_maps as nouns
 from gligen_lessons.eval.editing import REGIONS, repaint
 from gligen_lessons.null_text import pivots
@@ -73,10 +74,10 @@ def test_maps_that_are_the_truth_win_every_point(monkeypatch):
 
 def test_figures_by_kind(some):
     many = some * 2
-    made = report.by_kind("x", torch.tensor([1., 0., 3., torch.inf]), many, report.mean_figure)
+    made = figures.by_kind("x", torch.tensor([1., 0., 3., torch.inf]), many, figures.mean_figure)
     assert made["x, recolour"] == 2 and made["x, replace"] == 0 and made["x, replace, n"] == 1
     assert made["x"] == pytest.approx(4 / 3) and made["x, low"] < made["x"] < made["x, high"]
-    assert report.mean_figure("x", torch.tensor([torch.inf])) == {"x": None, "x, n": 0}
+    assert figures.mean_figure("x", torch.tensor([torch.inf])) == {"x": None, "x, n": 0}
 
 
 def test_without_control_the_edit_is_the_same_noise_told_otherwise(parts, some):
@@ -90,6 +91,14 @@ def test_without_control_the_edit_is_the_same_noise_told_otherwise(parts, some):
     assert torch.allclose(made["base"], base, atol=1e-3)
     off = {name: float((z - base).abs().mean()) for name, z in made.items()}
     assert off["with local blend"] < off["Prompt-to-Prompt"] < off["same seed"]
+
+
+def test_fitted_states_bring_the_base_back(parts, some):
+    """The fit beats the caption on the base, which it aims at."""
+    made = report.null_report(parts, report.edit_judge("cpu"), some, 4, 5.)
+    assert made["null, base gain of the fit"] > 0 and made["null, success, fitted, n"] == 2
+    assert made["null, edit gain of the fit"] == pytest.approx(
+        made["null, edit, fitted"] - made["null, edit, caption"])
 
 
 def test_the_judge_passes_the_answers_and_refuses_the_sources(some):
@@ -110,6 +119,7 @@ def test_the_whole_report_has_a_figure_for_every_bar(parts):
         assert made[f"psnr gain to the source, {way}"] == pytest.approx(
             made[f"psnr outside to the source, {way}"]
             - made["psnr outside to the source, same seed"])
+    assert made["pairs"] == 2 and made["null, base, fitted, n"] == 2
     text = evaluate.table({"editing": made})
     for section, name in evaluate.BARS:
         if section == "editing":

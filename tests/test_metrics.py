@@ -269,6 +269,22 @@ def test_a_share_has_an_interval_as_wide_as_its_pictures_allow():
     assert alone["right, low"] < alone["right"] < alone["right, high"]
 
 
+@pytest.mark.parametrize("hit", [True, False])
+def test_a_share_of_all_or_none_is_not_certain(hit):
+    """Five boxes in each of 40 pictures tell as much as one: the true share may be 3 / 40 off."""
+    told = share("right", torch.full((200,), hit), torch.arange(40).repeat_interleave(5))
+    assert told["right"] == hit
+    assert told["right, high"] - told["right, low"] == pytest.approx(3 / 40, rel=.05)
+    assert told["right, high" if hit else "right, low"] == hit
+    # a share that far off shows nothing in 40 pictures one time in twenty
+    assert (1 - (told["right, high"] - told["right, low"])) ** 40 == pytest.approx(.05)
+
+
+def test_numbers_that_are_all_alike_have_no_width():
+    told = share("gain", torch.zeros(9), torch.arange(9))
+    assert told["gain, low"] == told["gain, high"] == 0
+
+
 def test_a_share_of_nothing_is_not_zero():
     told = share("right", torch.zeros(0, dtype=torch.bool), torch.zeros(0, dtype=torch.long))
     assert told == {"right": None, "right, n": 0}

@@ -91,14 +91,16 @@ def psnr_in(a: Tensor, b: Tensor, region: Tensor) -> Tensor:
 
 
 def repaint(parts: TextToImage, some: list[EditCase], code: Tensor, control: Control,
-            guidance_scale: float = 5., local: Blend | None = None) -> Tensor:
+            guidance_scale: float = 5., local: Blend | None = None,
+            nulls: Tensor | None = None) -> Tensor:
     """Prompt-to-Prompt on given pictures, from their DDIM code (b,4,h,w): latents (2b,4,h,w).
 
-    The bases first. Guidance leads away from the source caption (negative-prompt inversion), so
-    that these come back.
+    The bases first. Guidance leads away from `nulls` (steps,b,n,d), or else from the source
+    caption (negative-prompt inversion), so that these come back.
     """
     sources, queries = [case.reference for case in some], [case.query for case in some]
-    steps = control.table.shape[1] - 1
-    nulls = parts.context(sources).expand(steps, -1, -1, -1)
+    if nulls is None:
+        steps = control.table.shape[1] - 1
+        nulls = parts.context(sources).expand(steps, -1, -1, -1)
     *_, (_, z) = edit_latents(parts, sources, queries, code, control, guidance_scale, local, nulls)
     return z

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,15 +11,16 @@ from ..datasets.edits import LEAST_AREA, EditCase, of_all_kinds
 from ..diffedit import clean_latents, edit_mask, query_map
 from ..guidance import classifier_free
 from ..latent import TextToImage, to_pictures
-from ..metrics import bootstrap, share
-from ..null_text import pivots
+from ..null_text import null_text, pivots
 from ..prompt2prompt import Blend, make_control
 from ..sdedit import decode
+from .caption_pairs import pair_report
 from .editing import REGIONS, cells_of, mask_iou, psnr_in, repaint, succeeded
+from .figures import by_kind, figures_in_batches, mean_figure, shared
 from .noun_maps import noun_report
 
-SIZE = 8                                                  # edits at once
 JUDGE = "referee-attributes"                              # says whether edits succeeded
+FITTED = 16                                               # edits at most with a null-text fit
 WAYS = ("Prompt-to-Prompt", "with local blend", "same seed")
 Judge = Callable[[Tensor, list[EditCase]], Tensor]
 
@@ -29,11 +29,15 @@ def editing_report(parts: TextToImage, count: int = 160, steps: int = 30,
                    guidance_scale: float = 5.) -> dict:
     """All figures of lessons 12 and 13, on held-out scenes.
 
-    Masks of `count` edits, noun maps of as many scenes, Prompt-to-Prompt on half of the edits.
+    Masks of `count` edits, noun maps of as many scenes, Prompt-to-Prompt on half of the edits and
+    on pairs of captions, fewer; null-text inversion on at most FITTED.
     """
     some, few = (of_all_kinds(n, REGIONS) for n in (count, max(2, count // 2)))
+    judge = edit_judge(device.pick())
     return (mask_report(parts, some) | noun_report(parts, count)
-            | control_report(parts, edit_judge(device.pick()), few, steps, guidance_scale)
+            | control_report(parts, judge, few, steps, guidance_scale)
+            | null_report(parts, judge, few[:FITTED], steps, guidance_scale)
+            | pair_report(parts, max(2, count // 4), steps)
             | {"judge": JUDGE, "edits": count, "edits of Prompt-to-Prompt": len(few),
                "steps": steps, "guidance scale": guidance_scale})
 
@@ -43,38 +47,6 @@ def edit_judge(where: torch.device) -> Judge:
     judge = weights.load(JUDGE, where)
     return lambda x, some: succeeded(
         attributes(judge, x, torch.stack([case.box for case in some])), some)
-
-
-def mean_figure(name: str, values: Tensor) -> dict[str, float | int | None]:
-    """The mean of a figure of edits, (n,), as `metrics.share` has it: with its interval and n.
-
-    What is not finite (nothing to measure) is left out.
-    """
-    known = values[values.isfinite()].double().numpy()
-    if len(known) == 0:
-        return {name: None, f"{name}, n": 0}
-    low, high = bootstrap(known)
-    return {name: float(known.mean()), f"{name}, low": low, f"{name}, high": high,
-            f"{name}, n": len(known)}
-
-
-def shared(name: str, hits: Tensor) -> dict[str, float | int | None]:
-    """The part of edits (n,) that succeed, each of a scene of its own."""
-    return share(name, hits, torch.arange(len(hits)))
-
-
-def by_kind(name: str, values: Tensor, some: list[EditCase], figure: Callable) -> dict:
-    """A figure of all edits, and of those of each kind: "NAME, KIND"."""
-    kinds = np.array([case.edit.kind for case in some])
-    return figure(name, values) | {key: value for kind in REGIONS for key, value in figure(
-        f"{name}, {kind}", values[torch.from_numpy(kinds == kind)]).items()}
-
-
-def figures_in_batches(measure: Callable[[list[EditCase], int], dict[str, Tensor]],
-                       some: list[EditCase]) -> dict[str, Tensor]:
-    """What `measure` says of SIZE edits at a time, rows joined; its second argument is a seed."""
-    found = [measure(some[i:i + SIZE], i) for i in range(0, len(some), SIZE)]
-    return {name: torch.cat([part[name] for part in found]) for name in found[0]}
 
 
 def mask_report(parts: TextToImage, some: list[EditCase]) -> dict:
@@ -163,3 +135,41 @@ def three_ways(parts: TextToImage, some: list[EditCase], steps: int,
                             guidance_scale)
     return {"base": base} | dict(zip(WAYS, (edited, blended, decode(
         plain, way, parts.schedule, steps)), strict=True))
+
+
+def null_report(parts: TextToImage, judge: Judge, some: list[EditCase], steps: int,
+                guidance_scale: float) -> dict:
+    """Null-text inversion beside negative-prompt inversion, on given pictures: what the fit gains.
+
+    PSNR to the given picture outside the true change, of the base and of the edit; success.
+    """
+    rows = figures_in_batches(
+        lambda few, _: null_rows(parts, judge, few, steps, guidance_scale), some)
+    report = {}
+    for name, values in rows.items():
+        figure = shared if "success" in name else mean_figure
+        report |= figure(f"null, {name}", values)
+    for what in ("base", "edit"):
+        report |= mean_figure(f"null, {what} gain of the fit",
+                              rows[f"{what}, fitted"] - rows[f"{what}, caption"])
+    return report
+
+
+def null_rows(parts: TextToImage, judge: Judge, some: list[EditCase], steps: int,
+              guidance_scale: float) -> dict[str, Tensor]:
+    """Figures (b,) of some edits, led away from fitted states or from the source caption."""
+    sources, queries = [case.reference for case in some], [case.query for case in some]
+    before, changed = (torch.stack([getattr(case, name) for case in some])
+                       for name in ("before", "changed"))
+    way = pivots(parts, sources, clean_latents(parts, before), steps)
+    control, rows = make_control(parts, sources, queries, steps), {}
+    for name, nulls in (("fitted", null_text(parts, sources, way, guidance_scale)),
+                        ("caption", None)):
+        z = repaint(parts, some, way[-1], control, guidance_scale, nulls=nulls)
+        with torch.no_grad():
+            base, x = to_pictures(parts.vae, z).cpu().chunk(2)
+        outside = 1 - changed[:, None]
+        rows |= {f"base, {name}": psnr_in(base, before, outside),
+                 f"edit, {name}": psnr_in(x, before, outside),
+                 f"success, {name}": judge(x, some)}
+    return rows
