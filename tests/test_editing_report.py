@@ -93,12 +93,18 @@ def test_without_control_the_edit_is_the_same_noise_told_otherwise(parts, some):
     assert off["with local blend"] < off["Prompt-to-Prompt"] < off["same seed"]
 
 
-def test_fitted_states_bring_the_base_back(parts, some):
-    """The fit beats the caption on the base, which it aims at."""
-    made = report.null_report(parts, report.edit_judge("cpu"), some, 4, 5.)
-    assert made["null, base gain of the fit"] > 0 and made["null, success, fitted, n"] == 2
-    assert made["null, edit gain of the fit"] == pytest.approx(
-        made["null, edit, fitted"] - made["null, edit, caption"])
+def test_null_text_stands_beside_the_captions_as_null(parts, some):
+    """Without a fit the figures are those of the edits with control."""
+    judge = report.edit_judge("cpu")
+    made = report.null_report(parts, judge, some, 3, 5.)
+    rows = report.control_rows(parts, judge, some, 3, 5.)
+    for ours, theirs in (("base", "base"), ("edit", "Prompt-to-Prompt")):
+        assert made[f"null, {ours}, caption"] == pytest.approx(
+            float(rows[f"psnr outside to the source, {theirs}"].mean()), abs=1e-2)
+        assert made[f"null, {ours} gain of the fit"] == pytest.approx(
+            made[f"null, {ours}, fitted"] - made[f"null, {ours}, caption"])
+        assert abs(made[f"null, {ours} gain of the fit"]) > .01         # the fit did something
+    assert made["null, success, fitted, n"] == 2
 
 
 def test_the_judge_passes_the_answers_and_refuses_the_sources(some):

@@ -24,8 +24,8 @@ ARMS = {"same seed": {"cross": 0., "self_": 0.}, "Prompt-to-Prompt": {},
 def layout(a: Tensor, b: Tensor) -> Tensor:
     """How well the edges of pictures (b,3,h,w) agree, whatever their colours: (b,).
 
-    The correlation of both edge maps, in blocks of 4 x 4 pixels: 1 for one drawing in two
-    colours, about 0 for two drawings that have nothing to do with each other.
+    The correlation of both edge maps, in blocks of 4 x 4 pixels: 1 for one drawing in
+    two colours, near 0 for drawings that have nothing to do with each other.
     """
     def edges(x):
         down = (x[..., 1:, :-1] - x[..., :-1, :-1]).abs()
