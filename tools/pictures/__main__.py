@@ -17,7 +17,7 @@ from typing import NamedTuple
 from gligen_lessons import course_map, curriculum, files, weights
 from gligen_lessons.world import cache
 
-from . import diagrams, forms, generated, grounded, prompts
+from . import diagrams, forms, generated, grounded, prompts, successes
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks" / "pictures"
 RECORD = FOLDER / "inputs.json"                           # what each picture was made from
@@ -47,6 +47,7 @@ PICTURES = {
     "10_hole": Made(grounded.inpainting, ("vae", "clip", "ldm", "gligen-inpaint", "detr")),
     "11_forms": Made(forms.spatial_forms),
     "12_edit": Made(generated.edit, ("vae", "clip", "ldm")),
+    "12_successes": Made(successes.successful_edits, ("vae", "clip", "ldm", "referee-attributes")),
     "13_prompts": Made(prompts.edited_prompts, ("vae", "clip", "ldm")),
 }
 
