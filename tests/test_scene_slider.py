@@ -71,11 +71,13 @@ def test_any_scene_is_shown_as_it_is(given):
     np.testing.assert_array_equal(shown(box), world.render(given, SIZE).image)
 
 
-def test_clear_sky_gets_weather_from_the_amount():
+def test_from_a_clear_sky_a_weather_shows_at_once_and_goes_again():
     box = scene_slider(scene(weather="clear", amount=0.))
     before = box.picture.value
-    box.controls["amount"].value = .8
-    assert box.scene.weather == "rain" and box.picture.value != before
+    box.controls["weather"].value = "rain"
+    assert (box.scene.weather, box.scene.amount) == ("rain", .5) and box.picture.value != before
+    box.controls["weather"].value = "clear"
+    assert box.scene == scene(weather="clear", amount=0.) and box.picture.value == before
 
 
 def test_without_a_scene_it_brings_one():

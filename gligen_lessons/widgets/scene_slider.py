@@ -10,7 +10,7 @@ from ..images import png
 from ..world.vocabulary import PATTERNS, STYLES, TIMES, WEATHERS
 
 SIZE = 192                                                # pixels drawn; shown twice as wide
-FALLS = tuple(word for word in WEATHERS if word != "clear")
+AMOUNT = .5                                               # of a weather that is chosen first
 FIRST_SCENE = 440                                         # a seed with room to move
 
 
@@ -51,21 +51,22 @@ class SceneSlider(ipywidgets.HBox):
         """Take the sliders' values into the scene and draw it."""
         set_to = {name: slider.value for name, slider in self.controls.items()}
         of_thing = {name: set_to.pop(name) for name in ("pattern", "x")}
-        if not set_to["amount"]:
-            set_to["weather"] = "clear"
+        if set_to["weather"] == "clear":
+            set_to["amount"] = 0.
         self.scene = replace(self.scene, **set_to).with_thing(self.index, **of_thing)
         alone = replace(self.scene, things=self.scene.things[self.index:self.index + 1])
         self.picture.value = png(world.render(self.scene, SIZE).image)
         self.caption.value = world.captions(alone)[0]
 
     def still(self) -> show.Picture:
-        """The scene as it is, and with one slider moved at a time."""
+        """The scene as it is, and with one slider moved at a time (how much goes with weather)."""
         now, thing = self.scene, self.scene.things[self.index]
         time, style = _another(TIMES, now.time), _another(STYLES, now.style)
         pattern, x = _another(PATTERNS, thing.pattern), .8 if thing.x < .5 else .2
+        weather = _another(WEATHERS, now.weather)
         frames = {"as it is": now,
                   f"time: {time}": replace(now, time=time),
-                  f"weather: {FALLS[-1]}": replace(now, weather=FALLS[-1], amount=.8),
+                  f"weather: {weather},\nhow much: 0.8": replace(now, weather=weather, amount=.8),
                   f"style: {style}": replace(now, style=style),
                   f"pattern: {pattern}": now.with_thing(self.index, pattern=pattern),
                   f"place: {x}": now.with_thing(self.index, x=x)}
@@ -94,10 +95,10 @@ def _sliders(scene: world.Scene, thing: world.Thing) -> dict[str, ipywidgets.Wid
         return ipywidgets.FloatSlider(description=description, value=value, min=min(0, value),
                                       max=max(1, value), step=.02)
 
-    falls = scene.weather in FALLS
+    clear = scene.weather == "clear"
     return {"time": words("time", TIMES, scene.time),
-            "weather": words("weather", FALLS, scene.weather if falls else FALLS[0]),
-            "amount": number("how much", scene.amount if falls else 0),
+            "weather": words("weather", WEATHERS, scene.weather),
+            "amount": number("how much", AMOUNT if clear else scene.amount),
             "style": words("style", STYLES, scene.style),
             "pattern": words(f"{thing.category}: pattern", PATTERNS, thing.pattern),
             "x": number(f"{thing.category}: place", thing.x)}
