@@ -67,6 +67,18 @@ def test_the_sample_keeps_every_rule():
     assert notebook_rules.violations(sample()) == []
 
 
+def test_asides_stand_after_the_end():
+    notebook = sample()
+    aside = text(f"## Asides\n{TWENTY}", slideshow={"slide_type": "-"})
+    notebook.cells += [aside, *(copy.deepcopy(aside) for _ in range(3))]
+    assert notebook_rules.frame(notebook) == []
+    notebook.cells[-4].source = f"## More\n{TWENTY}"
+    assert notebook_rules.frame(notebook) == []
+    for cell in notebook.cells[-4:]:
+        cell.source = f"## More\n{TWENTY}"
+    assert "recap" in " ".join(notebook_rules.frame(notebook))
+
+
 def lines(n):
     return "\n".join(f"a{i} = {i}" for i in range(n))
 

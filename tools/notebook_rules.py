@@ -221,9 +221,13 @@ def timed(notebook) -> list[str]:
 
 
 def frame(notebook) -> list[str]:
-    """The first cell is a title, the start says what you will write; the end recaps and goes on."""
-    start = "\n".join(c.source for c in text_cells(notebook)[:3])
-    end = "\n".join(c.source for c in text_cells(notebook)[-3:]).lower()
+    """The first cell is a title, the start says what you will write; the end recaps and goes on.
+
+    What stands under a heading "## Asides" comes after the end.
+    """
+    texts = [c.source for c in text_cells(notebook)]
+    texts = texts[:next((i for i, t in enumerate(texts) if t.startswith("## Asides")), None)]
+    start, end = "\n".join(texts[:3]), "\n".join(texts[-3:]).lower()
     found = [] if start.startswith("# ") else ["the first cell must begin with '# ' and the title"]
     found += [] if "you will write" in start.lower() else ["the start must say 'You will write'"]
     return found + [f"the last three text cells lack '{word}'"
