@@ -221,10 +221,7 @@ def timed(notebook) -> list[str]:
 
 
 def frame(notebook) -> list[str]:
-    """The first cell is a title, the start says what you will write; the end recaps and goes on.
-
-    What stands under a heading "## Asides" comes after the end.
-    """
+    """A title; the start says what you will write; the end, before "## Asides", recaps, goes on."""
     texts = [c.source for c in text_cells(notebook)]
     texts = texts[:next((i for i, t in enumerate(texts) if t.startswith("## Asides")), None)]
     start, end = "\n".join(texts[:3]), "\n".join(texts[-3:]).lower()
