@@ -9,7 +9,7 @@ import torch
 from gligen_lessons import images, referee, vae, weights, world
 from gligen_lessons.attribute_referee import OF_SCENE, OF_THING
 from gligen_lessons.datasets import labelled, nothing
-from gligen_lessons.eval import referees
+from gligen_lessons.eval import pixels, referees
 from gligen_lessons.eval.attributes import attributes_judged, attributes_report
 from gligen_lessons.recipes import referee as recipe
 from gligen_lessons.world.render import render
@@ -25,6 +25,15 @@ def test_a_crop_is_the_part_of_the_picture_that_its_box_frames():
     box = torch.tensor([[.25, .5, .5, 1.]])               # columns 20..40, rows 20..40
     got = images.crops(x, box, torch.tensor([0]), side=20)
     torch.testing.assert_close(got[0], x[0, :, 20:40, 20:40], atol=1e-2, rtol=1e-5)
+
+
+def test_recognised_counts_pictures_that_show_a_thing_for_sure():
+    found = torch.zeros(4, len(CATEGORIES), len(COLOURS))
+    found[0, 3, 2], found[1, 5, 1] = .95, .85             # sure of one thing; not sure enough
+    found[2, :2, 0] = .99                                 # sure of two: still one picture
+    made = pixels.recognised("recognised", found)
+    assert (made["recognised"], made["recognised, n"]) == (.5, 4)
+    assert made["recognised, low"] <= .5 <= made["recognised, high"]
 
 
 def test_presence_is_the_best_place_of_category_times_colour():

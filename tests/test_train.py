@@ -297,6 +297,12 @@ def test_the_shipped_report_holds_every_section_and_many_steps():
         assert evaluate.shipped(section)
 
 
+def test_the_shipped_report_says_how_many_samples_are_recognised_beside_real_pictures():
+    ddpm = evaluate.shipped("ddpm")
+    assert ddpm["recognised, n"] == ddpm["recognised, real, n"] == ddpm["samples"]
+    assert .5 < ddpm["recognised, high"] < ddpm["recognised, real, low"]
+
+
 def test_shipped_weights_are_found_from_any_folder(tmp_path):
     """A notebook may be started anywhere: what the course ships lies beside its library."""
     code = ("from gligen_lessons import evaluate, weights; weights.load('referee-crop'); "

@@ -13,6 +13,8 @@ from ..schedule import Schedule
 from ..weights import load
 from ..world.vocabulary import CATEGORIES, COLOURS, HELD_OUT, WORDS
 
+SURELY = .9                      # the certainty from which a sample counts as recognised
+
 
 def sample_pixels(model, count: int, steps: int, seed: int = 0, batch: int = 64,
                   eta: float = 0.) -> Tensor:
@@ -30,7 +32,8 @@ def ddpm_report(model, count: int = 500, steps: int = 50) -> dict:
     """Distances of samples to held-out renders in the referee's features, with their floor.
 
     The floor compares two sets of real pictures of the same size; `kinds` counts the categories
-    that the referee is sure of in at least one sample in a hundred.
+    that the referee is sure of in at least one sample in a hundred; `recognised` is the part of
+    the pictures in which it is at least `SURELY` certain of some thing.
     """
     judge = load("referee-scene", next(model.parameters()).device)
     real = judge_scenes(judge, small_pictures("single-test", 2 * count))
@@ -39,12 +42,18 @@ def ddpm_report(model, count: int = 500, steps: int = 50) -> dict:
     return feature_distances(fake[1], real[1][:count]) | {
         f"{name} floor": value for name, value in floor.items()} | {
         "kinds": kinds(fake[0]), "kinds, real": kinds(real[0][:count]),
+        **recognised("recognised", fake[0]), **recognised("recognised, real", real[0][:count]),
         "samples": count, "ddim steps": steps}
 
 
 def kinds(found: Tensor) -> int:
     """How many categories the referee is sure of in at least a hundredth of pictures (b,18,10)."""
     return int(((found.amax(2) > .5).float().mean(0) >= .01).sum())
+
+
+def recognised(name: str, found: Tensor) -> dict[str, float | None]:
+    """The part of pictures (b,18,10) with a thing of which the referee is `SURELY` certain."""
+    return share(name, found.amax((1, 2)) >= SURELY, torch.arange(len(found)))
 
 
 @torch.no_grad()
