@@ -36,6 +36,7 @@ from .referee import judge_scenes
 
 FOLDER = Path(__file__).resolve().parent.parent / "data" / "report"
 DDIM_STEPS = (5, 10, 20, 50, 100)
+DDIM_LINES = {"rows": {}, "rows, eta 1": {"eta": 1.}, "rows, fitting eps": {"fitting": True}}
 
 
 def referee_figures(count: int) -> dict:
@@ -64,23 +65,29 @@ def ddpm_figures(count: int) -> dict:
 def ddim_figures(count: int, steps: tuple[int, ...] = DDIM_STEPS) -> dict:
     """Distance to held-out renders against the number of DDIM steps, from the same noise.
 
-    "rows" are painted with eta 0, "rows, eta 1" with eta 1. A row's "frechet scatter" is the
-    deviation of its Frechet distance when its pictures are drawn again from themselves.
+    "rows" are painted with eta 0, "rows, eta 1" with eta 1, both with `clip`, and "rows, fitting
+    eps" with eta 0 and an eps made to fit the clamped x0 (`ddim.with_fitting_eps`).
     """
     model, judge = weights.load("ddpm", device.pick()), weights.load("referee-scene")
     real = judge_scenes(judge, small_pictures("single-test", 2 * count))[1]
     floor = {"frechet": frechet_distance(real[count:], real[:count]),
              "kid": kernel_distance(real[count:], real[:count])}
-    lines = {}
-    for name, eta in {"rows": 0., "rows, eta 1": 1.}.items():
-        lines[name] = []
-        for number in steps:
-            fake = judge_scenes(judge, sample_pixels(model, count, number, eta=eta))[1]
-            lines[name].append({"steps": number, "frechet": frechet_distance(fake, real[:count]),
-                                "frechet scatter": frechet_scatter(fake, real[:count]),
-                                "kid": kernel_distance(fake, real[:count])})
-            print(name, lines[name][-1], flush=True)
+    lines = {name: [ddim_row(model, judge, real[:count], number, how) for number in steps]
+             for name, how in DDIM_LINES.items()}
     return {"count": count, "device": str(device.pick()), "floor": floor, **lines}
+
+
+def ddim_row(model, judge, real: torch.Tensor, steps: int, how: dict) -> dict:
+    """Distances of as many samples as `real` (n,d) has features, painted in so many steps.
+
+    "frechet scatter" is the deviation of the Frechet distance when the samples are drawn again
+    from themselves. `how` goes to `sample_pixels`.
+    """
+    fake = judge_scenes(judge, sample_pixels(model, len(real), steps, **how))[1]
+    row = {"steps": steps, "frechet": frechet_distance(fake, real),
+           "frechet scatter": frechet_scatter(fake, real), "kid": kernel_distance(fake, real)}
+    print(how, row, flush=True)
+    return row
 
 
 def frechet_scatter(a: torch.Tensor, b: torch.Tensor, times: int = 20) -> float:

@@ -245,6 +245,18 @@ def bootstrap(values: np.ndarray, seed: int = 0,
     return float(low), float(high)
 
 
+def wilson(hits: Tensor, z: float = 1.96) -> tuple[float, float, float]:
+    """The part of hits (n,) that are true, and the ends of its 95 % interval (Wilson 1927).
+
+    The interval holds the true shares that such a count would not surprise: it never leaves 0..1,
+    and is not empty where all hits are true.
+    """
+    p, n = float(hits.double().mean()), len(hits)
+    middle, root = p + z**2 / (2 * n), (p * (1 - p) / n + (z / (2 * n))**2)**.5
+    low, high = ((middle + sign * z * root) / (1 + z**2 / n) for sign in (-1, 1))
+    return p, low, high
+
+
 def share(name: str, hits: Tensor, pictures: Tensor) -> dict[str, float | None]:
     """The part of hits (n,) that are true, as figures of a report: NAME, its interval, and n.
 

@@ -226,6 +226,7 @@ def add_figures(ax, figures, bones: Sequence[tuple[int, int]]) -> None:
             ax.plot(x[seen == level], y[seen == level], "o", ms=5, mfc=face, mec=rim,
                     mew=.8, ls="")
 
+
 def segments(ids) -> np.ndarray:
     """Panoptic ids (h,w) as a picture (h,w,3): one colour an id."""
     ids = np.asarray(ids, dtype=np.int64)
@@ -249,6 +250,28 @@ def heat(values) -> np.ndarray:
     span = values.max() - values.min()
     level = (values - values.min()) / (span if span > 0 else 1)
     return np.repeat((level * 255).astype(np.uint8)[..., None], 3, -1)
+
+
+def matrix(image: np.ndarray, rows: Sequence[str], columns: Sequence[str] = (),
+           cell: tuple[int, int] = (1, 1), above: int = 0, size: tuple[float, float] = (4.2, 3.9),
+           left: float = .17, labels: tuple[str, str] = ("", "")) -> Picture:
+    """The picture (h,w,3) of a matrix with a word at each row and column, `labels` for x and y.
+
+    A cell is `cell` pixels high and wide, the first below `above` pixels of something else; the
+    words of the rows take the part `left` of the width.
+    """
+    figure = grid([image], columns=1)
+    figure.set_size_inches(*size)
+    figure.set_layout_engine("none")
+    ax, low = figure.axes[0], .12 if labels[0] else .07
+    ax.set_position((left, low, .99 - left, .98 - low))
+    ax.set_axis_on()
+    ax.set_yticks([above + cell[0] * (i + .5) - .5 for i in range(len(rows))], rows)
+    ax.set_xticks([cell[1] * (i + .5) - .5 for i in range(len(columns))], columns)
+    ax.tick_params(labelsize=8)
+    ax.set_xlabel(labels[0], fontsize=9)
+    ax.set_ylabel(labels[1], fontsize=9)
+    return figure
 
 
 def milestones(log: Sequence[dict], size: float = 2.4) -> Picture:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import linalg
+from scipy.stats import binomtest
 
 from gligen_lessons.device import generator
 from gligen_lessons.metrics import (
@@ -16,6 +17,7 @@ from gligen_lessons.metrics import (
     psnr,
     share,
     unbiased_mmd,
+    wilson,
 )
 
 
@@ -196,6 +198,15 @@ def test_the_bootstrap_interval_has_the_width_of_theory_and_is_reproducible():
     low, high = bootstrap(values)
     assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=.1)
     assert (low, high) == bootstrap(values) != bootstrap(values, seed=1)
+
+
+@pytest.mark.parametrize("true, n", [(0, 7), (53, 60), (112, 112), (1, 2)])
+def test_the_interval_of_a_share_is_scipys(true, n):
+    p, low, high = wilson(torch.arange(n) < true)
+    theirs = binomtest(true, n).proportion_ci(method="wilson")
+    assert p == pytest.approx(true / n)
+    assert (low, high) == pytest.approx((theirs.low, theirs.high), abs=1e-4)
+    assert low > -1e-9 and high < 1 + 1e-9 and high - low > .02
 
 
 # Detections, as COCO counts them.

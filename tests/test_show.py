@@ -142,6 +142,14 @@ def test_intervals_stand_from_top_to_bottom_and_groups_have_a_colour():
     assert first.get_color() == last.get_color() != ax.lines[2].get_color()
 
 
+def test_a_matrix_has_a_word_at_the_middle_of_each_row_and_column():
+    image = np.zeros((4 + 2 * 6, 3 * 5, 3), np.uint8)      # two rows of 6 px below 4, columns of 5
+    ax, = show.matrix(image, ["a", "b"], ["p", "q", "r"], (6, 5), 4, labels=("x", "y")).axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
+    assert list(ax.get_yticks()) == [6.5, 12.5] and list(ax.get_xticks()) == [2, 7, 12]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("x", "y")
+
+
 def test_milestones_show_each_kept_picture_under_its_step():
     file = io.BytesIO()
     Image.fromarray(np.full((4, 6, 3), 90, np.uint8)).save(file, "PNG")

@@ -10,11 +10,13 @@ from functools import partial
 import pytest
 import torch
 
-from gligen_lessons import evaluate, files, recipes, shipping, train, weights
+from gligen_lessons import ddim, evaluate, files, recipes, shipping, train, weights
 from gligen_lessons.datasets.latent_scenes import cached_latents
+from gligen_lessons.eval.pixels import sample_pixels
 from gligen_lessons.gligen import gate_names
 from gligen_lessons.recipes.helpers import bare
 from gligen_lessons.recipes.vae import piece_corners
+from gligen_lessons.schedule import Schedule
 from gligen_lessons.world.cache import renders
 
 BLOCKED = ("diffusers", "transformers", "matplotlib", "IPython", "jupyterlab", "ipywidgets",
@@ -293,6 +295,8 @@ def test_the_shipped_report_holds_every_section_and_many_steps():
     rows = evaluate.shipped("ddim")["rows"]
     assert [row["steps"] for row in rows] == list(evaluate.DDIM_STEPS)
     assert evaluate.shipped("ddim")["floor"]["frechet"] < min(row["frechet"] for row in rows)
+    for name in evaluate.DDIM_LINES:
+        assert [row["steps"] for row in evaluate.shipped("ddim")[name]] == list(evaluate.DDIM_STEPS)
     for section in evaluate.SECTIONS:
         assert evaluate.shipped(section)
 
@@ -301,6 +305,31 @@ def test_the_shipped_report_says_how_many_samples_are_recognised_beside_real_pic
     ddpm = evaluate.shipped("ddpm")
     assert ddpm["recognised, n"] == ddpm["recognised, real, n"] == ddpm["samples"]
     assert .5 < ddpm["recognised, high"] < ddpm["recognised, real, low"]
+
+
+def test_samples_with_a_fitting_eps_follow_the_library_and_differ_from_clipped_ones():
+    model, schedule = weights.load("ddpm"), Schedule.linear()
+    xT = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    *_, (_, right) = ddim.sample(ddim.with_fitting_eps(model, schedule), xT, schedule, 3)
+    *_, (_, clipped) = ddim.sample(model, xT, schedule, 3, clip=True)
+    torch.testing.assert_close(sample_pixels(model, 2, 3, fitting=True), right)
+    torch.testing.assert_close(sample_pixels(model, 2, 3), clipped)
+    assert (right - clipped).abs().mean() > .001
+
+
+def test_the_figures_of_ddim_have_a_row_for_each_count_of_each_line(monkeypatch):
+    asked = []
+
+    def painted(model, count, steps, **how):
+        asked.append((steps, how))
+        return torch.rand(count, 3, 32, 32, generator=torch.Generator().manual_seed(steps)) * 2 - 1
+
+    monkeypatch.setattr(evaluate, "sample_pixels", painted)
+    found = evaluate.ddim_figures(70, steps=(2, 3))
+    assert asked == [(2, {}), (3, {}), (2, {"eta": 1.}), (3, {"eta": 1.}),
+                     (2, {"fitting": True}), (3, {"fitting": True})]
+    assert found["rows"] == found["rows, fitting eps"] and found["rows"][0] != found["rows"][1]
+    assert [*found["rows"][0]] == ["steps", "frechet", "frechet scatter", "kid"]
 
 
 def test_shipped_weights_are_found_from_any_folder(tmp_path):

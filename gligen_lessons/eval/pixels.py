@@ -17,13 +17,17 @@ SURELY = .9                      # the certainty from which a sample counts as r
 
 
 def sample_pixels(model, count: int, steps: int, seed: int = 0, batch: int = 64,
-                  eta: float = 0.) -> Tensor:
-    """`count` samples (n,3,32,32) in [-1, 1], on the CPU: DDIM from seeded noise."""
+                  eta: float = 0., fitting: bool = False) -> Tensor:
+    """`count` samples (n,3,32,32) in [-1, 1], on the CPU: DDIM from seeded noise.
+
+    x0_hat is clamped, and eps stays as it is (`clip`) or is made to fit (`with_fitting_eps`).
+    """
     g, device = torch.Generator().manual_seed(seed), next(model.parameters()).device
-    done = []
+    done, schedule = [], Schedule.linear()
+    eps_of = ddim.with_fitting_eps(model, schedule) if fitting else model
     for part in torch.randn(count, 3, 32, 32, generator=g).split(batch):
-        *_, (_, x0) = ddim.sample(model, part.to(device), Schedule.linear(), steps, eta, g,
-                                  clip=True)
+        *_, (_, x0) = ddim.sample(eps_of, part.to(device), schedule, steps, eta, g,
+                                  clip=not fitting)
         done.append(x0.cpu())
     return torch.cat(done)
 
