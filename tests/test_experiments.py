@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
@@ -15,10 +16,12 @@ from gligen_lessons.experiments.detector_grounding import arms, judges, run
 from gligen_lessons.experiments.detector_grounding.arms import (
     Detected,
     InpaintingCase,
+    hidden_part,
     instructions,
 )
 from gligen_lessons.experiments.detector_grounding.metrics import (
     ArmResults,
+    bounded,
     corrected,
     outside,
     paired,
@@ -249,6 +252,24 @@ def test_intervals_of_several_comparisons_are_wider_about_the_same_mean():
     assert corrected(row, 1) == pytest.approx((.5, 1.8))
     low, high = corrected(row, 9)                          # z of .025 / 9 is 2.773, of .025 1.960
     assert (1 - low) / .5 == pytest.approx(2.773 / 1.960, rel=1e-3) == (high - 1) / .8
+
+
+def test_no_difference_at_all_is_not_certainty():
+    level = {"mean": 0., "low": 0., "high": 0.}
+    low, high = bounded(level, 1, 36)
+    assert -low == high == pytest.approx(math.log(20) / 36)
+    assert (1 - high) ** 36 == pytest.approx(.05, rel=.15)
+    assert bounded(level, 15, 36)[1] > high
+    row = {"mean": .1, "low": .05, "high": .2}
+    assert bounded(row, 3, 36) == corrected(row, 3)
+
+
+def test_a_hole_hides_what_it_covers_of_a_neighbour():
+    boxes = torch.tensor([[.25, .25, .5, .5], [.375, .25, .625, .5], [.75, .75, 1., 1.]])
+    one = InpaintingCase(0, torch.zeros(3, 128, 128), ["car"] * 3, ["a car"] * 3, boxes, 0)
+    assert hidden_part(one) == pytest.approx(.5)
+    assert hidden_part(dataclasses.replace(one, target=2)) == 0
+    assert hidden_part(dataclasses.replace(one, boxes_xyxy=boxes[:1])) == 0
 
 
 def test_change_outside_is_measured_where_the_mask_keeps():

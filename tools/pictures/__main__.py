@@ -17,7 +17,7 @@ from typing import NamedTuple
 from gligen_lessons import course_map, curriculum, files, weights
 from gligen_lessons.world import cache
 
-from . import diagrams, forms, generated, grounded, prompts, successes
+from . import arms, diagrams, forms, generated, grounded, prompts, successes
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks" / "pictures"
 RECORD = FOLDER / "inputs.json"                           # what each picture was made from
@@ -44,6 +44,8 @@ PICTURES = {
     "08_gate": Made(diagrams.gate),
     "09_boxes": Made(grounded.boxes_and_pictures, ("vae", "clip", "ldm", "gligen")),
     "09_schedule": Made(grounded.scheduled_sampling, ("vae", "clip", "ldm", "gligen")),
+    "10_arms": Made(arms.neighbours_cut, ("vae", "clip", "ldm", "gligen-inpaint", "detr",
+                                          "referee-crop")),
     "10_hole": Made(grounded.inpainting, ("vae", "clip", "ldm", "gligen-inpaint", "detr")),
     "11_forms": Made(forms.spatial_forms),
     "12_edit": Made(generated.edit, ("vae", "clip", "ldm")),

@@ -15,6 +15,7 @@ from ...datasets.annotated import SMALLEST
 from ...datasets.instructions import Instruction
 from ...datasets.labelled import labelled, pictures
 from ...images import to_model
+from ...inpaint import masks_from_boxes
 from ...world import named, scene
 from ...world.records import Record
 from ...world.vocabulary import COLOURS, article
@@ -150,6 +151,19 @@ def controls(one: InpaintingCase) -> dict[str, Instruction]:
     """What the two controls are told; their caption is that of A."""
     phrase, box = one.phrases[one.target], one.box[None]
     return {"N": Instruction(phrase, [], box[:0]), "F": Instruction(phrase, [phrase], box)}
+
+
+def hidden_part(one: InpaintingCase, side: int = 16) -> float:
+    """How much of its most hidden neighbour's box the target's hole hides, 0 to 1.
+
+    The hole is that of a latent of `side` cells: all that the target's box touches.
+    """
+    size = one.image.shape[-1]
+    mask = masks_from_boxes([one.box[None]], side, round_outward=True)
+    hole = 1 - mask.repeat_interleave(size // side, 2).repeat_interleave(size // side, 3)
+    rest = [box[None] for k, box in enumerate(one.boxes_xyxy) if k != one.target]
+    whole = [1 - masks_from_boxes([box], size) for box in rest]
+    return max((float((box * hole).sum() / box.sum()) for box in whole), default=0.)
 
 
 def joined(first: tuple[list[str], Tensor], more: tuple[list[str], Tensor]) -> tuple:

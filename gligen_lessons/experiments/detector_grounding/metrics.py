@@ -1,5 +1,6 @@
 """The experiment's figures: what each arm's pictures are like, and arms against each other."""
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass, field
 
@@ -135,6 +136,17 @@ def corrected(row: dict[str, float], comparisons: int) -> tuple[float, float]:
     """
     wider = norm.ppf(1 - .025 / comparisons) / norm.ppf(.975)
     return tuple(row["mean"] + wider * (row[end] - row["mean"]) for end in ("low", "high"))
+
+
+def bounded(row: dict[str, float], comparisons: int, count: int) -> tuple[float, float]:
+    """`corrected`, but never without width: no difference in `count` scenes is not certainty.
+
+    What each scene shows with probability ln(20 q) / count, none of them shows with probability
+    .05 / q: the rule of three, for q comparisons.
+    """
+    low, high = corrected(row, comparisons)
+    most = math.log(20 * comparisons) / count
+    return (low - most, high + most) if low == high else (low, high)
 
 
 def all_figures(kept: dict[str, ArmResults], draws: int = DRAWS) -> dict:
