@@ -1,5 +1,7 @@
 """Maps as grounding: transformers' ConvNeXt, values worked out by hand, and laws."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from oracles import relative_error
@@ -8,6 +10,7 @@ from transformers import ConvNextConfig, ConvNextModel
 
 from gligen_lessons import grounding_maps as maps
 from gligen_lessons import latent, weights
+from gligen_lessons.eval import grounding_inputs as judged
 from gligen_lessons.gligen import add_gates, gate_names, transformer_blocks
 from gligen_lessons.grounding_maps import (
     MAP_CLASSES,
@@ -156,6 +159,26 @@ def test_guidance_keeps_the_channels_on_both_sides():
                   given.none().beside(given))
     torch.testing.assert_close(twice[:2], shown(xt, t, context, given.none()))
     torch.testing.assert_close(twice[2:], shown(xt, t, context, given))
+
+
+def test_channels_alone_are_the_map_in_the_first_layer_and_null_tokens(monkeypatch):
+    held, given = judged.HeldMaps.of(9), []
+
+    def paint(parts, texts, grounding, seed, **options):
+        given.append(grounding)
+        return torch.full((len(texts), 3, 8, 8), float(grounding.masks.mean()))
+
+    monkeypatch.setattr(judged, "generate_from_maps", paint)
+    parts = SimpleNamespace(device="cpu")
+    assert held.generated(parts, steps=2).unique().tolist() == [1.]
+    assert held.generated(parts, tokens=False, steps=2).unique().tolist() == [0.]
+    for with_tokens, without in zip(given[:2], given[2:], strict=True):
+        assert torch.equal(with_tokens.maps, without.maps) and with_tokens.maps.any()
+    monkeypatch.setattr(judged, "iou_figures", lambda x, held: {"mIoU": float(x.mean())})
+    monkeypatch.setattr(judged, "report_rows", lambda held, parts, judge, **options: {
+        row: {"mIoU": value} for row, value in (("grounded", .6), ("exchanged", .2))})
+    report = judged.map_report(parts, 9, steps=2)
+    assert report["mIoU, channels alone"] == 0 and report["mIoU, grounded"] == .6
 
 
 def test_maps_let_learn_what_they_add_and_the_first_weight():

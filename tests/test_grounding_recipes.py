@@ -27,7 +27,8 @@ def out(tmp_path, monkeypatch):
                           "arms, low, grounded", "arms, another pose",
                           "arms, renders, another pose", "category, grounded, novel"]),
     ("gligen-entities", ["colour, renders", "colour, low, grounded", "colour, text alone"]),
-    ("gligen-map", ["mIoU, renders", "mIoU, low, grounded", "mIoU, grounded over exchanged"])])
+    ("gligen-map", ["mIoU, renders", "mIoU, low, grounded", "mIoU, high, channels alone",
+                    "mIoU, grounded over exchanged"])])
 def test_a_recipe_trains_saves_what_it_adds_and_reports(out, name, metrics):
     made = train.train(name, 1, out=out, batch=4)
     card, row = files.card(made), MODELS[name]

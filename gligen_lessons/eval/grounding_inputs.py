@@ -281,11 +281,14 @@ class HeldMaps:
         """The next picture's map."""
         return {"exchanged": replace(self, numbers=self.numbers.roll(-1, 0))}
 
-    def generated(self, parts: TextToImage, **options) -> Tensor:
-        """Pictures of captions and maps; seeds 0, 1, ..."""
-        return in_batches(lambda rows: generate_from_maps(
-            parts, self.captions[rows], semantic_maps(self.numbers[rows]).each(
-                lambda x: x.to(parts.device)), rows.start, **options), len(self.captions))
+    def generated(self, parts: TextToImage, tokens: bool = True, **options) -> Tensor:
+        """Pictures of captions and maps, by channels alone where not `tokens`; seeds 0, 1, ..."""
+        def made(rows: slice) -> Tensor:
+            given = semantic_maps(self.numbers[rows]).each(lambda x: x.to(parts.device))
+            return generate_from_maps(parts, self.captions[rows], given if tokens else given.none(),
+                                      rows.start, **options)
+
+        return in_batches(made, len(self.captions))
 
     def ungrounded(self, parts: TextToImage, **options) -> Tensor:
         """Pictures of the captions alone."""
@@ -317,8 +320,13 @@ def iou_figures(x: Tensor, held: HeldMaps) -> dict:
 
 
 def map_report(parts: TextToImage, count: int, **options) -> dict:
-    """Do painted pictures hold the map? Beside it maps of other scenes, and captions alone."""
-    rows = report_rows(HeldMaps.of(count), parts, iou_figures, **options)
+    """Do painted pictures hold the map? Beside it maps of other scenes, and captions alone.
+
+    In "channels alone" the map enters by the first layer only: all tokens are null tokens.
+    """
+    held = HeldMaps.of(count)
+    rows = report_rows(held, parts, iou_figures, **options)
+    rows["channels alone"] = iou_figures(held.generated(parts, tokens=False, **options), held)
     return {f"{what}, {row}": value for row, figures in rows.items()
             for what, value in figures.items()} | options | {
         "mIoU, grounded over exchanged": rows["grounded"]["mIoU"] / rows["exchanged"]["mIoU"],
