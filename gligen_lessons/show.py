@@ -94,6 +94,16 @@ def strip(images, titles: Sequence[str] | None = None, size: float = 1.4,
     return grid(images, len(arrays(images)), titles, size, title)
 
 
+def name_rows(figure: Picture, names: Sequence[str]) -> Picture:
+    """Write a name beside each row of a grid."""
+    figure.set_figwidth(figure.get_figwidth() + .25)
+    rows = figure.axes[::len(figure.axes) // len(names)]
+    for ax, name in zip(rows, names, strict=False):
+        ax.text(-.04, .5, name, size=9, color=INK, rotation=90, ha="right", va="center",
+                transform=ax.transAxes)
+    return figure
+
+
 def _panel(figure: Picture, xlabel: str, ylabel: str, title: str):
     ax = figure.add_subplot()
     _dress(ax, xlabel, ylabel, title)

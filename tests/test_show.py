@@ -172,3 +172,9 @@ def test_points_of_one_label_share_a_colour_and_paths_show_their_start():
     starts, ends = ax.collections
     assert (starts.get_offsets() == xy.numpy()).all() and not len(starts.get_facecolors())
     assert (ends.get_offsets() == xy.numpy() + 1).all()
+
+
+def test_each_row_of_a_grid_gets_its_name():
+    figure = show.name_rows(show.grid(torch.zeros(6, 3, 8, 8), columns=3), ["above", "below"])
+    named = {i: ax.texts[0].get_text() for i, ax in enumerate(figure.axes) if ax.texts}
+    assert named == {0: "above", 3: "below"}

@@ -1,6 +1,7 @@
 """What grounding achieves: boxes, words it never saw, tau and holes, judged by the referee."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -106,4 +107,28 @@ def requested_boxes(held: Held, asks: Callable[[str, str], bool]) -> Tensor:
                          zip(held.category[used].tolist(), held.colour[used].tolist(),
                              strict=True)])
 
+def exchanged_report(parts: TextToImage, count: int, **options) -> dict:
+    """Boxes right where the phrases of a layout exchange their boxes, each with the next one.
 
+    Of layouts with two things or more: `moved` asks for each phrase in the box that it was given,
+    `kept` in the box where it stood before.
+    """
+    held = Held.of(count)
+    rows = [i for i, one in enumerate(held.requested) if len(one.phrases) > 1]
+    held = chosen(held, rows)
+    turned = replace(held, boxes_xyxy=held.boxes_xyxy.clone(), requested=[
+        replace(one, boxes_xyxy=one.boxes_xyxy.roll(1, 0)) for one in held.requested])
+    for i, one in enumerate(turned.requested):
+        turned.boxes_xyxy[i, :len(one.phrases)] = one.boxes_xyxy
+    x = turned.generated(parts, True, **options)
+    report = {"layouts": len(rows)} | options
+    for name, asked in (("moved", turned), ("kept", held)):
+        right = share("boxes right", asked.hits(x).all(0), asked.pictures())
+        report |= {f"{what}, {name}": value for what, value in right.items()}
+    return report
+
+
+def chosen(held: Held, rows: list[int]) -> Held:
+    """Some of the layouts."""
+    return replace(held, requested=[held.requested[i] for i in rows], category=held.category[rows],
+                   colour=held.colour[rows], boxes_xyxy=held.boxes_xyxy[rows])
