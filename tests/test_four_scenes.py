@@ -24,7 +24,7 @@ def test_one_step_of_the_short_training_moves_the_gates_and_nothing_that_is_froz
     optimizer = four_scenes.optimizer_of(unet)
     assert [group["lr"] for group in optimizer.param_groups] == [GATE_RATE, RATE]
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(gate_names(unet))
-    made = list(four_scenes.batches(parts, 2))
+    made = list(four_scenes.four_batches(parts, 2))
     assert len(made) == 2 and not torch.equal(made[0][1], made[1][1])
     z0, t, eps, context, grounding = made[0]
     l_grounding(unet, z0, t, eps, context, grounding, parts.schedule).backward()

@@ -115,7 +115,7 @@ def exchanged_report(parts: TextToImage, count: int, **options) -> dict:
     """
     held = Held.of(count)
     rows = [i for i, one in enumerate(held.requested) if len(one.phrases) > 1]
-    held = chosen(held, rows)
+    held = some_layouts(held, rows)
     turned = replace(held, boxes_xyxy=held.boxes_xyxy.clone(), requested=[
         replace(one, boxes_xyxy=one.boxes_xyxy.roll(1, 0)) for one in held.requested])
     for i, one in enumerate(turned.requested):
@@ -128,7 +128,7 @@ def exchanged_report(parts: TextToImage, count: int, **options) -> dict:
     return report
 
 
-def chosen(held: Held, rows: list[int]) -> Held:
+def some_layouts(held: Held, rows: list[int]) -> Held:
     """Some of the layouts."""
     return replace(held, requested=[held.requested[i] for i in rows], category=held.category[rows],
                    colour=held.colour[rows], boxes_xyxy=held.boxes_xyxy[rows])

@@ -122,7 +122,7 @@ def stands_left(x: Tensor) -> Tensor:
     return torch.tensor(sides)
 
 
-def count_of(category: str, x: Tensor) -> Tensor:
+def how_many(category: str, x: Tensor) -> Tensor:
     """How many things of a category DETR finds in each picture, (b,)."""
     return torch.tensor([int((one.labels == BASE.index(category)).sum())
                          for one in detect(weights.load("detr", device.pick()), x)])
@@ -137,9 +137,9 @@ PAIRS = {
                 lambda x: shows("blue car", x) & shows("red house", x)},
     "relation": {f"a red car to the left of a blue house {PLACE}": lambda x: stands_left(x) == 1,
                  f"a red car to the right of a blue house {PLACE}": lambda x: stands_left(x) == 0},
-    "count": {f"{BALLOON} {PLACE}": lambda x: count_of("balloon", x) == 1,
+    "count": {f"{BALLOON} {PLACE}": lambda x: how_many("balloon", x) == 1,
               f"{BALLOON}, {BALLOON} and {BALLOON} {PLACE}":
-              lambda x: count_of("balloon", x) == 3}}
+              lambda x: how_many("balloon", x) == 3}}
 
 
 def pair_rows(parts: TextToImage, count: int, **options) -> list[dict]:
@@ -150,18 +150,13 @@ def pair_rows(parts: TextToImage, count: int, **options) -> list[dict]:
     rows = []
     for judges in PAIRS.values():
         for caption, right in judges.items():
-            x = torch.cat([generate(parts, [caption] * len(few), seed=few[0], **options)
-                           for few in batches(count)])
+            x = torch.cat([generate(parts, [caption] * min(16, count - i), seed=i, **options)
+                           for i in range(0, count, 16)])
             other = next(judge for text, judge in judges.items() if text != caption)
             rows.append({"caption": caption} | interval_of("as captioned", right(x))
                         | interval_of("as the other caption", other(x)))
             print(rows[-1], flush=True)
     return rows
-
-
-def batches(count: int, size: int = 16) -> list[range]:
-    """The numbers 0 to count - 1 in parts of at most `size`."""
-    return [range(i, min(i + size, count)) for i in range(0, count, size)]
 
 
 @torch.no_grad()

@@ -25,7 +25,7 @@ from .gligen import GATE_RATE, RATE, sample_kind
 JUDGED = (300, 700, 900)                                  # the steps of a loss on fixed noise
 
 
-def read(parts: TextToImage, split: str, slot_count: int = 8) -> tuple[Tensor, Tensor, Grounding]:
+def read_four(parts: TextToImage, split: str, limit: int = 8) -> tuple[Tensor, Tensor, Grounding]:
     """Latents (4,4,16,16), captions' states (4,n,d), grounding: the first scenes of a split."""
     few = renders(split, 4, progress=False)
     true = torch.tensor(few.boxes_xyxy)
@@ -35,16 +35,16 @@ def read(parts: TextToImage, split: str, slot_count: int = 8) -> tuple[Tensor, T
     with torch.no_grad():
         z0 = to_latents(parts.vae, x.to(where), noise((4, 4, 16, 16), generator(5), where))
     return z0, parts.context([one.caption for one in y]), ground(
-        parts, [one.phrases for one in y], [one.boxes_xyxy for one in y], slot_count)
+        parts, [one.phrases for one in y], [one.boxes_xyxy for one in y], limit)
 
 
-def batches(parts: TextToImage, steps: int) -> Iterator[tuple]:
+def four_batches(parts: TextToImage, steps: int) -> Iterator[tuple]:
     """Batches of four training scenes, z0, t, eps, context and grounding, drawn as in training.
 
     Kinds of data are mixed, and captions and groundings dropped, by `sample_kind`.
     """
     data = layouts(parts, renders("grounding-train", 4, progress=False))
-    z0, where, g = read(parts, "grounding-train")[0], parts.device, generator(6)
+    z0, where, g = read_four(parts, "grounding-train")[0], parts.device, generator(6)
     empty, table = parts.tokenizer([""])[0], phrase_table_features(parts, phrase_table()).cpu()
     for _ in range(steps):
         ids, numbers = sample_kind(data, torch.arange(4), empty, g)
@@ -71,7 +71,7 @@ def losses_by_boxes(unet: UNet, parts: TextToImage, split: str) -> dict[str, flo
 
     The true boxes and phrases, none, or those of the next of the four scenes.
     """
-    z0, context, true = read(parts, split)
+    z0, context, true = read_four(parts, split)
     eps = noise((4, 4, 16, 16), generator(9), parts.device)
     told = {"true boxes": true, "none": true.none(),
             "another scene's": true.each(lambda x: x.roll(1, 0))}
