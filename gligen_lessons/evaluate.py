@@ -17,7 +17,7 @@ from .eval.detection import backbone_report, detr_report
 from .eval.editing_report import editing_report
 from .eval.grounding import Held
 from .eval.grounding_inputs import entity_report, keypoint_report, map_report
-from .eval.grounding_report import grounding_report
+from .eval.grounding_report import exchanged_report, grounding_report
 from .eval.image_text import clip_report
 from .eval.pixels import classifier_report, ddpm_report, labelled_report, sample_pixels
 from .eval.referees import (
@@ -29,7 +29,7 @@ from .eval.referees import (
     scene_report,
 )
 from .eval.reground import reground_report
-from .eval.text_to_image import SHOWN, ldm_report
+from .eval.text_to_image import SHOWN, ldm_report, prompts_report
 from .metrics import frechet_distance, kernel_distance
 from .reading import json_object
 from .referee import judge_scenes
@@ -127,6 +127,11 @@ def ldm_figures(count: int) -> dict:
         "threads": torch.get_num_threads()}
 
 
+def prompt_figures(count: int) -> dict:
+    """Guidance scales, captions that differ in a few words, and captions switched half way."""
+    return prompts_report(weights.text_to_image(device.pick()), count)
+
+
 def detr_figures(count: int) -> dict:
     """Average precision of the detector, and how well its backbone named places before."""
     where = device.pick()
@@ -165,7 +170,9 @@ def editing_figures(count: int) -> dict:
 SECTIONS = {"referee": (referee_figures, 2000), "ddpm": (ddpm_figures, 500),
             "ddim": (ddim_figures, 200), "vae": (vae_figures, 1000), "clip": (clip_figures, 1000),
             "guidance": (guidance_figures, 200), "ldm": (ldm_figures, 1000),
+            "prompts": (prompt_figures, 24),
             "detr": (detr_figures, 1000), "gligen": (gligen_figures, 1000),
+            "exchanged": (grounded_by("gligen", exchanged_report), 24),
             "keypoints": (grounded_by("gligen-keypoints", keypoint_report), 100),
             "entities": (grounded_by("gligen-entities", entity_report), 100),
             "maps": (grounded_by("gligen-map", map_report), 100),

@@ -70,6 +70,19 @@ def test_only_words_of_their_kind_are_counted(name):
                                 category in wanted)
 
 
+def test_exchanged_boxes_are_judged_in_both_places(monkeypatch):
+    """Renders of the true scenes hold what was asked for in the old boxes, not in the new ones."""
+    count = 8
+    x = pictures(labelled("grounding-test", count), torch.arange(count))
+    monkeypatch.setattr(Held, "generated", lambda held, parts, grounded, **options: x[[
+        i for i, one in enumerate(Held.of(count).requested) if len(one.phrases) > 1]])
+    made = report.exchanged_report(None, count)
+    assert made["boxes right, kept"] > .9 and made["boxes right, moved"] < .4
+    assert made["boxes right, n, moved"] == made["boxes right, n, kept"] >= 2 * made["layouts"]
+    told = evaluate.shipped("exchanged")
+    assert made["layouts"] < told["layouts"] <= evaluate.SECTIONS["exchanged"][1]
+
+
 def test_one_thing_of_each_layout_is_masked(held):
     one = inpainting.one_each(held, torch.Generator().manual_seed(0))
     again = inpainting.one_each(held, torch.Generator().manual_seed(1))
