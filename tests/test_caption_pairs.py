@@ -40,7 +40,7 @@ def test_layout_sees_the_drawing_and_not_its_colours(some, before, after):
 
 
 def test_the_answers_obey_and_the_sources_do_not(some, before, after):
-    assert pairs.obeyed(after, some).sum() >= 7 and not pairs.obeyed(before, some).any()
+    assert pairs.shows_wanted(after, some).sum() >= 7 and not pairs.shows_wanted(before, some).any()
 
 
 def test_boxes_agree_where_the_thing_stays(some, before, after):

@@ -64,10 +64,10 @@ def pair_rows(parts: TextToImage, some: list[EditCase], seed: int,
         z = edited_latents(parts, some, noise, control_of(parts, some, arm, steps, seed))
         with torch.no_grad():
             base, x = to_pictures(parts.vae, z).cpu().chunk(2)
-        rows |= {f"obeyed, {arm}": obeyed(x, some), f"layout, {arm}": layout(base, x),
+        rows |= {f"obeyed, {arm}": shows_wanted(x, some), f"layout, {arm}": layout(base, x),
                  f"box IoU, {arm}": box_agreement(base, x, some)}
     answer = torch.stack([case.after for case in some])
-    return rows | {"obeyed, the answer": obeyed(answer, some),
+    return rows | {"obeyed, the answer": shows_wanted(answer, some),
                    "layout, unrelated": layout(base, base.roll(len(REGIONS), 0))}
 
 
@@ -99,7 +99,7 @@ def control_of(parts: TextToImage, some: list[EditCase], arm: str, steps: int,
     return control
 
 
-def obeyed(x: Tensor, some: list[EditCase]) -> Tensor:
+def shows_wanted(x: Tensor, some: list[EditCase]) -> Tensor:
     """Whether the scene referee sees each edit's wanted thing in its colour, (b,) bool."""
     found = judge_scenes(weights.load("referee-scene"), x)[0]           # (b,18,10)
     wanted = [case.edit.after.things[0] for case in some]
