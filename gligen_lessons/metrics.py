@@ -254,7 +254,7 @@ def wilson(hits: Tensor, z: float = 1.96) -> tuple[float, float, float]:
     p, n = float(hits.double().mean()), len(hits)
     middle, root = p + z**2 / (2 * n), (p * (1 - p) / n + (z / (2 * n))**2)**.5
     low, high = ((middle + sign * z * root) / (1 + z**2 / n) for sign in (-1, 1))
-    return p, low, high
+    return p, min(p, max(0., low)), max(p, min(1., high))       # rounding may pass the ends
 
 
 def share(name: str, hits: Tensor, pictures: Tensor) -> dict[str, float | None]:
