@@ -44,7 +44,7 @@ def pair_report(parts: TextToImage, count: int, steps: int) -> dict:
     "unrelated" are the bases of different scenes, "the answer" is the world's own edit.
     """
     some = of_all_kinds(count, REGIONS, "single-test")
-    rows = figures_in_batches(lambda few, seed: pair_rows(parts, few, seed, steps), some)
+    rows = figures_in_batches(lambda few, seed: rows_in_arms(parts, few, seed, steps), some)
     report = {"pairs": count, "pairs, steps": steps}
     for name, values in rows.items():
         figure = shared if "obeyed" in name else mean_figure
@@ -56,7 +56,7 @@ def pair_report(parts: TextToImage, count: int, steps: int) -> dict:
     return report
 
 
-def pair_rows(parts: TextToImage, some: list[EditCase], seed: int,
+def rows_in_arms(parts: TextToImage, some: list[EditCase], seed: int,
               steps: int) -> dict[str, Tensor]:
     """Figures (b,) of some pairs in all arms; pair i starts from the noise of seed + i."""
     noise, rows = parts.first_noise(len(some), seed), {}
