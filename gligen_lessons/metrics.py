@@ -280,8 +280,8 @@ def share(name: str, hits: Tensor, pictures: Tensor) -> dict[str, float | None]:
 def all_alike(hit: bool, count: int) -> tuple[float, float]:
     """The 95 % interval of a share where `count` pictures all hit, or none does.
 
-    A share p is missed by all with (1 - p)^count, which is .05 at the end of the interval: about
-    3 / count, the rule of three (Hanley and Lippman-Hand 1983).
+    What one picture shows with probability p, none of them shows with (1 - p)^count. That is .05
+    at the open end: p about 3 / count, the rule of three (Hanley and Lippman-Hand 1983).
     """
     most = 1 - .05 ** (1 / count)
     return (1 - most, 1.) if hit else (0., most)

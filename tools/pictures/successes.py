@@ -37,8 +37,4 @@ def successful_edits() -> show.Picture:
     titles = [asked for *_, asked in CHOSEN] + [f"{m}, r = {r}" for _, m, r, _ in CHOSEN]
     figure = show.grid(torch.stack(columns, 1).flatten(0, 1), len(CHOSEN), titles, size=1.6,
                        palette=256)
-    names = "source", "mask", "edit", "true answer"
-    for ax, name in zip(figure.axes[::len(CHOSEN)], names, strict=True):
-        ax.text(-.06, .5, name, rotation=90, ha="right", va="center", fontsize=9, color=show.INK,
-                transform=ax.transAxes)
-    return figure
+    return show.name_rows(figure, ("source", "mask", "edit", "true answer"))
